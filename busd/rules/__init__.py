@@ -1,0 +1,1 @@
+"""Formats and state machines: bytes in, decisions out. Pure."""

@@ -1,0 +1,1 @@
+"""Command line and start-up: the only place where the parts meet."""

@@ -1,0 +1,1 @@
+"""Vocabulary: requests, errors, topics, positions, settings. Pure."""

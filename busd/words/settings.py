@@ -1,0 +1,213 @@
+"""What a server can be told: stores, limits, the sync policy; read from plain mappings (TOML), checked, immutable.
+
+Every error names the key, what it holds and what it takes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, cast
+
+from busd.words import topics, units
+from busd.words.errors import BusError
+
+Sync = Literal["always", "interval", "never"]
+KIB, MIB = 1 << 10, 1 << 20
+
+
+class BadSetting(ValueError):
+    """A setting that cannot be used; the text says which and what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRule:
+    """How one log is kept.  0 means no limit.  Caps act by whole segments, oldest first.
+
+    `match` is empty for the store `main`, which takes what no rule takes.  `name` may hold `{topic}`: a log for each.
+    """
+
+    name: str = "main"
+    match: tuple[bytes, ...] = ()
+    segment_bytes: int = 64 * MIB
+    rotate_at_s: int | None = None
+    max_bytes: int = 0
+    max_age_ns: int = 0
+    max_messages: int = 0
+    keep_last: int = 0
+
+    @property
+    def per_topic(self) -> bool:
+        """True when every topic gets a log of its own."""
+        return "{topic}" in self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what clients may cost; each has an error of its own (protocol.md, Limits)."""
+
+    payload_bytes: int = MIB
+    line_bytes: int = 4 * KIB
+    headers: int = 64
+    header_bytes: int = 4 * KIB
+    # One MPUB: as much as eight reads of 256 KiB, so that a batch of usual size fits and a mistake does not.
+    command_bytes: int = 2 * MIB
+    topics: int = 100_000
+    connections: int = 10_000
+    outbox_bytes: int = MIB
+    spill_outbox_bytes: int = 64 * KIB
+    unfinished_ns: int = 30 * units.NS_PER_S
+    # Of the file system the data lies on; with total_bytes a fixed cap instead.
+    total_percent: int = 80
+    total_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything `busd serve` needs to know."""
+
+    data: str = "busd-data"
+    tcp: str = "127.0.0.1:7379"
+    unix: str = ""
+    sync: Sync = "always"
+    main: StoreRule = field(default_factory=StoreRule)
+    stores: tuple[StoreRule, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+
+
+def _size(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    return units.parse_size_bytes(str(value))
+
+
+def _count(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and value.isdigit():
+        return int(value)
+    raise ValueError(f"{value!r} is not a number from 0")
+
+
+def _duration(value: object) -> int:
+    try:
+        return units.parse_duration_ns(str(value).encode())
+    except BusError as error:
+        raise ValueError(error.text) from None
+
+
+def _patterns(value: object) -> tuple[bytes, ...]:
+    text = ",".join(value) if isinstance(value, list) else str(value)
+    try:
+        return topics.parse_patterns(text.encode())
+    except BusError as error:
+        raise ValueError(error.text) from None
+
+
+def _store_name(value: object) -> str:
+    text = str(value)
+    if text == "main" or not topics.is_topic(text.replace("{topic}", "t").encode()) or len(text) > 40:
+        raise ValueError(
+            f"{text!r} is not a store's name: A-Z a-z 0-9 _ - . and {{topic}}, 40 characters at most, not main"
+        )
+    return text
+
+
+def _sync(value: object) -> str:
+    if value not in ("always", "interval", "never"):
+        raise ValueError(f"{value!r} is none of always, interval, never")
+    return str(value)
+
+
+# key in the file: (field, reader)
+_Reader = Callable[[object], Any]
+_CAPS: dict[str, tuple[str, _Reader]] = {
+    "segment_bytes": ("segment_bytes", _size),
+    "rotate_at": ("rotate_at_s", lambda value: units.parse_day_time_s(str(value))),
+    "max_bytes": ("max_bytes", _size),
+    "max_age": ("max_age_ns", _duration),
+    "max_messages": ("max_messages", _count),
+    "keep_last": ("keep_last", _count),
+}
+_STORE: dict[str, tuple[str, _Reader]] = {"match": ("match", _patterns), "name": ("name", _store_name), **_CAPS}
+_LIMITS: dict[str, tuple[str, _Reader]] = {
+    **{
+        f.name: (f.name, _size if f.name.endswith("bytes") else _count)
+        for f in fields(Limits)
+        if f.name != "unfinished_ns"
+    },
+    "unfinished": ("unfinished_ns", _duration),
+}
+_TOP: dict[str, tuple[str, _Reader]] = {
+    "data": ("data", str),
+    "tcp": ("tcp", str),
+    "unix": ("unix", str),
+    "sync": ("sync", _sync),
+}
+
+
+def settings_from(table: Mapping[str, object]) -> Settings:
+    """Settings from a parsed TOML file (or an equal mapping); what is not there keeps its default.
+
+    Raises:
+        BadSetting: an unknown key, or a value that cannot be used.
+    """
+    rest = dict(table)
+    main = rest.pop("main", {})
+    stores = rest.pop("store", [])
+    limits = rest.pop("limits", {})
+    values = _read(rest, _TOP, "")
+    if not isinstance(stores, list):
+        raise BadSetting("store is written [[store]], once for each rule")
+    rules = tuple(_rule(_mapping(one, "[[store]]"), number) for number, one in enumerate(stores, 1))
+    names = [rule.name for rule in rules]
+    for name in names:
+        if names.count(name) > 1:
+            raise BadSetting(f"two rules have the name {name!r}")
+    return Settings(
+        **values,
+        main=_checked(replace(StoreRule(), **_read(_mapping(main, "[main]"), _CAPS, "[main] ")), "[main]"),
+        stores=rules,
+        limits=replace(Limits(), **_read(_mapping(limits, "[limits]"), _LIMITS, "[limits] ")),
+    )
+
+
+def _mapping(value: object, where: str) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise BadSetting(f"{where} is a table")
+    return cast(Mapping[str, object], value)
+
+
+def _rule(table: Mapping[str, object], number: int) -> StoreRule:
+    where = f"[[store]] {number}"
+    for key in ("match", "name"):
+        if key not in table:
+            raise BadSetting(f"{where}: {key} is missing")
+    return _checked(replace(StoreRule(), **_read(table, _STORE, f"{where} ")), where)
+
+
+def _checked(rule: StoreRule, where: str) -> StoreRule:
+    if rule.segment_bytes < 4 * KIB:
+        raise BadSetting(f"{where}: segment_bytes {rule.segment_bytes} is below 4k")
+    if rule.max_bytes and rule.segment_bytes > rule.max_bytes // 4:
+        # Caps remove whole segments: with fewer than four of them a cap would take most of the log at once.
+        if rule.max_bytes < 16 * KIB:
+            raise BadSetting(f"{where}: max_bytes {rule.max_bytes} is below 16k")
+        rule = replace(rule, segment_bytes=rule.max_bytes // 4)
+    return rule
+
+
+def _read(table: Mapping[str, object], keys: Mapping[str, tuple[str, _Reader]], where: str) -> dict[str, Any]:
+    values = {}
+    for key, value in table.items():
+        if key not in keys:
+            close = difflib.get_close_matches(key, keys, 1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(keys)}"
+            raise BadSetting(f"{where}{key} is not a setting; {hint}")
+        name, reader = keys[key]
+        try:
+            values[name] = reader(value)
+        except ValueError as error:
+            raise BadSetting(f"{where}{key}: {error}") from None
+    return values
