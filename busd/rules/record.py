@@ -37,7 +37,7 @@ Pure: knows bytes, not files.  Invariants:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
 from zlib import crc32
@@ -49,7 +49,7 @@ PREFIX_BYTES = 23
 # 78 printable characters from "0" to "}": a column is readable in `less`, and one C call translates it to a selector.
 COLUMN_BASE = 48
 MAX_TOPICS = 78
-# A length beyond this is damage, not a record: the largest batch is one payload (at most 64 MiB by settings) or 256 KiB.
+# A length beyond this is damage, not a record: a batch is one command or 256 KiB of them.
 MAX_RECORD_BYTES = 1 << 30
 
 Item = bytes | list[bytes]
@@ -114,7 +114,7 @@ class Batch:
         items = self.items()
         if "h" not in self.flags:
             return items  # type: ignore[return-value]
-        return [item if type(item) is bytes else item[0] for item in items]
+        return [item if isinstance(item, bytes) else item[0] for item in items]
 
     def topic_of(self, index: int) -> bytes:
         """The topic of message `index` (0 … n-1)."""
@@ -284,7 +284,7 @@ def _encode_items(items: list[Item], headers: bool) -> bytes:
 
 
 def _encode_item(item: Item) -> bytes:
-    if type(item) is bytes:
+    if isinstance(item, bytes):
         return b"\r\n$%d\r\n%b" % (len(item), item)
     return b"\r\n*%d" % len(item) + b"".join([b"\r\n$%d\r\n%b" % (len(part), part) for part in item])
 
@@ -311,7 +311,7 @@ def _parse_batch(record: bytes, body_at: int, fields: list[bytes]) -> Batch:
         raise ValueError("they contradict each other")
     if steps is not None and (len(steps) != n - 1 or min(steps) < 1):
         raise ValueError("offsets do not rise")
-    if column is not None and not (COLUMN_BASE <= min(column) and max(column) < COLUMN_BASE + len(topics)):
+    if column is not None and (min(column) < COLUMN_BASE or max(column) >= COLUMN_BASE + len(topics)):
         raise ValueError("the column names a topic that is not there")
     return Batch(first, n, time_ns, prev, synced, flags, topics, column, steps, record, body_at)
 
@@ -343,4 +343,9 @@ def _parse_clean_stop(record: bytes, body_at: int, fields: list[bytes]) -> Clean
     return CleanStop(next_offset, synced, time_ns)
 
 
-_PARSERS = {b"B": _parse_batch, b"H": _parse_hole, b"S": _parse_opening, b"C": _parse_clean_stop}
+_PARSERS: dict[bytes, Callable[[bytes, int, list[bytes]], Record]] = {
+    b"B": _parse_batch,
+    b"H": _parse_hole,
+    b"S": _parse_opening,
+    b"C": _parse_clean_stop,
+}

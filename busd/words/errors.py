@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
-    """What a code means.  `fatal`: the start of the next command is unknown, or nobody may stay; the connection closes."""
+    """What a code means.  `fatal`: the next command cannot be found or nobody may stay, so the connection closes."""
 
     meaning: str
     fatal: bool = False
