@@ -1,0 +1,154 @@
+"""What a client can ask, as data.  Both codecs produce these; the session and the broker know no others.
+
+`eol` is the line end of the answer: that of the line that asked, CR LF in RESP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from busd.words.errors import BusError
+from busd.words.units import Position
+
+Item = bytes | list[bytes]
+Slow = Literal["drop", "spill"]
+Format = Literal["line", "raw", "bytes", "json", "msg", "batch"]
+INLINE_FORMATS: tuple[Format, ...] = ("line", "raw", "bytes", "json")
+RESP_FORMATS: tuple[Format, ...] = ("msg", "batch")
+# These carry payloads and nothing else: no reply, no GAP; they end at a loss rather than jump it.
+BARE_FORMATS: tuple[Format, ...] = ("raw", "bytes")
+
+
+@dataclass(slots=True, kw_only=True)
+class Request:
+    """Anything a client asks."""
+
+    eol: bytes = b"\n"
+
+
+@dataclass(slots=True)
+class Publish(Request):
+    """A run of messages.  One topic for all, or one a message (then as many topics as items).
+
+    Args:
+        topics: checked topics.
+        items: payloads; with headers [payload, key, value, …].
+        headers: True when an item may be a list.
+        answers: an offset for `each` message, or the `first` only.
+        kind: a message, an end of stream (`eof`) or a removal (`reset`; made by the broker, never by a codec).
+        size_bytes: of all payloads and headers, or a little more.
+    """
+
+    topics: bytes | Sequence[bytes]
+    items: list[Item]
+    size_bytes: int
+    headers: bool = False
+    answers: Literal["each", "first"] = "each"
+    kind: Literal["message", "eof", "reset"] = "message"
+
+
+@dataclass(slots=True)
+class Subscribe(Request):
+    """SUB: at most one of `start` and `last` is set; with neither, live from `next` (or from `first` with `until`)."""
+
+    patterns: tuple[bytes, ...]
+    start: Position | None = None
+    last: int | None = None
+    until: Position | None = None
+    limit: int | None = None
+    within_ns: int | None = None
+    slow: Slow | None = None
+    format: Format = "line"
+
+
+@dataclass(slots=True)
+class Read(Request):
+    """READ: what is there, one answer.  `within_ns`: how long it may wait for a first message."""
+
+    patterns: tuple[bytes, ...]
+    start: Position | None = None
+    last: int | None = None
+    limit: int | None = None
+    within_ns: int | None = None
+    format: Format = "line"
+
+
+@dataclass(slots=True)
+class Unsub(Request):
+    """UNSUB."""
+
+
+@dataclass(slots=True)
+class Reset(Request):
+    """RESET pattern."""
+
+    patterns: tuple[bytes, ...]
+
+
+@dataclass(slots=True)
+class Topics(Request):
+    """TOPICS [pattern]."""
+
+    patterns: tuple[bytes, ...]
+
+
+@dataclass(slots=True)
+class Info(Request):
+    """INFO [section]; the empty section is all of them."""
+
+    section: str = ""
+
+
+@dataclass(slots=True)
+class Conns(Request):
+    """CONNS."""
+
+
+@dataclass(slots=True)
+class Help(Request):
+    """HELP [command]."""
+
+    command: str = ""
+
+
+@dataclass(slots=True)
+class Ping(Request):
+    """PING [payload], ECHO payload."""
+
+    payload: bytes | None = None
+
+
+@dataclass(slots=True)
+class Hello(Request):
+    """HELLO [2|3]."""
+
+    version: int | None = None
+
+
+@dataclass(slots=True)
+class Quiet(Request):
+    """QUIET [ON|OFF]."""
+
+    on: bool = True
+
+
+@dataclass(slots=True)
+class Quit(Request):
+    """QUIT."""
+
+
+@dataclass(slots=True)
+class Housekeeping(Request):
+    """What Redis clients ask unprompted.  `empty`: the answer is an empty list, else OK."""
+
+    empty: bool = False
+
+
+@dataclass(slots=True)
+class Bad(Request):
+    """Something that cannot be carried out; answered in its place.  `unknown`: it did not even name a command."""
+
+    error: BusError
+    unknown: bool = field(default=False)
