@@ -1,0 +1,285 @@
+r"""Events as bytes: one encoder a format.  What is encoded here once is given to every subscriber of that format.
+
+    line raw bytes json   inline        msg batch   RESP3 pushes, or elements of a READ's array
+
+Pure; per batch Python, per message C (`zip`, `chain`, `map`, `compress` feed one `join`).
+An encoder says nothing (b"") for events that its format does not carry.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from itertools import chain, repeat
+from json import dumps
+from json.encoder import encode_basestring_ascii
+from typing import Protocol
+
+from busd.rules.numbers import columns
+from busd.rules.record import COLUMN_BASE
+from busd.rules.select import Selection, reframe
+from busd.words.escapes import escape, needs_escape
+
+# `$n` heads as they follow an element, ready made: a `%` a message costs twice as much.
+_BULKS = [b"\r\n$%d\r\n" % size for size in range(4096)]
+
+
+class Encoder(Protocol):
+    """Turns what a subscription is to be told into bytes."""
+
+    bare: bool
+
+    def messages(self, selection: Selection) -> bytes:
+        """Messages, ends of stream or resets, as the batch's flags say."""
+
+    def gap(self, pattern: bytes, first: int, last: int, count: int | None, reason: str) -> bytes:
+        """A loss: messages first…last that match the pattern; `count` None when nobody knows how many."""
+
+    def end(self, reason: str, next_offset: int) -> bytes:
+        """The end of the subscription."""
+
+
+def _per_topic(selection: Selection, heads: list[bytes]) -> Iterable[bytes]:
+    """The head of each message's topic."""
+    column = selection.column()
+    if column is None:
+        return repeat(heads[0], selection.count)
+    table = dict(enumerate(heads, COLUMN_BASE))
+    return map(table.__getitem__, column)
+
+
+def _payloads(selection: Selection) -> list[bytes]:
+    items = selection.items()
+    if "h" not in selection.batch.flags:
+        return items  # type: ignore[return-value]
+    return [item if isinstance(item, bytes) else item[0] for item in items]
+
+
+def _rows(selection: Selection) -> Iterator[tuple[bytes, int, bytes, list[bytes]]]:
+    """topic, offset, payload, headers: for what is rare enough to go message by message."""
+    for topic, offset, item in zip(selection.topics(), selection.offsets(), selection.items(), strict=True):
+        if isinstance(item, bytes):
+            yield topic, offset, item, []
+        else:
+            yield topic, offset, item[0], item[1:]
+
+
+class Line:
+    """`MSG topic offset payload`, one line each."""
+
+    bare = False
+
+    def __init__(self, eol: bytes) -> None:
+        self._eol = eol
+
+    def messages(self, selection: Selection) -> bytes:
+        """See Encoder."""
+        eol = self._eol
+        if selection.batch.control:
+            return b"".join([_control_line(selection.batch.flags, *row, eol) for row in _rows(selection)])
+        payloads = _payloads(selection)
+        heads = _per_topic(selection, [b"%bMSG %b " % (eol, topic) for topic in selection.batch.topics])
+        offsets = selection.offsets()
+        pieces = chain.from_iterable(zip(heads, *columns(offsets, b" "), payloads, strict=False))
+        first = next(pieces)
+        text = b"".join(chain((first[len(eol) :],), pieces, (eol,)))
+        if _plain(payloads, text, eol):
+            return text
+        return b"".join([_message_line(topic, offset, payload, eol) for topic, offset, payload, _ in _rows(selection)])
+
+    def gap(self, pattern: bytes, first: int, last: int, count: int | None, reason: str) -> bytes:
+        """See Encoder."""
+        number = b"?" if count is None else b"%d" % count
+        return b"GAP %b %d %d %b %b%b" % (pattern, first, last, number, reason.encode(), self._eol)
+
+    def end(self, reason: str, next_offset: int) -> bytes:
+        """See Encoder."""
+        return b"END %b next=%d%b" % (reason.encode(), next_offset, self._eol)
+
+
+def _plain(payloads: list[bytes], text: bytes, eol: bytes) -> bool:
+    """True when no payload needs an escape.  `strip` returns the same object when there is nothing to strip, and
+    comparing identical objects costs nothing: 15 ns a message."""
+    lines = len(payloads)
+    return (
+        text.count(b"\n") == lines
+        and text.count(b"\r") == (lines if eol == b"\r\n" else 0)
+        and b"\0" not in text
+        and list(map(bytes.strip, payloads)) == payloads
+    )
+
+
+def _message_line(topic: bytes, offset: int, payload: bytes, eol: bytes) -> bytes:
+    if needs_escape(payload):
+        return b"ESC %b %d %b%b" % (topic, offset, escape(payload), eol)
+    return b"MSG %b %d %b%b" % (topic, offset, payload, eol)
+
+
+def _control_line(flags: str, topic: bytes, offset: int, payload: bytes, headers: list[bytes], eol: bytes) -> bytes:
+    if "e" in flags:
+        return b"EOF %b %d%b" % (topic, offset, eol)
+    return b"RESET %b %d %b%b" % (topic, offset, payload, eol)
+
+
+class Raw:
+    """Payloads, each with `tail` behind it; nothing else."""
+
+    bare = True
+
+    def __init__(self, tail: bytes) -> None:
+        self._tail = tail
+
+    def messages(self, selection: Selection) -> bytes:
+        """See Encoder."""
+        if selection.batch.control:
+            return b""
+        payloads = _payloads(selection)
+        if not self._tail:
+            return b"".join(payloads)
+        return self._tail.join([*payloads, b""])
+
+    def gap(self, pattern: bytes, first: int, last: int, count: int | None, reason: str) -> bytes:
+        """See Encoder."""
+        return b""
+
+    def end(self, reason: str, next_offset: int) -> bytes:
+        """See Encoder."""
+        return b""
+
+
+class Json:
+    """An object a line."""
+
+    bare = False
+
+    def __init__(self, eol: bytes) -> None:
+        self._eol = eol.decode()
+
+    def messages(self, selection: Selection) -> bytes:
+        """See Encoder."""
+        batch = selection.batch
+        if batch.control:
+            return b"".join([self._control(batch.flags, *row) for row in _rows(selection)])
+        if "h" in batch.flags:
+            return b"".join([self._one(batch.time_ns, *row) for row in _rows(selection)])
+        payloads = _payloads(selection)
+        try:
+            texts = map(encode_basestring_ascii, map(bytes.decode, payloads))
+            form = '","offset":%%d,"time":"%d","size":%%d,"payload":%%s}%s' % (batch.time_ns, self._eol)
+            heads = _per_topic(selection, list(batch.topics))
+            names = ['{"kind":"MSG","topic":"' + topic.decode() for topic in heads]
+            rows = map(form.__mod__, zip(selection.offsets(), map(len, payloads), texts, strict=True))
+            return "".join(chain.from_iterable(zip(names, rows, strict=True))).encode()
+        except UnicodeDecodeError:
+            return b"".join([self._one(batch.time_ns, *row) for row in _rows(selection)])
+
+    def gap(self, pattern: bytes, first: int, last: int, count: int | None, reason: str) -> bytes:
+        """See Encoder."""
+        fields = {"kind": "GAP", "pattern": pattern.decode(), "from": first, "to": last, "count": count}
+        return self._line({**fields, "reason": reason})
+
+    def end(self, reason: str, next_offset: int) -> bytes:
+        """See Encoder."""
+        return self._line({"kind": "END", "reason": reason, "next": next_offset})
+
+    def _one(self, time_ns: int, topic: bytes, offset: int, payload: bytes, headers: list[bytes]) -> bytes:
+        fields: dict[str, object] = {"kind": "MSG", "topic": topic.decode(), "offset": offset}
+        fields |= {"time": str(time_ns), "size": len(payload)}
+        try:
+            fields["payload"] = payload.decode()
+        except UnicodeDecodeError:
+            fields["payload_b64"] = b64encode(payload).decode()
+        if headers:
+            names = [name.decode() for name in headers[::2]]
+            fields["headers"] = dict(zip(names, [value.decode() for value in headers[1::2]], strict=True))
+        return self._line(fields)
+
+    def _control(self, flags: str, topic: bytes, offset: int, payload: bytes, headers: list[bytes]) -> bytes:
+        fields: dict[str, object] = {"kind": "EOF" if "e" in flags else "RESET", "topic": topic.decode()}
+        fields["offset"] = offset
+        if "r" in flags:
+            fields["count"] = int(payload)
+        return self._line(fields)
+
+    def _line(self, fields: dict[str, object]) -> bytes:
+        return (dumps(fields, separators=(",", ":")) + self._eol).encode()
+
+
+def bulk(data: bytes) -> bytes:
+    """A RESP bulk string."""
+    return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+class Msg:
+    """`MSG topic offset time payload [name value …]`: a push a message (`kind` b">"), or an array (`kind` b"*")."""
+
+    bare = False
+
+    def __init__(self, kind: bytes) -> None:
+        self._kind = kind
+
+    def messages(self, selection: Selection) -> bytes:
+        """See Encoder."""
+        batch = selection.batch
+        if batch.control:
+            return b"".join([self._control(batch.flags, *row) for row in _rows(selection)])
+        if "h" in batch.flags:
+            return b"".join([self._one(batch.time_ns, *row) for row in _rows(selection)])
+        payloads = _payloads(selection)
+        try:
+            bulks = list(map(_BULKS.__getitem__, map(len, payloads)))
+        except IndexError:
+            return b"".join([self._one(batch.time_ns, *row) for row in _rows(selection)])
+        start = b"\r\n%b5\r\n$3\r\nMSG\r\n" % self._kind
+        heads = _per_topic(selection, [b"%b%b:" % (start, bulk(topic)) for topic in batch.topics])
+        prefixes, tails = columns(selection.offsets(), b"\r\n:%d" % batch.time_ns)
+        pieces = chain.from_iterable(zip(heads, prefixes, tails, bulks, payloads, strict=False))
+        first = next(pieces)
+        return b"".join(chain((first[2:],), pieces, (b"\r\n",)))
+
+    def gap(self, pattern: bytes, first: int, last: int, count: int | None, reason: str) -> bytes:
+        """See Encoder.  An unknown count is a null, `$-1` where RESP3's `_` may not be."""
+        null = b"_" if self._kind == b">" else b"$-1"
+        number = null if count is None else b":%d" % count
+        tail = b":%d\r\n:%d\r\n%b\r\n%b" % (first, last, number, bulk(reason.encode()))
+        return b"%b6\r\n$3\r\nGAP\r\n%b%b" % (self._kind, bulk(pattern), tail)
+
+    def end(self, reason: str, next_offset: int) -> bytes:
+        """See Encoder."""
+        return b"%b3\r\n$3\r\nEND\r\n%b:%d\r\n" % (self._kind, bulk(reason.encode()), next_offset)
+
+    def _one(self, time_ns: int, topic: bytes, offset: int, payload: bytes, headers: list[bytes]) -> bytes:
+        head = b"%b%d\r\n$3\r\nMSG\r\n%b" % (self._kind, 5 + len(headers), bulk(topic))
+        return b"%b:%d\r\n:%d\r\n%b" % (head, offset, time_ns, b"".join(map(bulk, (payload, *headers))))
+
+    def _control(self, flags: str, topic: bytes, offset: int, payload: bytes, headers: list[bytes]) -> bytes:
+        if "e" in flags:
+            return b"%b3\r\n$3\r\nEOF\r\n%b:%d\r\n" % (self._kind, bulk(topic), offset)
+        return b"%b4\r\n$5\r\nRESET\r\n%b:%d\r\n:%d\r\n" % (self._kind, bulk(topic), offset, int(payload))
+
+
+class BatchFrames(Msg):
+    """`BATCH first last frame`: a stored record as it lies on disk; other events as pushes."""
+
+    def __init__(self) -> None:
+        super().__init__(b">")
+
+    def messages(self, selection: Selection) -> bytes:
+        """See Encoder.  A record that also holds topics the reader did not ask for is framed anew without them."""
+        batch = selection.batch if selection.selector is None else reframe(selection)
+        offsets = selection.offsets()
+        head = b">4\r\n$5\r\nBATCH\r\n:%d\r\n:%d\r\n$%d\r\n" % (offsets[0], offsets[-1], len(batch.record))
+        return b"%b%b\r\n" % (head, batch.record)
+
+
+def encoder_for(name: str, eol: bytes, array: bool = False) -> Encoder:
+    """The encoder of a format; `array`: elements of a RESP READ instead of pushes."""
+    if name == "line":
+        return Line(eol)
+    if name == "json":
+        return Json(eol)
+    if name in ("raw", "bytes"):
+        return Raw(b"\n" if name == "raw" else b"")
+    if name == "batch" and not array:
+        return BatchFrames()
+    return Msg(b"*" if array else b">")

@@ -1,0 +1,108 @@
+"""Answers as bytes, inline and RESP: one small encoder for each dialect, the same methods on both.
+
+A table answer is a list of rows; a row is a name (maybe empty) and pairs of name and value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from busd.rules.formats import bulk
+from busd.rules.numbers import lines
+from busd.words.errors import BusError
+
+Pairs = Sequence[tuple[str, str | int]]
+Row = tuple[str, Pairs]
+
+
+class Replies(Protocol):
+    """Answers in one dialect; `eol` is the line end of the question."""
+
+    def ok(self, eol: bytes, text: str = "") -> bytes:
+        """Done, with a text behind it or without."""
+
+    def error(self, eol: bytes, error: BusError) -> bytes:
+        """`-CODE text`."""
+
+    def numbers(self, eol: bytes, first: int, count: int) -> bytes:
+        """An answer `:n` for each of `count` consecutive numbers."""
+
+    def text(self, eol: bytes, payload: bytes, status: bool = False) -> bytes:
+        """Bytes given back; `status`: a word of ours such as PONG."""
+
+    def mapping(self, eol: bytes, pairs: Pairs) -> bytes:
+        """Names and values."""
+
+    def rows(self, eol: bytes, rows: Sequence[Row]) -> bytes:
+        """One row a thing."""
+
+
+class InlineReplies:
+    """Lines."""
+
+    def ok(self, eol: bytes, text: str = "") -> bytes:
+        """See Replies."""
+        return b"+OK%b%b" % (b" " + text.encode() if text else b"", eol)
+
+    def error(self, eol: bytes, error: BusError) -> bytes:
+        """See Replies."""
+        return b"-%b %b%b" % (error.code.encode(), error.text.encode("utf-8", "backslashreplace"), eol)
+
+    def numbers(self, eol: bytes, first: int, count: int) -> bytes:
+        """See Replies."""
+        return lines(first, count, b":", eol)
+
+    def text(self, eol: bytes, payload: bytes, status: bool = False) -> bytes:
+        """See Replies."""
+        return payload + eol
+
+    def mapping(self, eol: bytes, pairs: Pairs) -> bytes:
+        """See Replies."""
+        return _listed(eol, [f"{name}={value}" for name, value in pairs])
+
+    def rows(self, eol: bytes, rows: Sequence[Row]) -> bytes:
+        """See Replies."""
+        return _listed(
+            eol, [" ".join(([name] if name else []) + [f"{k}={v}" for k, v in pairs]) for name, pairs in rows]
+        )
+
+
+def _listed(eol: bytes, texts: list[str]) -> bytes:
+    return b"*%d%b" % (len(texts), eol) + b"".join([text.encode() + eol for text in texts])
+
+
+class RespReplies:
+    """RESP2 until `version` is 3."""
+
+    version = 2
+
+    def ok(self, eol: bytes, text: str = "") -> bytes:
+        """See Replies."""
+        return b"+OK%b\r\n" % (b" " + text.encode() if text else b"")
+
+    def error(self, eol: bytes, error: BusError) -> bytes:
+        """See Replies."""
+        return b"-%b %b\r\n" % (error.code.encode(), error.text.encode("utf-8", "backslashreplace"))
+
+    def numbers(self, eol: bytes, first: int, count: int) -> bytes:
+        """See Replies."""
+        return lines(first, count, b":", b"\r\n")
+
+    def text(self, eol: bytes, payload: bytes, status: bool = False) -> bytes:
+        """See Replies."""
+        return b"+%b\r\n" % payload if status else bulk(payload)
+
+    def mapping(self, eol: bytes, pairs: Pairs) -> bytes:
+        """See Replies."""
+        head = b"%%%d\r\n" % len(pairs) if self.version == 3 else b"*%d\r\n" % (2 * len(pairs))
+        return head + b"".join([bulk(name.encode()) + _value(value) for name, value in pairs])
+
+    def rows(self, eol: bytes, rows: Sequence[Row]) -> bytes:
+        """See Replies.  The row's own name comes first, under `name`."""
+        found = [self.mapping(eol, [*([("name", name)] if name else []), *pairs]) for name, pairs in rows]
+        return b"*%d\r\n" % len(found) + b"".join(found)
+
+
+def _value(value: str | int) -> bytes:
+    return b":%d\r\n" % value if isinstance(value, int) else bulk(value.encode())

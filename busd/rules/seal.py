@@ -1,0 +1,186 @@
+"""Sealing: the requests that waited become batches, one or more a store, with offsets dealt in the order of arrival.
+
+This is the only place that deals offsets.  Runs are dealt whole: a run of n messages takes n consecutive offsets.
+A store's batch is cut where the kind changes, beyond BATCH_BYTES, and where it would name more than MAX_TOPICS topics.
+
+Pure; per run Python, per message C.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, compress
+
+from busd.rules.record import COLUMN_BASE, MAX_TOPICS, Item
+from busd.words.requests import Publish
+
+# One read of a socket is at most this; larger batches gain nothing measurable and make readers' steps longer.
+BATCH_BYTES = 256 * 1024
+
+FLAGS = {"message": "-", "eof": "e", "reset": "r"}
+
+
+@dataclass(slots=True)
+class Part:
+    """A piece of a run that goes to one store: one topic for all, or one a message."""
+
+    offsets: Sequence[int]
+    topics: bytes | Sequence[bytes]
+    items: list[Item]
+    size_bytes: int
+    headers: bool
+    kind: str
+
+    def names(self) -> set[bytes]:
+        """The different topics."""
+        return {self.topics} if isinstance(self.topics, bytes) else set(self.topics)
+
+
+@dataclass(slots=True)
+class Draft:
+    """A batch before it is framed: everything but prev, synced and the time."""
+
+    offsets: Sequence[int]
+    topics: tuple[bytes, ...]
+    column: bytes | None
+    steps: tuple[int, ...] | None
+    flags: str
+    items: list[Item]
+    size_bytes: int
+
+
+@dataclass(slots=True)
+class Sealed:
+    """What one commit takes: drafts by store, the first offset of each run, and by run what a RESET removes."""
+
+    drafts: dict[str, list[Draft]]
+    firsts: list[int]
+    next: int
+    removed: dict[int, int] = field(default_factory=dict)
+
+
+def seal(
+    runs: Sequence[Publish],
+    next_offset: int,
+    route: Callable[[bytes], str],
+    live: Callable[[bytes], int],
+) -> Sealed:
+    """Deal offsets from `next_offset` on and sort the runs into drafts.
+
+    Args:
+        runs: in the order of arrival.
+        route: the store of a topic.
+        live: messages of a topic that are readable now; what a RESET removes is this and what precedes it here.
+    """
+    parts: dict[str, list[Part]] = {}
+    firsts = []
+    removed: dict[int, int] = {}
+    for number, run in enumerate(runs):
+        firsts.append(next_offset)
+        if run.kind == "reset":
+            removed[number] = _count_removed(run, parts, route, live)
+        for store, part in _split(run, next_offset, route):
+            parts.setdefault(store, []).append(part)
+        next_offset += len(run.items)
+    drafts = {store: [_draft(group) for group in _cut(found)] for store, found in parts.items()}
+    return Sealed(drafts, firsts, next_offset, removed)
+
+
+def _split(run: Publish, first: int, route: Callable[[bytes], str]) -> Iterator[tuple[str, Part]]:
+    offsets = range(first, first + len(run.items))
+    topics = run.topics
+    if isinstance(topics, bytes):
+        yield route(topics), Part(offsets, topics, run.items, run.size_bytes, run.headers, run.kind)
+        return
+    homes = {topic: route(topic) for topic in set(topics)}
+    stores = set(homes.values())
+    if len(stores) == 1:
+        yield stores.pop(), Part(offsets, topics, run.items, run.size_bytes, run.headers, run.kind)
+        return
+    for store in dict.fromkeys(map(homes.__getitem__, topics)):
+        mine = [homes[topic] == store for topic in topics]
+        some = list(compress(run.items, mine))
+        size = run.size_bytes * len(some) // len(run.items)
+        taken = list(compress(offsets, mine))
+        yield store, Part(taken, list(compress(topics, mine)), some, size, run.headers, run.kind)
+
+
+def _count_removed(
+    run: Publish, parts: dict[str, list[Part]], route: Callable[[bytes], str], live: Callable[[bytes], int]
+) -> int:
+    """Fill in a RESET's payloads: what was readable, and what this commit holds before it."""
+    topics = [run.topics] if isinstance(run.topics, bytes) else run.topics
+    counts = []
+    for topic in topics:
+        before = live(topic)
+        for part in parts.get(route(topic), ()):
+            if part.kind == "reset" and topic in part.names():
+                before = 0
+            elif part.kind == "message":
+                before += len(part.items) if part.topics == topic else Counter(part.topics)[topic]
+        counts.append(before)
+    run.items[:] = [b"%d" % count for count in counts]
+    return sum(counts)
+
+
+def _cut(parts: list[Part]) -> Iterator[list[Part]]:
+    """Groups of parts that one batch can hold."""
+    group: list[Part] = []
+    names: set[bytes] = set()
+    size = 0
+    for part in chain.from_iterable(map(_narrow, parts)):
+        added = part.names()
+        if group and (
+            part.kind != group[0].kind
+            or size + part.size_bytes > BATCH_BYTES
+            or len(names) + len(added) > MAX_TOPICS < len(names | added)
+        ):
+            yield group
+            group, names, size = [], set(), 0
+        group.append(part)
+        names |= added
+        size += part.size_bytes
+    yield group
+
+
+def _narrow(part: Part) -> Iterator[Part]:
+    """Halves, until each names few enough topics: sets run in C, a greedy cut would ask message by message."""
+    if isinstance(part.topics, bytes) or len(part.items) <= MAX_TOPICS or len(set(part.topics)) <= MAX_TOPICS:
+        yield part
+        return
+    half = len(part.items) // 2
+    for lo, hi in ((0, half), (half, len(part.items))):
+        size = part.size_bytes * (hi - lo) // len(part.items)
+        yield from _narrow(
+            Part(part.offsets[lo:hi], part.topics[lo:hi], part.items[lo:hi], size, part.headers, part.kind)
+        )
+
+
+def _draft(group: list[Part]) -> Draft:
+    names: dict[bytes, int] = {}
+    for part in group:
+        for name in (part.topics,) if isinstance(part.topics, bytes) else dict.fromkeys(part.topics):
+            names.setdefault(name, COLUMN_BASE + len(names))
+    column = None
+    if len(names) > 1:
+        column = b"".join(
+            bytes((names[part.topics],)) * len(part.items)
+            if isinstance(part.topics, bytes)
+            else bytes(map(names.__getitem__, part.topics))
+            for part in group
+        )
+    one = group[0]
+    single = len(group) == 1
+    items = one.items if single else list(chain.from_iterable(part.items for part in group))
+    first, last = one.offsets[0], group[-1].offsets[-1]
+    offsets: Sequence[int] = range(first, last + 1)
+    steps = None
+    if last - first != len(items) - 1:
+        offsets = list(chain.from_iterable(part.offsets for part in group))
+        steps = tuple(map(int.__sub__, offsets[1:], offsets[:-1]))
+    flags = FLAGS[one.kind]
+    if any(part.headers for part in group):
+        flags = "h" if flags == "-" else flags + "h"
+    return Draft(offsets, tuple(names), column, steps, flags, items, sum(part.size_bytes for part in group))

@@ -1,0 +1,198 @@
+"""Which messages of a batch a reader gets: one function for patterns, FROM, UNTIL, LIMIT, RESET floors and LAST.
+
+A Selection names them without copying any: a slice of the batch and, unless all in it are meant, a selector of one
+byte a message.  Encoders read columns from it.  Per message only C runs.
+
+`merge` makes one batch of selections whose offsets interleave, which happens when a pattern spans several stores.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import compress
+
+from busd.rules.record import COLUMN_BASE, MAX_TOPICS, Batch, Item, frame
+from busd.words.units import MAX_OFFSET
+
+Wanted = Callable[[bytes], bool]
+
+
+@dataclass(slots=True, eq=False)
+class Selection:
+    """Messages [start, stop) of a batch; of these only where `selector` is 1, unless it is None.  Never empty."""
+
+    batch: Batch
+    start: int
+    stop: int
+    selector: bytes | None
+    count: int
+
+    @property
+    def whole(self) -> bool:
+        """True when it is all of the batch."""
+        return self.count == self.batch.n
+
+    @property
+    def first(self) -> int:
+        """Offset of the first message meant."""
+        return self.offsets()[0]
+
+    @property
+    def last(self) -> int:
+        """Offset of the last message meant."""
+        return self.offsets()[-1]
+
+    def offsets(self) -> Sequence[int]:
+        """Their offsets, rising."""
+        offsets = self.batch.offsets()[self.start : self.stop]
+        return offsets if self.selector is None else list(compress(offsets, self.selector))
+
+    def items(self) -> list[Item]:
+        """Their payloads, or lists of payload and headers."""
+        items = self.batch.items()
+        if self.selector is not None:
+            return list(compress(items[self.start : self.stop], self.selector))
+        return items if self.stop - self.start == self.batch.n else items[self.start : self.stop]
+
+    def column(self) -> bytes | None:
+        """Their topics as in a batch's column; None when the batch has one topic."""
+        column = self.batch.column
+        if column is None:
+            return None
+        column = column[self.start : self.stop]
+        return column if self.selector is None else bytes(compress(column, self.selector))
+
+    def topics(self) -> list[bytes]:
+        """The topic of each."""
+        column = self.column()
+        if column is None:
+            return [self.batch.topics[0]] * self.count
+        return [self.batch.topics[code - COLUMN_BASE] for code in column]
+
+    def take(self, count: int) -> Selection:
+        """The first `count` of them; itself when there are no more.  `count` is at least 1."""
+        if count >= self.count:
+            return self
+        if self.selector is None:
+            return Selection(self.batch, self.start, self.start + count, None, count)
+        stop = list(compress(range(self.start, self.stop), self.selector))[count - 1] + 1
+        return Selection(self.batch, self.start, stop, self.selector[: stop - self.start], count)
+
+
+def select(
+    batch: Batch,
+    wanted: Wanted,
+    lo: int = 0,
+    hi: int = MAX_OFFSET,
+    floors: Mapping[bytes, int] | None = None,
+) -> Selection | None:
+    """The messages of wanted topics with lo <= offset < hi and, by topic, offset >= floor; None when there are none."""
+    start, stop = _slice(batch, lo, hi)
+    if start >= stop:
+        return None
+    keep = [wanted(topic) for topic in batch.topics]
+    inside = []
+    for number, topic in enumerate(batch.topics) if floors else ():
+        floor = floors.get(topic, 0) if floors else 0
+        if floor > batch.last:
+            keep[number] = False
+        elif floor > batch.first and keep[number]:
+            inside.append((number, floor))
+    if inside:
+        return _select_above(batch, start, stop, keep, dict(inside))
+    if all(keep):
+        return Selection(batch, start, stop, None, stop - start)
+    if batch.column is None or not any(keep):
+        return None
+    table = bytearray(256)
+    for number, kept in enumerate(keep):
+        table[COLUMN_BASE + number] = kept
+    selector = batch.column[start:stop].translate(bytes(table))
+    count = selector.count(1)
+    return Selection(batch, start, stop, selector, count) if count else None
+
+
+def _slice(batch: Batch, lo: int, hi: int) -> tuple[int, int]:
+    if batch.steps is None:
+        return max(0, lo - batch.first), min(batch.n, hi - batch.first)
+    if lo <= batch.first and hi > batch.last:
+        return 0, batch.n
+    offsets = batch.offsets()
+    return bisect_left(offsets, lo), bisect_left(offsets, hi)
+
+
+def _select_above(batch: Batch, start: int, stop: int, keep: list[bool], floors: dict[int, int]) -> Selection | None:
+    """A floor lies inside this batch (LAST n begins here): message by message, at most once a topic and reader."""
+    offsets = batch.offsets()
+    codes = batch.column or bytes([COLUMN_BASE]) * batch.n
+    selector = bytes(
+        keep[codes[at] - COLUMN_BASE] and offsets[at] >= floors.get(codes[at] - COLUMN_BASE, 0)
+        for at in range(start, stop)
+    )
+    count = selector.count(1)
+    return Selection(batch, start, stop, selector, count) if count else None
+
+
+def merge(selections: Sequence[Selection]) -> list[Batch]:
+    """Batches with all their messages in the order of offsets; each is at most MAX_TOPICS wide.
+
+    The time of a merged batch is that of its newest part: within one commit they are the same.
+    """
+    offsets: list[int] = []
+    topics: list[bytes] = []
+    items: list[Item] = []
+    for selection in selections:
+        offsets += selection.offsets()
+        topics += selection.topics()
+        items += selection.items()
+    order = sorted(range(len(offsets)), key=offsets.__getitem__)
+    flags = selections[0].batch.flags
+    if any("h" in selection.batch.flags for selection in selections) and "h" not in flags:
+        flags = "h" if flags == "-" else flags + "h"
+    time_ns = max(selection.batch.time_ns for selection in selections)
+    return [
+        build([offsets[i] for i in part], [topics[i] for i in part], [items[i] for i in part], time_ns, flags)
+        for part in _narrow(order, topics)
+    ]
+
+
+def reframe(selection: Selection) -> Batch:
+    """A batch of the selected messages alone, for readers and files that must not carry the others."""
+    batch = selection.batch
+    if selection.whole:
+        return batch
+    return build(
+        list(selection.offsets()), selection.topics(), selection.items(), batch.time_ns, batch.flags, batch.synced
+    )
+
+
+def build(
+    offsets: Sequence[int],
+    topics: Sequence[bytes],
+    items: list[Item],
+    time_ns: int,
+    flags: str,
+    synced: int = 0,
+    prev: int = 0,
+) -> Batch:
+    """A framed batch of columns; at most MAX_TOPICS different topics."""
+    names = tuple(dict.fromkeys(topics))
+    column = None
+    if len(names) > 1:
+        codes = {name: COLUMN_BASE + number for number, name in enumerate(names)}
+        column = bytes(map(codes.__getitem__, topics))
+    steps = None
+    if offsets[-1] - offsets[0] != len(offsets) - 1:
+        steps = tuple(map(int.__sub__, offsets[1:], offsets[:-1]))
+    return frame(offsets[0], time_ns, prev, synced, flags, names, column, steps, items)
+
+
+def _narrow(order: list[int], topics: list[bytes]) -> Iterable[list[int]]:
+    if len(order) <= MAX_TOPICS or len({topics[i] for i in order}) <= MAX_TOPICS:
+        yield order
+        return
+    half = len(order) // 2
+    yield from _narrow(order[:half], topics)
+    yield from _narrow(order[half:], topics)
