@@ -21,8 +21,17 @@ Every record begins with a prefix of fixed width, so 23 bytes tell what it is an
     +H … <first> <last> <prev> <hop> <reason> <topic:count,…>\r\n      `-` for counts that nobody knows
         stands for the messages first…last; `hop` bytes behind the line are dead and belong to it
 
-    +S … <format> <store> <epoch> <first> <prev> <time_ns>\r\n
-    topic count last floor state\r\n…          state o open · e ended (then `last` is the EOF); one line a topic
+    +S … <format> <store> <epoch> <first> <prev> <until> <born> <sure> <total> <time_ns>\r\n
+    topic count last floor dead state\r\n…     one line a topic: what was before this segment
+
+        first   lowest offset it may hold             prev    last offset before it in this log, 0 for none
+        until   offsets up to here belong to it: it was merged with segments behind it; 0 where it was not
+        born    lowest offset this log ever had       sure    all messages from this offset on are counted (a loss
+        total   the sum of all counts                         of unknown size raises it)
+        count   messages so far                       dead    how many of them stood below the RESET at floor
+        state   o open · e ended (then `last` is the EOF)
+
+    +I … a page of an index, not of a log: see segment_index.py
 
     +C … <next> <synced> <time_ns>\r\n         written by a clean stop; nothing behind it was lost
 
@@ -55,11 +64,17 @@ MAX_RECORD_BYTES = 1 << 30
 Item = bytes | list[bytes]
 
 _PREFIX = re.compile(rb"\+([BHSCI]) ([0-9a-f]{8}) ([0-9]{10}) ")
+_GLANCE = re.compile(
+    rb"\+B [0-9a-f]{8} ([0-9]{10}) (\d+) (\d+) \d+ (\d+) \d+ [a-z-]+ ([^ \r]+)(?: ([^ \r]+))?(?: ([^ \r]+))?\r\n"
+)
 _HEADS = [b"\r\n$%d\r\n" % size for size in range(4096)]
 
 
 class BadRecord(Exception):
-    """The bytes are not a record: `short` (cut off), `form` (not one at all) or `crc` (one that was changed)."""
+    """The bytes are not a record.
+
+    `reason`: `short` (cut off), `form` (not one at all), `crc` (one that was changed), `format` (a newer busd's).
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -139,24 +154,40 @@ class Hole:
 
 @dataclass(slots=True, frozen=True)
 class TopicLine:
-    """What a segment opening remembers of a topic: messages so far, last offset, RESET floor, ended or not."""
+    """What a segment opening remembers of a topic: messages so far, last offset, RESET floor and messages below it."""
 
     count: int
     last: int
     floor: int
+    dead: int
     ended: bool
 
 
 @dataclass(slots=True, frozen=True)
 class Opening:
-    """The first record of a segment.  `first` is the lowest offset it may hold, `prev` the last one before it."""
+    """The first record of a segment; the fields are told in the head of this file.  Topics are decoded on demand."""
 
     store: str
     epoch: int
     first: int
     prev: int
+    until: int
+    born: int
+    sure: int
+    total: int
     time_ns: int
-    topics: dict[bytes, TopicLine]
+    lines: bytes = field(default=b"", repr=False)
+
+    def topics(self) -> dict[bytes, TopicLine]:
+        """Every topic so far.
+
+        Raises:
+            BadRecord: `form`.
+        """
+        try:
+            return dict(map(_parse_topic_line, self.lines.split(b"\r\n")[:-1]))
+        except ValueError as error:
+            raise BadRecord("form", f"topics of +S: {error}") from None
 
 
 @dataclass(slots=True, frozen=True)
@@ -193,6 +224,24 @@ def peek(data: bytes, at: int = 0) -> tuple[str, int]:
     return match[1].decode(), size
 
 
+def glance(data: bytes, at: int) -> tuple[int, int, int, int, bytes] | None:
+    """Size, first, last, prev and the joined topics of the batch at `at`, unchecked: enough to pass it by.
+
+    None when it is no batch, or its line is not whole.
+    """
+    match = _GLANCE.match(data, at)
+    if match is None:
+        return None
+    size, first, n, prev, topics, column, steps = match.groups()
+    if b"," not in topics:
+        steps = column
+    try:
+        last = int(first) + (int(n) - 1 if steps is None else sum(map(int, steps.split(b","))))
+    except ValueError:
+        return None
+    return PREFIX_BYTES + int(size), int(first), last, int(prev), topics
+
+
 def check(record: bytes) -> None:
     """Raises BadRecord unless the CRC of this one whole record holds."""
     if int(record[3:11], 16) != crc32(memoryview(record)[12:]):
@@ -207,10 +256,9 @@ def parse(record: bytes) -> Record:
     """
     check(record)
     kind = record[1:2]
-    end = record.index(b"\r\n", PREFIX_BYTES)
-    fields = record[PREFIX_BYTES:end].split(b" ")
     try:
-        return _PARSERS[kind](record, end + 2, fields)
+        end = record.index(b"\r\n", PREFIX_BYTES)
+        return _PARSERS[kind](record, end + 2, record[PREFIX_BYTES:end].split(b" "))
     except (ValueError, IndexError, KeyError) as error:
         raise BadRecord("form", f"fields of +{kind.decode()}: {error}") from None
 
@@ -249,21 +297,21 @@ def frame_hole(hole: Hole) -> bytes:
     )
 
 
-def frame_opening(opening: Opening) -> bytes:
-    """The record that begins a segment."""
-    fields = b"%d %b %d %d %d %d" % (
-        FORMAT,
-        opening.store.encode(),
-        opening.epoch,
-        opening.first,
-        opening.prev,
-        opening.time_ns,
+def topic_lines(topics: Iterable[tuple[bytes, TopicLine]]) -> bytes:
+    """The body of a segment opening."""
+    return b"".join(
+        [
+            b"%b %d %d %d %d %b\r\n" % (topic, t.count, t.last, t.floor, t.dead, b"e" if t.ended else b"o")
+            for topic, t in topics
+        ]
     )
-    lines = [
-        b"%b %d %d %d %b\r\n" % (topic, line.count, line.last, line.floor, b"e" if line.ended else b"o")
-        for topic, line in opening.topics.items()
-    ]
-    return envelope("S", fields, b"".join(lines))
+
+
+def frame_opening(o: Opening) -> bytes:
+    """The record that begins a segment."""
+    numbers = (o.epoch, o.first, o.prev, o.until, o.born, o.sure, o.total, o.time_ns)
+    fields = b"%d %b %b" % (FORMAT, o.store.encode(), b" ".join([b"%d" % number for number in numbers]))
+    return envelope("S", fields, o.lines)
 
 
 def frame_clean_stop(mark: CleanStop) -> bytes:
@@ -329,13 +377,14 @@ def _parse_hole(record: bytes, body_at: int, fields: list[bytes]) -> Hole:
 
 def _parse_opening(record: bytes, body_at: int, fields: list[bytes]) -> Opening:
     if int(fields[0]) != FORMAT:
-        raise ValueError(f"format {int(fields[0])}; this busd reads format {FORMAT}")
-    epoch, first, prev, time_ns = map(int, fields[2:6])
-    topics = {}
-    for line in record[body_at:].split(b"\r\n")[:-1]:
-        topic, count, last, floor, state = line.split(b" ")
-        topics[topic] = TopicLine(int(count), int(last), int(floor), state == b"e")
-    return Opening(fields[1].decode(), epoch, first, prev, time_ns, topics)
+        raise BadRecord("format", f"format {int(fields[0])}; this busd reads format {FORMAT}")
+    epoch, first, prev, until, born, sure, total, time_ns = map(int, fields[2:])
+    return Opening(fields[1].decode(), epoch, first, prev, until, born, sure, total, time_ns, record[body_at:])
+
+
+def _parse_topic_line(line: bytes) -> tuple[bytes, TopicLine]:
+    topic, count, last, floor, dead, state = line.split(b" ")
+    return topic, TopicLine(int(count), int(last), int(floor), int(dead), state == b"e")
 
 
 def _parse_clean_stop(record: bytes, body_at: int, fields: list[bytes]) -> CleanStop:

@@ -1,0 +1,275 @@
+"""Where in a segment a batch, an offset, a time or a topic is: positions in arrays, and their pages on disk.
+
+A segment `<first>.log` may have an `<first>.idx`: a copy of the segment's opening, then pages, each an `I` record:
+
+    +I <crc> <length> <number> <n> <start> <end> <last> <synced> <messages> <topics> <pairs> <holes>\r\n
+    positions n × u32 · first offsets n × u64 · times n × u64            of entries number … number+n-1
+    pairs of each topic, topics × u32 · entry numbers, pairs × u32 · message counts, pairs × u32
+    topic names joined by LF, CR LF, then the +H records of those entries that are holes
+
+All little-endian.  A page covers the log from byte `start` to byte `end`; `last` is the last offset in it, `synced` and
+`messages` are as of its end.  Pages are hints: one that does not fit the ones before ends the index there, and the rest
+is found by a scan of the log.  They also remember where records began before a disk spoilt them.
+
+Why u32 for positions: 20 bytes an entry instead of 24; segments are held below 4 GiB.  Why an entry for every batch:
+a commit makes at most one batch a store, so even the worst segment, single small messages, costs an eighth of its size.
+
+Pure: knows bytes, not files.  Invariants:
+1. Entries rise in position and in offset; `numbers` of a topic rise.  Control records have the count 0.
+2. Readers in a thread may use an index that grows: arrays are only appended to, topics only added.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+
+from busd.rules.record import PREFIX_BYTES, BadRecord, Batch, Hole, check, envelope, frame_hole, parse, peek
+
+# A position must fit in 32 bits; a record is at most 1 GiB and begins below this.
+MAX_SEGMENT_BYTES = 3 << 30
+# The active segment's index is saved this often: the most that a restart after a kill must scan without help.
+PAGE_ENTRIES = 1024
+PAGE_LOG_BYTES = 4 << 20
+
+Topics = Callable[[bytes], bool]
+
+
+class Entries:
+    """The entries of one topic: their numbers and how many messages each holds."""
+
+    __slots__ = ("counts", "numbers")
+
+    def __init__(self) -> None:
+        self.numbers = array("I")
+        self.counts = array("I")
+
+
+class SegmentIndex:
+    """Entries for the batches and holes of one segment.
+
+    `end`: the position behind what is known; `last`: the last offset before it; `messages`: how many are in it;
+    `unknown`: ranges of offsets (first, last) of which no entry is known because the log was damaged there.
+    """
+
+    def __init__(self, start: int, prev: int) -> None:
+        self.positions = array("I")
+        self.firsts = array("Q")
+        self.times = array("Q")
+        self.topics: dict[bytes, Entries] = {}
+        self.holes: dict[int, Hole] = {}
+        self.unknown: list[tuple[int, int]] = []
+        self.end = start
+        self.last = prev
+        self.synced = 0
+        self.messages = 0
+        self._start = start
+        self._paged = 0
+        self._paged_end = start
+        self._recent: set[bytes] = set()
+
+    def __len__(self) -> int:
+        """Number of entries."""
+        return len(self.firsts)
+
+    def weight_bytes(self) -> int:
+        """About how much memory it takes."""
+        # 400: a dictionary entry, the key and two arrays; 16 a pair, as arrays grow ahead of need.
+        pairs = sum([len(entries.numbers) for entries in list(self.topics.values())])
+        return 20 * len(self) + 16 * pairs + 400 * len(self.topics)
+
+    def add(self, position: int, size_bytes: int, record: Batch | Hole) -> None:
+        """Take in the record that follows; `size_bytes` includes a hole's dead bytes."""
+        number = len(self.firsts)
+        self.positions.append(position)
+        self.times.append(record.time_ns if isinstance(record, Batch) else (self.times[-1] if number else 0))
+        if isinstance(record, Batch):
+            self._add_topics(number, record)
+            self.synced = max(self.synced, record.synced)
+        else:
+            self.holes[number] = record
+        self.end = position + size_bytes
+        self.last = record.last
+        # The last one: a reader in a thread takes the length of `firsts` for the number of entries.
+        self.firsts.append(record.first)
+
+    def _add_topics(self, number: int, batch: Batch) -> None:
+        control = batch.control
+        for index, topic in enumerate(batch.topics):
+            entries = self.topics.get(topic)
+            if entries is None:
+                entries = self.topics[topic] = Entries()
+            entries.counts.append(0 if control else batch.count_of(index))
+            entries.numbers.append(number)
+        self._recent.update(batch.topics)
+        if not control:
+            self.messages += batch.n
+
+    def skip(self, position: int, size_bytes: int, synced: int = 0) -> None:
+        """Note that a record without offsets (a clean stop) or damage ends here."""
+        self.end = position + size_bytes
+        self.synced = max(self.synced, synced)
+
+    # Questions.
+
+    def number_at(self, offset: int) -> int:
+        """The last entry that begins at or below `offset`; -1 when all begin above it."""
+        return bisect_right(self.firsts, offset, 0, len(self.firsts)) - 1
+
+    def number_at_time(self, time_ns: int) -> int:
+        """The first entry of this time or later; the number of entries when there is none."""
+        return bisect_left(self.times, time_ns, 0, len(self.firsts))
+
+    def end_of(self, number: int) -> int:
+        """Where the entry ends at the latest."""
+        return self.positions[number + 1] if number + 1 < len(self.firsts) else self.end
+
+    def wanted(self, topics: Topics, start: int) -> list[int] | None:
+        """Rising numbers of the entries from `start` on with a wanted topic, and of all holes.
+
+        None when they are a quarter of all or more: then reading through costs less than seeking.
+        """
+        stop = len(self.firsts)
+        quarter = (stop - start) / 4
+        found = {number for number in list(self.holes) if start <= number < stop}
+        for topic in list(self.topics):
+            if topics(topic):
+                numbers = self.topics[topic].numbers
+                lo, hi = bisect_left(numbers, start), bisect_left(numbers, stop)
+                if hi - lo >= quarter:
+                    return None
+                found.update(numbers[lo:hi])
+                if len(found) >= quarter:
+                    return None
+        return sorted(found)
+
+    def count(self, topics: Topics, lo: int, hi: int) -> int:
+        """Messages of wanted topics in entries lo … hi-1, without holes."""
+        total = 0
+        for topic in list(self.topics):
+            if topics(topic):
+                entries = self.topics[topic]
+                total += sum(entries.counts[bisect_left(entries.numbers, lo) : bisect_left(entries.numbers, hi)])
+        return total
+
+    def totals(self) -> dict[bytes, int]:
+        """Messages of every topic, those of holes included as far as they are known."""
+        totals = {topic: sum(self.topics[topic].counts) for topic in list(self.topics)}
+        for hole in list(self.holes.values()):
+            for topic, count in (hole.counts or {}).items():
+                totals[topic] = totals.get(topic, 0) + count
+        return totals
+
+    def knows(self, first: int, last: int) -> bool:
+        """True when every message ever kept in this range of offsets has its entry here."""
+        return last <= self.last and not any(lo <= last and first <= hi for lo, hi in self.unknown)
+
+    # Pages.
+
+    def page_due(self) -> bool:
+        """True when enough has come since the last page."""
+        return len(self.firsts) - self._paged >= PAGE_ENTRIES or self.end - self._paged_end >= PAGE_LOG_BYTES
+
+    def page(self) -> bytes:
+        """What came since the last page, as a record; empty when nothing did."""
+        start, stop = self._paged, len(self.firsts)
+        if self.end == self._paged_end:
+            return b""
+        recent, self._recent = self._recent, set()
+        names, sizes, numbers, counts = [], array("I"), array("I"), array("I")
+        for topic in sorted(recent):
+            entries = self.topics[topic]
+            at = bisect_left(entries.numbers, start)
+            names.append(topic)
+            sizes.append(len(entries.numbers) - at)
+            numbers.extend(entries.numbers[at:])
+            counts.extend(entries.counts[at:])
+        holes = [frame_hole(self.holes[number]) for number in sorted(self.holes) if start <= number < stop]
+        fields = [start, stop - start, self._paged_end, self.end, self.last, self.synced, self.messages]
+        fields += [len(names), len(numbers), len(holes)]
+        columns = (self.positions[start:stop], self.firsts[start:stop], self.times[start:stop], sizes, numbers, counts)
+        body = b"".join(map(_little, columns)) + b"\n".join(names) + b"\r\n" + b"".join(holes)
+        self._paged, self._paged_end = stop, self.end
+        return envelope("I", b" ".join([b"%d" % number for number in fields]), body)
+
+    def adopt_pages(self, saved: SegmentIndex, end: int) -> bool:
+        """Take the pages that `saved` was loaded from, up to byte `end`, for ours; False when they differ from us."""
+        number = bisect_left(self.positions, end)
+        same = saved.positions[:number] == self.positions[:number] and saved.firsts[:number] == self.firsts[:number]
+        if not same or bisect_left(saved.positions, end) != number:
+            return False
+        self._paged, self._paged_end = number, end
+        return True
+
+    def all_pages(self) -> bytes:
+        """Everything as one page, as if none had been made before."""
+        self._paged, self._paged_end, self._recent = 0, self._start, set(self.topics)
+        return self.page()
+
+    def load(self, data: bytes, at: int = 0) -> int:
+        """Take in the pages that stand in `data` from `at` on, as far as they are whole and fit.
+
+        Returns the position in `data` behind the last one taken.
+        """
+        while True:
+            try:
+                kind, size = peek(data, at)
+                if kind != "I" or at + size > len(data):
+                    return at
+                if not self._load_page(data[at : at + size]):
+                    return at
+            except (BadRecord, ValueError):
+                return at
+            at += size
+
+    def _load_page(self, record: bytes) -> bool:
+        check(record)
+        line_end = record.index(b"\r\n", PREFIX_BYTES)
+        fields = map(int, record[PREFIX_BYTES:line_end].split(b" "))
+        body_at = line_end + 2
+        number, n, start, end, last, synced, messages, topics, pairs, _ = fields
+        if number != len(self.firsts) or start != self.end:
+            return False
+        view = memoryview(record)
+        columns = []
+        for code, length in (("I", n), ("Q", n), ("Q", n), ("I", topics), ("I", pairs), ("I", pairs)):
+            column = array(code)
+            stop = body_at + length * column.itemsize
+            column.frombytes(view[body_at:stop])
+            if sys.byteorder == "big":
+                column.byteswap()
+            columns.append(column)
+            body_at = stop
+        names_end = record.index(b"\r\n", body_at)
+        names = record[body_at:names_end].split(b"\n") if topics else []
+        for hole in _holes(record, names_end + 2):
+            self.holes[bisect_left(columns[1], hole.first) + number] = hole
+        done = 0
+        for topic, size in zip(names, columns[3], strict=True):
+            entries = self.topics.setdefault(topic, Entries())
+            entries.numbers.extend(columns[4][done : done + size])
+            entries.counts.extend(columns[5][done : done + size])
+            done += size
+        self.positions.extend(columns[0])
+        self.firsts.extend(columns[1])
+        self.times.extend(columns[2])
+        self.end, self.last, self.synced, self.messages = end, last, synced, messages
+        self._paged, self._paged_end = len(self.firsts), end
+        return True
+
+
+def _little(column: array[int]) -> bytes:
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column.tobytes()
+
+
+def _holes(record: bytes, at: int) -> Iterator[Hole]:
+    while at < len(record):
+        size = peek(record, at)[1]
+        hole = parse(record[at : at + size])
+        if isinstance(hole, Hole):
+            yield hole
+        at += size

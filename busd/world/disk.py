@@ -1,0 +1,345 @@
+"""The disk: the only file that touches `os` for data.
+
+Everything that is kept goes through a `Disk`, so that a test can put one in that fails call N, tears a write or
+forgets what was not synced.  It must not know what a record is.  Invariants:
+1. Every error of a write or a sync is DiskFull or DiskFailed and names path:position; nothing is retried here.
+2. A new or renamed name is durable only after `sync_dir`; contents only after `sync`.
+3. A File stays readable as long as it is referenced, also when its name is gone: readers in a thread hold one.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Sequence
+from typing import Protocol
+
+# What means "no room": the file system, the user's quota, the process's RLIMIT_FSIZE.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# Linux takes at most 1024 buffers in one writev.
+_IOV_MAX = 1024
+# Absent on other systems: then every read that must not block is one for a thread.
+_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
+
+
+class DiskFull(Exception):
+    """No room for the bytes; nothing is wrong with the disk.  The text has path:position."""
+
+
+class DiskFailed(Exception):
+    """The disk answered with an error and is not to be believed any more.  The text has path:position."""
+
+
+class Locked(Exception):
+    """Another process holds the lock; `pid` is its id, 0 when the file does not tell."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(f"held by process {pid}" if pid else "held by another process")
+        self.pid = pid
+
+
+class File(Protocol):
+    """One open file.  Closed when nobody references it any more."""
+
+    path: str
+
+    def append(self, data: Sequence[bytes]) -> None:
+        """Write all of it at the end.  After an error some of it may stand there: the caller truncates."""
+
+    def sync(self) -> None:
+        """Wait until contents and size are durable."""
+
+    def size(self) -> int:
+        """Size in bytes."""
+
+    def truncate(self, size_bytes: int) -> None:
+        """Cut the file back to this size."""
+
+    def read(self, at: int, length: int) -> bytes:
+        """Bytes from position `at`, fewer at the end of the file; may wait for the disk."""
+
+    def read_now(self, at: int, length: int) -> bytes | None:
+        """The same without waiting, maybe fewer; None when it would have to wait, or nobody can know."""
+
+    def close(self) -> None:
+        """Give the descriptor back; harmless when repeated."""
+
+
+class Lock(Protocol):
+    """A lock held for life."""
+
+    def release(self) -> None:
+        """Let it go; the file stays."""
+
+
+class Disk(Protocol):
+    """A file system."""
+
+    def create(self, path: str) -> File:
+        """A new, empty file to append to and read.  Raises DiskFailed when the name exists."""
+
+    def open(self, path: str, writable: bool = False) -> File:
+        """An existing file.  Raises FileNotFoundError, PermissionError, DiskFailed."""
+
+    def exists(self, path: str) -> bool:
+        """Whether the name exists."""
+
+    def listdir(self, path: str) -> list[str]:
+        """Names in a directory, sorted."""
+
+    def makedirs(self, path: str) -> None:
+        """Make a directory and those above it, durable; one that exists is fine."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file's name; one that is gone is fine."""
+
+    def rename(self, source: str, target: str) -> None:
+        """Give a file another name, replacing what had it."""
+
+    def sync_dir(self, path: str) -> None:
+        """Wait until the names in a directory are durable."""
+
+    def write_file(self, path: str, data: bytes) -> None:
+        """Replace a whole file, durably and at once: after a crash it holds the old bytes or the new ones."""
+
+    def read_file(self, path: str) -> bytes:
+        """A whole file.  Raises FileNotFoundError."""
+
+    def usage(self, path: str) -> tuple[int, int]:
+        """Bytes of the file system: all, free for us."""
+
+    def lock(self, path: str) -> Lock:
+        """Take the lock file for this process.  Raises Locked."""
+
+
+def _trouble(error: OSError, path: str, at: int | None = None) -> DiskFull | DiskFailed:
+    kind = DiskFull if error.errno in _FULL else DiskFailed
+    where = path if at is None else f"{path}:{at}"
+    return kind(f"{where}: {error.strerror or error}")
+
+
+class RealFile:
+    """A descriptor of the operating system."""
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+
+    def append(self, data: Sequence[bytes]) -> None:
+        """See File."""
+        rest = [memoryview(one) for one in data if one]
+        while rest:
+            try:
+                written = os.writev(self._fd, rest[:_IOV_MAX])
+            except OSError as error:
+                raise _trouble(error, self.path, self.size()) from error
+            done = 0
+            while done < len(rest) and written >= len(rest[done]):
+                written -= len(rest[done])
+                done += 1
+            del rest[:done]
+            if written:
+                rest[0] = rest[0][written:]
+
+    def sync(self) -> None:
+        """See File."""
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            # A full disk may show only now (delayed allocation); what is lost then is not known: that is a failure.
+            raise DiskFailed(f"{self.path}:{self.size()}: fdatasync: {error.strerror or error}") from error
+
+    def size(self) -> int:
+        """See File."""
+        return os.fstat(self._fd).st_size
+
+    def truncate(self, size_bytes: int) -> None:
+        """See File."""
+        try:
+            os.ftruncate(self._fd, size_bytes)
+        except OSError as error:
+            raise _trouble(error, self.path, size_bytes) from error
+
+    def read(self, at: int, length: int) -> bytes:
+        """See File."""
+        parts: list[bytes] = []
+        try:
+            while length > 0:
+                part = os.pread(self._fd, length, at)
+                if not part:
+                    break
+                parts.append(part)
+                at += len(part)
+                length -= len(part)
+        except OSError as error:
+            raise _trouble(error, self.path, at) from error
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_now(self, at: int, length: int) -> bytes | None:
+        """See File."""
+        if not _NOWAIT:
+            return None
+        buffer = bytearray(length)
+        try:
+            count = os.preadv(self._fd, [buffer], at, _NOWAIT)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL):
+                return None
+            raise _trouble(error, self.path, at) from error
+        del buffer[count:]
+        return bytes(buffer)
+
+    def close(self) -> None:
+        """See File."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class RealLock:
+    """flock on a file that holds our process id; the kernel lets it go when the process dies."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def release(self) -> None:
+        """See Lock."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class RealDisk:
+    """The file system of this machine."""
+
+    def create(self, path: str) -> File:
+        """See Disk."""
+        return RealFile(path, self._open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL))
+
+    def open(self, path: str, writable: bool = False) -> File:
+        """See Disk."""
+        return RealFile(path, self._open(path, os.O_RDWR | os.O_APPEND if writable else os.O_RDONLY))
+
+    def _open(self, path: str, flags: int) -> int:
+        try:
+            return os.open(path, flags | os.O_CLOEXEC, 0o644)
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:
+            raise _trouble(error, path) from error
+
+    def exists(self, path: str) -> bool:
+        """See Disk."""
+        return os.path.lexists(path)
+
+    def listdir(self, path: str) -> list[str]:
+        """See Disk."""
+        return sorted(os.listdir(path))
+
+    def makedirs(self, path: str) -> None:
+        """See Disk."""
+        if os.path.isdir(path):
+            return
+        parent = os.path.dirname(os.path.abspath(path))
+        self.makedirs(parent)
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise _trouble(error, path) from error
+        self.sync_dir(parent)
+
+    def remove(self, path: str) -> None:
+        """See Disk."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _trouble(error, path) from error
+
+    def rename(self, source: str, target: str) -> None:
+        """See Disk."""
+        try:
+            os.replace(source, target)
+        except OSError as error:
+            raise _trouble(error, target) from error
+
+    def sync_dir(self, path: str) -> None:
+        """See Disk."""
+        fd = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            raise DiskFailed(f"{path}: fsync of the directory: {error.strerror or error}") from error
+        finally:
+            os.close(fd)
+
+    def write_file(self, path: str, data: bytes) -> None:
+        """See Disk."""
+        replace_file(self, path, data)
+
+    def read_file(self, path: str) -> bytes:
+        """See Disk."""
+        file = self.open(path)
+        try:
+            return file.read(0, file.size())
+        finally:
+            file.close()
+
+    def usage(self, path: str) -> tuple[int, int]:
+        """See Disk."""
+        answer = os.statvfs(path)
+        return answer.f_blocks * answer.f_frsize, answer.f_bavail * answer.f_frsize
+
+    def lock(self, path: str) -> Lock:
+        """See Disk."""
+        fd = self._open(path, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        except BlockingIOError:
+            text = os.pread(fd, 32, 0).strip()
+            os.close(fd)
+            raise Locked(int(text) if text.isdigit() else 0) from None
+        except OSError as error:
+            os.close(fd)
+            raise _trouble(error, path) from error
+        return RealLock(fd)
+
+
+def replace_file(disk: Disk, path: str, data: bytes) -> None:
+    """`write_file` in terms of the other calls: temporary file, write, sync, rename, sync the directory.
+
+    Raises:
+        DiskFull, DiskFailed: the old file is unchanged and the temporary one removed, if the disk still lets us.
+    """
+    temporary = path + ".tmp"
+    disk.remove(temporary)
+    try:
+        file = disk.create(temporary)
+        try:
+            file.append([data])
+            file.sync()
+        finally:
+            file.close()
+        disk.rename(temporary, path)
+    except (DiskFull, DiskFailed):
+        try_remove(disk, temporary)
+        raise
+    disk.sync_dir(os.path.dirname(path) or ".")
+
+
+def try_remove(disk: Disk, path: str) -> bool:
+    """Remove a file whose loss or presence matters to nobody; False when the disk did not let us."""
+    try:
+        disk.remove(path)
+    except (DiskFull, DiskFailed):
+        return False
+    return True
