@@ -1,0 +1,29 @@
+"""The Python client of busd: `busd_client.aio` for asyncio, `busd_client.sync` for plain blocking code.
+
+Both are thin shells around the same pure core: `wire` (commands and replies), `stream` (one subscription that can be
+resumed) and `pages` (one READ that may take several answers).
+"""
+
+from busd_client.events import (
+    BusdError,
+    ConnectionLost,
+    End,
+    EndOfStream,
+    Event,
+    Gap,
+    Message,
+    ReadResult,
+    Reset,
+)
+
+__all__ = [
+    "BusdError",
+    "ConnectionLost",
+    "End",
+    "EndOfStream",
+    "Event",
+    "Gap",
+    "Message",
+    "ReadResult",
+    "Reset",
+]

@@ -1,0 +1,297 @@
+"""busd for asyncio.
+
+    async with await connect() as busd:
+        offset = await busd.publish("news.eu", b"hello")
+        async for event in busd.subscribe("news.>", start="first"):
+            ...
+
+A shell around the pure core: it owns sockets, futures and waiting.  Invariants:
+1. A command that may have reached the server is never sent again, unless the caller said `retry`.
+2. A command that did not leave yet waits for a new connection, up to `patience_s`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import weakref
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Self
+
+from busd_client import wire
+from busd_client.address import Address, choose_address
+from busd_client.aio_link import Link, open_link
+from busd_client.aio_subscription import Subscription
+from busd_client.backoff import Backoff
+from busd_client.events import BusdError, ConnectionLost, ReadResult
+from busd_client.pages import Pages
+from busd_client.stream import Wish
+
+# Unanswered publishes at which drain() begins to wait: a few commits' worth (256 KiB each), so the server never idles.
+WINDOW_BYTES = 1 << 20
+WINDOW_MESSAGES = 20_000
+
+
+async def connect(address: str | None = None, *, patience_s: float = 30.0) -> Client:
+    """Connect to a server.
+
+    Args:
+        address: `host:port`, `unix:/path` or `/path`; else the variable BUSD_ADDRESS, else 127.0.0.1:7379.
+        patience_s: how long commands wait for a new connection once this one is lost.
+
+    Raises:
+        ValueError: it is no address.
+        OSError: nobody is there.
+        BusdError: the server refuses, or is no busd.
+    """
+    client = Client(choose_address(address, os.environ), patience_s)
+    await client.open()
+    return client
+
+
+class Client:
+    """A connection for commands; made by `connect`.  Subscriptions have connections of their own."""
+
+    def __init__(self, address: Address, patience_s: float = 30.0) -> None:
+        self._address = address
+        self._patience_s = patience_s
+        self._link: Link | None = None
+        self._queued: list[tuple[bytes, asyncio.Future[wire.Reply]]] = []
+        self._queued_bytes = 0
+        self._connecting: asyncio.Task[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
+        self._closed = False
+
+    @property
+    def address(self) -> str:
+        """Where the server is, as it would be written."""
+        return str(self._address)
+
+    async def open(self) -> None:
+        """Connect now; raises as `connect` does."""
+        self._link = await open_link(self._address, self._progress)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Wait for the answers still owed, then hang up, also the subscriptions."""
+        if not self._closed:
+            if self._link is not None and self._link.lost is None:
+                await self.flush()
+            self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
+        for subscription in list(self._subscriptions):
+            await subscription.close()
+        if self._link is not None:
+            self._link.close()
+
+    # Publishing
+
+    async def publish(
+        self, topic: str, payload: wire.Payload, headers: wire.Headers = None, *, retry: bool = False
+    ) -> int:
+        """Append a message; returns its offset once it is kept as the server's policy says.
+
+        Args:
+            retry: after a lost connection send it again; then it may be kept twice.
+
+        Raises:
+            BusdError: it was refused; nothing was kept.
+            ConnectionLost: the connection ended before the answer; nobody knows whether it was kept.
+        """
+        return wire.check_integer(await self._ask(wire.publish(topic, payload, headers), retry))
+
+    def publish_soon(self, topic: str, payload: wire.Payload, headers: wire.Headers = None) -> asyncio.Future[int]:
+        """Publish without waiting: the future is the offset.  `await drain()` now and then bounds what waits."""
+        return self.submit(wire.publish(topic, payload, headers))
+
+    async def publish_many(self, topic: str, payloads: Sequence[wire.Payload], *, retry: bool = False) -> int:
+        """Append messages at consecutive offsets, all or none; returns the first offset.  Raises as `publish`."""
+        return wire.check_integer(await self._ask(wire.publish_many(topic, payloads), retry))
+
+    def publish_many_soon(self, topic: str, payloads: Sequence[wire.Payload]) -> asyncio.Future[int]:
+        """The same without waiting."""
+        return self.submit(wire.publish_many(topic, payloads))
+
+    async def drain(self, window_bytes: int = WINDOW_BYTES, window_messages: int = WINDOW_MESSAGES) -> None:
+        """Wait while more than this is unanswered.  Errors are in the futures, not raised here."""
+        while self._over(window_bytes, window_messages):
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    async def flush(self) -> None:
+        """Wait until everything is answered.  Errors are in the futures, not raised here."""
+        await self.drain(0, 0)
+
+    async def eof(self, topic: str, *, retry: bool = False) -> int:
+        """Mark the end of a stream; returns the offset of the mark.  Raises as `publish`."""
+        return wire.check_integer(await self._ask(wire.command("EOF", topic), retry))
+
+    # Reading
+
+    def subscribe(
+        self,
+        patterns: str | Sequence[str],
+        start: wire.Position | None = None,
+        last: int | None = None,
+        until: wire.Position | None = None,
+        limit: int | None = None,
+        within: wire.Duration | None = None,
+        slow: str | None = None,
+        *,
+        reconnect: bool = True,
+        on_lost: Callable[[OSError], None] | None = None,
+    ) -> Subscription:
+        """A subscription on a connection of its own, to be iterated over; it connects when that begins, or by `start`.
+
+        Args:
+            patterns: `a.>,b` or a sequence.
+            start: FROM; an offset, or text: `first`, `next`, `end`, `-5m`, `@2026-11-21T08:00:00Z`, `@<unix ns>`.
+            within: seconds, or text like `250ms`.
+            reconnect: go on behind the last message after a lost connection, for ever; else raise ConnectionLost.
+            on_lost: called each time before it connects again.
+
+        The other arguments are the options of SUB, see protocol.md.
+        """
+        within_ns = None if within is None else wire.duration_ns(within)
+        wish = Wish(wire.patterns_text(patterns), start, last, until, limit, within_ns, slow)
+        subscription = Subscription(self._address, wish, reconnect, on_lost)
+        self._subscriptions.add(subscription)
+        return subscription
+
+    async def read(
+        self,
+        patterns: str | Sequence[str],
+        start: wire.Position | None = None,
+        last: int | None = None,
+        limit: int | None = None,
+        within: wire.Duration | None = None,
+    ) -> ReadResult:
+        """What is there now, from `first` unless told; waits up to `within` for a first message when there is none.
+
+        Raises:
+            BusdError: it was refused.
+            ConnectionLost: no connection could be had for `patience_s`.
+        """
+        pages = Pages(wire.patterns_text(patterns), start, last, limit, within)
+        found = [page async for page in self._pages(pages)]
+        return pages.join(iter(found))
+
+    async def read_pages(
+        self,
+        patterns: str | Sequence[str],
+        start: wire.Position | None = None,
+        limit: int | None = None,
+        within: wire.Duration | None = None,
+    ) -> AsyncIterator[ReadResult]:
+        """The same in parts of about 1 MiB, for what does not fit into memory."""
+        async for page in self._pages(Pages(wire.patterns_text(patterns), start, None, limit, within)):
+            yield page
+
+    async def _pages(self, pages: Pages) -> AsyncIterator[ReadResult]:
+        while pages.command is not None:
+            if pages.needs_end:
+                pages.end_at(await self._ask(wire.HELLO))
+            yield pages.page(await self._ask(pages.command))
+
+    # Managing
+
+    async def reset(self, patterns: str | Sequence[str]) -> int:
+        """Remove all messages so far of these topics; returns how many.  Raises as `publish`."""
+        return wire.check_integer(await self._ask(wire.command("RESET", wire.patterns_text(patterns)), False))
+
+    async def topics(self, patterns: str | Sequence[str] = ">") -> list[dict[str, str | int]]:
+        """Topics with `topic`, `messages`, `last` and `state`, sorted."""
+        return wire.topic_list(await self._ask(wire.command("TOPICS", wire.patterns_text(patterns))))
+
+    async def info(self, section: str = "") -> dict[str, str | int]:
+        """How the server is: `server`, `log`, `stores` or `clients`, or all of it."""
+        return wire.pairs(await self._ask(wire.command("INFO", *([section] if section else []))))
+
+    async def ping(self) -> None:
+        """Returns when the server answered."""
+        await self._ask(wire.command("PING"))
+
+    async def command(self, *words: bytes | str | int) -> wire.Reply:
+        """Any other command; its reply as hiredis decodes it.  Raises as `publish`."""
+        return await self._ask(wire.command(*words), False)
+
+    # Inside
+
+    async def _ask(self, data: bytes, retry: bool = True) -> wire.Reply:
+        while True:
+            try:
+                return await self.submit(data)
+            except ConnectionLost as error:
+                if not (retry and error.sent) or self._closed:
+                    raise
+
+    def submit(self, data: bytes) -> asyncio.Future[wire.Reply]:
+        """Send one encoded command, or keep it until there is a connection again; the future is its reply."""
+        if self._link is not None and self._link.lost is None:
+            return self._link.submit(data)
+        future: asyncio.Future[wire.Reply] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            future.set_exception(ConnectionLost("the client is closed", sent=False))
+            return future
+        self._queued.append((data, future))
+        self._queued_bytes += len(data)
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.ensure_future(self._reconnect())
+        return future
+
+    async def _reconnect(self) -> None:
+        failure: BusdError | ConnectionLost | None = ConnectionLost("the client was closed", sent=False)
+        try:
+            failure = await self._attempts()
+        finally:
+            queued, self._queued, self._queued_bytes = self._queued, [], 0
+            for data, future in queued:
+                if future.done():
+                    continue
+                if failure is None and self._link is not None:
+                    self._link.submit(data, future)
+                else:
+                    future.set_exception(failure or ConnectionLost("no connection", sent=False))
+            self._progress()
+
+    async def _attempts(self) -> BusdError | ConnectionLost | None:
+        loop = asyncio.get_running_loop()
+        backoff = Backoff(random.random)
+        give_up_s = loop.time() + self._patience_s
+        while True:
+            try:
+                await self.open()
+                return None
+            except OSError as error:
+                delay_s = backoff.next_s()
+                if loop.time() + delay_s > give_up_s:
+                    return ConnectionLost(f"{self._address}: {error}", sent=False)
+            except BusdError as error:
+                return error
+            await asyncio.sleep(delay_s)
+
+    def _over(self, window_bytes: int, window_messages: int) -> bool:
+        messages, size = len(self._queued), self._queued_bytes
+        if self._link is not None:
+            messages += self._link.pending
+            size += self._link.pending_bytes
+        return messages > window_messages or size > window_bytes
+
+    def _progress(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+__all__ = ["Client", "Subscription", "connect"]

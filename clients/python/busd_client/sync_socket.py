@@ -1,0 +1,70 @@
+"""A blocking socket that speaks RESP."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+
+from busd_client import wire
+from busd_client.address import Address
+from busd_client.events import ConnectionLost
+from busd_client.keepalive import keep_alive
+
+_READ_BYTES = 262_144
+
+
+def open_socket(address: Address, timeout_s: float | None) -> socket.socket:
+    """Connect.
+
+    Raises:
+        OSError: nobody is there.
+    """
+    if not address.path:
+        sock = socket.create_connection((address.host, address.port), timeout_s)
+        keep_alive(sock)
+        return sock
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout_s)
+        sock.connect(address.path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Connection:
+    """Commands out, replies in.  Every OSError after connecting is a ConnectionLost."""
+
+    def __init__(self, address: Address, timeout_s: float | None) -> None:
+        self._sock = open_socket(address, timeout_s)
+        self._replies = wire.Replies()
+        self._early: deque[wire.Reply] = deque()
+
+    def ask(self, data: bytes) -> wire.Reply:
+        """Send one command and wait for its reply."""
+        self.send(data)
+        while not self._early:
+            self._early.extend(self.receive())
+        return self._early.popleft()
+
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+        try:
+            self._sock.sendall(data)
+        except OSError as error:
+            raise ConnectionLost(f"the connection broke: {error}") from None
+
+    def receive(self) -> list[wire.Reply]:
+        """Wait for bytes; the replies that are whole now, maybe none."""
+        try:
+            data = self._sock.recv(_READ_BYTES)
+        except OSError as error:
+            raise ConnectionLost(f"the connection broke: {error}") from None
+        if not data:
+            raise ConnectionLost("the server closed the connection")
+        return self._replies.feed(data)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._sock.close()
