@@ -165,7 +165,7 @@ class Json:
         payloads = _payloads(selection)
         try:
             texts = map(encode_basestring_ascii, map(bytes.decode, payloads))
-            form = '","offset":%%d,"time":"%d","size":%%d,"payload":%%s}%s' % (batch.time_ns, self._eol)
+            form = f'","offset":%d,"time":"{batch.time_ns}","size":%d,"payload":%s}}{self._eol}'
             heads = _per_topic(selection, list(batch.topics))
             names = ['{"kind":"MSG","topic":"' + topic.decode() for topic in heads]
             rows = map(form.__mod__, zip(selection.offsets(), map(len, payloads), texts, strict=True))

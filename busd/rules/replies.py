@@ -106,3 +106,26 @@ class RespReplies:
 
 def _value(value: str | int) -> bytes:
     return b":%d\r\n" % value if isinstance(value, int) else bulk(value.encode())
+
+
+class AnswerArray:
+    """The outbox of a RESP READ: gathers elements until the whole answer is known."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._events = 0
+
+    def write(self, data: bytes, events: int = 1) -> None:
+        """See Outbox."""
+        self._pieces.append(data)
+        self._size += len(data)
+        self._events += events
+
+    def buffered(self) -> int:
+        """See Outbox."""
+        return self._size
+
+    def bytes(self) -> bytes:
+        """The array."""
+        return b"*%d\r\n" % self._events + b"".join(self._pieces)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from busd.words.errors import BusError
@@ -148,7 +148,8 @@ class Housekeeping(Request):
 
 @dataclass(slots=True)
 class Bad(Request):
-    """Something that cannot be carried out; answered in its place.  `unknown`: it did not even name a command."""
+    """Something that cannot be carried out; answered in its place, `times` times.  `unknown`: it did not even name a command."""
 
     error: BusError
-    unknown: bool = field(default=False)
+    unknown: bool = False
+    times: int = 1

@@ -1,0 +1,173 @@
+"""What the broker needs of the world, and what the world may ask of the broker: small interfaces, no code.
+
+`Engine` is the seam: whatever keeps these promises can stand behind the same sessions and the same protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from busd.rules.record import Batch, Hole
+from busd.rules.replies import Pairs, Row
+from busd.words.errors import BusError
+from busd.words.requests import Publish, Read, Subscribe
+
+Wanted = Callable[[bytes], bool]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a run: `count` messages from offset `first` on; `errors` by index for those that were not kept."""
+
+    first: int
+    count: int
+    errors: Mapping[int, BusError]
+    removed: int = 0
+
+
+Sink = Callable[[Outcome], None]
+
+
+class Runtime(Protocol):
+    """Time and turns.  Everything given to it runs on the loop."""
+
+    def now_ns(self) -> int:
+        """Wall clock, Unix ns."""
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """In the next turn of the loop."""
+
+    def later(self, delay_ns: int, call: Callable[[], None]) -> Callable[[], None]:
+        """After a delay by the monotonic clock; the result cancels it."""
+
+    def in_thread(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """`work` where waiting hurts nobody, then `done(result)` on the loop.  An exception becomes the result."""
+
+    def breathe(self) -> None:
+        """A step of bounded work was done: let waiting threads have the interpreter before the next one."""
+
+
+class Outbox(Protocol):
+    """The way to one reader.  Bytes given to it are not copied and must not change."""
+
+    def write(self, data: bytes, events: int = 1) -> None:
+        """Queue the bytes of so many events; does nothing when the connection is gone."""
+
+    def buffered(self) -> int:
+        """Bytes queued that the kernel has not taken."""
+
+
+@dataclass(slots=True)
+class Topic:
+    """What is known of a topic: messages readable now, last offset, the floor below which a RESET removed all."""
+
+    live: int
+    last: int
+    floor: int
+    ended: bool
+
+
+@dataclass(slots=True)
+class Piece:
+    """A piece of the log: records in the order of offsets; everything below `next` is dealt with."""
+
+    records: list[Batch | Hole]
+    next: int
+
+
+class Log(Protocol):
+    """Messages, kept.  `horizon` is the first offset that is not visible yet."""
+
+    horizon: int
+    epoch: int
+    floors: Mapping[bytes, int]
+
+    @property
+    def congested(self) -> bool:
+        """True while more waits for the disk than may; publishers are not read from."""
+
+    def append(self, run: Publish, sink: Sink) -> None:
+        """Take a run; `sink` is called when it is decided.  Raises BusError when it is refused at once."""
+
+    def cursor(self, position: int) -> Any:
+        """A place to read from."""
+
+    def read(self, cursor: Any, wanted: Wanted, budget_bytes: int, done: Callable[[Piece], None]) -> None:
+        """The next piece up to the horizon; `done` in this call if the cache has it, else in a later turn."""
+
+    def first(self, wanted: Wanted) -> int:
+        """The first offset kept of the stores that may hold such topics."""
+
+    def offset_at(self, time_ns: int, done: Callable[[int], None]) -> None:
+        """The first offset received at or after a time; the horizon when there is none."""
+
+    def last_floors(self, wanted: Wanted, count: int, done: Callable[[dict[bytes, int]], None]) -> None:
+        """For each such topic, the offset from which its last `count` messages begin."""
+
+    def topic(self, name: bytes) -> Topic | None:
+        """What is known of a topic."""
+
+    def topic_names(self, wanted: Wanted) -> list[bytes]:
+        """Topics that have ever had a message, sorted."""
+
+    def info(self) -> Mapping[str, Pairs]:
+        """Sections for INFO."""
+
+
+class Subscriber(Protocol):
+    """Who asked: told when its subscription is open, refused or over."""
+
+    outbox: Outbox
+
+    def opened(self, next_offset: int, epoch: int) -> None:
+        """Nothing of the subscription was written before this call."""
+
+    def refused(self, error: BusError) -> None:
+        """There is no subscription."""
+
+    def ended(self) -> None:
+        """Its END was written; nothing follows."""
+
+
+class Handle(Protocol):
+    """A subscription, as a session sees it."""
+
+    def drained(self) -> None:
+        """The outbox is half empty."""
+
+    def end(self, reason: str | None) -> None:
+        """End it; with a reason END is sent and `ended` called, without one it is dropped in silence."""
+
+
+class Engine(Protocol):
+    """Everything a session can ask of a bus."""
+
+    horizon: int
+    epoch: int
+
+    @property
+    def congested(self) -> bool:
+        """True while publishers should not be read from."""
+
+    def when_roomy(self, call: Callable[[], None]) -> None:
+        """Once, when it is no longer congested."""
+
+    def publish(self, run: Publish, sink: Sink) -> None:
+        """Append; raises BusError when refused at once, else `sink` tells."""
+
+    def subscribe(self, request: Subscribe, subscriber: Subscriber, version: int) -> Handle:
+        """Open a subscription (`version` of RESP, 0 inline)."""
+
+    def read(self, request: Read, subscriber: Subscriber, version: int) -> Handle:
+        """The same, bounded by the end as it is now."""
+
+    def reset(self, patterns: tuple[bytes, ...], sink: Sink) -> None:
+        """Remove; the outcome's `removed` counts."""
+
+    def topics(self, patterns: tuple[bytes, ...]) -> list[Row]:
+        """Rows for TOPICS."""
+
+    def info(self) -> Mapping[str, Pairs]:
+        """Sections for INFO."""

@@ -1,0 +1,79 @@
+"""Answers to questions: commands that change nothing.  One function for each, one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from busd.broker.ports import Engine
+from busd.rules.replies import Pairs, Replies, RespReplies, Row
+from busd.words import requests as rq
+from busd.words.commands import COMMANDS
+
+
+class Host(Protocol):
+    """The server around the sessions."""
+
+    def identity(self) -> Pairs:
+        """For HELLO: server and version."""
+
+    def connections(self) -> list[Row]:
+        """For CONNS."""
+
+    def info(self) -> Mapping[str, Pairs]:
+        """Sections for INFO that the engine cannot know."""
+
+
+def answer(request: rq.Request, engine: Engine, host: Host, replies: Replies) -> bytes:
+    """The answer to a question; `request` is of a type in QUESTIONS."""
+    found: bytes = QUESTIONS[type(request)](request, engine, host, replies)
+    return found
+
+
+def _topics(request: rq.Topics, engine: Engine, host: Host, replies: Replies) -> bytes:
+    return replies.rows(request.eol, engine.topics(request.patterns))
+
+
+def _info(request: rq.Info, engine: Engine, host: Host, replies: Replies) -> bytes:
+    sections: dict[str, list[tuple[str, str | int]]] = {}
+    for source in (host.info(), engine.info()):
+        for name, pairs in source.items():
+            sections.setdefault(name, []).extend(pairs)
+    chosen = [request.section] if request.section else list(sections)
+    return replies.mapping(request.eol, [pair for name in chosen for pair in sections[name]])
+
+
+def _conns(request: rq.Conns, engine: Engine, host: Host, replies: Replies) -> bytes:
+    return replies.rows(request.eol, host.connections())
+
+
+def _help(request: rq.Help, engine: Engine, host: Host, replies: Replies) -> bytes:
+    names = [request.command] if request.command else list(COMMANDS)
+    return replies.rows(request.eol, [(f"{COMMANDS[name].usage}: {COMMANDS[name].summary}", ()) for name in names])
+
+
+def _ping(request: rq.Ping, engine: Engine, host: Host, replies: Replies) -> bytes:
+    if request.payload is None:
+        return replies.text(request.eol, b"PONG", status=True)
+    return replies.text(request.eol, request.payload)
+
+
+def _hello(request: rq.Hello, engine: Engine, host: Host, replies: Replies) -> bytes:
+    version = replies.version if isinstance(replies, RespReplies) else 0
+    state: Pairs = [("proto", version), ("epoch", engine.epoch), ("next", engine.horizon)]
+    return replies.mapping(request.eol, [*host.identity(), *state])
+
+
+def _housekeeping(request: rq.Housekeeping, engine: Engine, host: Host, replies: Replies) -> bytes:
+    return replies.rows(request.eol, []) if request.empty else replies.ok(request.eol)
+
+
+QUESTIONS: dict[type[rq.Request], Callable[[Any, Engine, Host, Replies], bytes]] = {
+    rq.Topics: _topics,
+    rq.Info: _info,
+    rq.Conns: _conns,
+    rq.Help: _help,
+    rq.Ping: _ping,
+    rq.Hello: _hello,
+    rq.Housekeeping: _housekeeping,
+}

@@ -1,0 +1,366 @@
+"""One connection's conversation: bytes in, requests in order, answers in order.  No sockets: it is given a Wire.
+
+Invariants:
+1. Answers leave in the order of the commands.  PUBs may wait for the disk many at a time; any other command waits
+   until those before it are answered.
+2. What is held for a connection is bounded: one read's requests, and its outbox.  When more would come, it is not read.
+3. Only this file decides to hang up.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from busd.broker.ports import Engine, Handle, Outbox, Outcome
+from busd.broker.questions import QUESTIONS, Host, answer
+from busd.rules.inline import InlineDecoder
+from busd.rules.replies import AnswerArray, InlineReplies, Replies, RespReplies
+from busd.rules.resp import RespDecoder
+from busd.words import requests as rq
+from busd.words.errors import BusError
+from busd.words.settings import Limits
+
+
+class Wire(Outbox, Protocol):
+    """A connection: an outbox that can also be paused and closed."""
+
+    def pause_reading(self) -> None:
+        """No `received` until resumed."""
+
+    def resume_reading(self) -> None:
+        """Undo it."""
+
+    def close(self) -> None:
+        """Close when everything written has gone out."""
+
+
+class Session:
+    """See the module.  It is the Subscriber of its own subscription."""
+
+    def __init__(self, engine: Engine, wire: Wire, host: Host, limits: Limits) -> None:
+        self.outbox: Outbox = wire
+        self.subscription: str = ""
+        self.unfinished_since_ns: int | None = None
+        self._engine = engine
+        self._wire = wire
+        self._host = host
+        self._limits = limits
+        self._decoder: InlineDecoder | RespDecoder | None = None
+        self._replies: Replies = InlineReplies()
+        self._queue: deque[rq.Request] = deque()
+        self._outstanding = 0
+        self._opening: rq.Subscribe | rq.Read | None = None
+        self._handle: Handle | None = None
+        self._answer: AnswerArray | None = None
+        self._quiet = False
+        self._commands = 0
+        self._input_ended = False
+        self._paused = False
+        self._closed = False
+        self._reading = False
+        self._bare = False
+        self._pumping = False
+
+    @property
+    def dialect(self) -> str:
+        """For CONNS: inline, resp2, resp3, or nothing before the first byte."""
+        if self._decoder is None:
+            return "-"
+        return f"resp{self._version}" if self._version else "inline"
+
+    @property
+    def half_closed(self) -> bool:
+        """The peer sends no more; it is owed something still."""
+        return self._input_ended and not self._closed
+
+    # What the connection tells.
+
+    def received(self, data: bytes, now_ns: int) -> None:
+        """Bytes came; `now_ns` by the monotonic clock."""
+        if self._closed or self._input_ended:
+            return
+        if self._decoder is None:
+            resp = data[:1] == b"*"
+            self._decoder = RespDecoder(self._limits) if resp else InlineDecoder(self._limits)
+            self._replies = RespReplies() if resp else InlineReplies()
+        self._queue.extend(self._decoder.feed(data))
+        if not self._decoder.unfinished:
+            self.unfinished_since_ns = None
+        elif self.unfinished_since_ns is None or self._queue:
+            self.unfinished_since_ns = now_ns
+        self._pump()
+
+    def end_of_input(self) -> None:
+        """The peer sends no more, but may go on reading."""
+        if self._closed or self._input_ended:
+            return
+        self._input_ended = True
+        cut = self._decoder.end() if self._decoder is not None else None
+        if cut is not None:
+            self._queue.append(cut)
+        self._pump()
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self._closed = True
+        self._queue.clear()
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            handle.end(None)
+
+    def drained(self) -> None:
+        """The outbox is half empty."""
+        if self._handle is not None:
+            self._handle.drained()
+        self._steer()
+
+    def expire(self, now_ns: int) -> None:
+        """Close when a command was begun too long ago."""
+        since = self.unfinished_since_ns
+        if since is not None and now_ns - since > self._limits.unfinished_ns and not self._closed:
+            seconds = self._limits.unfinished_ns // 1_000_000_000
+            self._fail(BusError("TIMEOUT", f"a command was begun and not finished within {seconds}s"))
+
+    def stop(self) -> None:
+        """The server stops: what was accepted is answered, nothing more is read."""
+        if not self._input_ended:
+            self._input_ended = True
+            self._queue.clear()
+        self._steer()
+
+    # Subscriber.
+
+    def opened(self, next_offset: int, epoch: int) -> None:
+        """See Subscriber."""
+        request, self._opening = self._opening, None
+        if isinstance(request, rq.Subscribe):
+            self.subscription = b",".join(request.patterns).decode()
+            if request.format not in rq.BARE_FORMATS:
+                self._say(self._replies.ok(request.eol, f"next={next_offset} epoch={epoch}"))
+            self._soon_pump()
+
+    def refused(self, error: BusError) -> None:
+        """See Subscriber."""
+        request, self._opening, self._handle, self._answer = self._opening, None, None, None
+        if request is not None:
+            self._say_error(error, request.eol)
+        self._soon_pump()
+
+    def ended(self) -> None:
+        """See Subscriber."""
+        self._handle, self._opening, self.subscription = None, None, ""
+        self._reading = False
+        if self._answer is not None:
+            answer, self._answer = self._answer, None
+            self._wire.write(answer.bytes())
+        if self._bare:
+            self._bare = False
+            self._close()
+        self._soon_pump()
+
+    # The order of things.
+
+    def _soon_pump(self) -> None:
+        """Go on, unless the call came from within the pump, which goes on by itself."""
+        if not self._pumping:
+            self._pump()
+
+    def _pump(self) -> None:
+        self._pumping = True
+        try:
+            while self._queue and not self._closed and self._opening is None and not self._reading:
+                request = self._queue[0]
+                if self._outstanding and not isinstance(request, rq.Publish):
+                    break
+                self._queue.popleft()
+                self._handle_request(request)
+        finally:
+            self._pumping = False
+        self._steer()
+
+    def _steer(self) -> None:
+        """Read or not, close or not."""
+        if self._closed:
+            return
+        blocked = bool(self._queue) or self._outstanding or self._opening is not None or self._reading
+        if self._input_ended:
+            if not blocked and self._handle is None:
+                self._close()
+            return
+        congested = self._engine.congested
+        pause = bool(self._queue) or congested or self._wire.buffered() > self._limits.outbox_bytes
+        if pause == self._paused:
+            return
+        self._paused = pause
+        if not pause:
+            self._wire.resume_reading()
+            return
+        self._wire.pause_reading()
+        if congested:
+            self._engine.when_roomy(self._steer)
+
+    def _handle_request(self, request: rq.Request) -> None:
+        self._commands += 1
+        handler = _HANDLERS[type(request)]
+        try:
+            handler(self, request)
+        except BusError as error:
+            self._say_error(error, request.eol)
+
+    # A handler for each request.
+
+    def _publish(self, run: rq.Publish) -> None:
+        self._outstanding += 1
+        try:
+            self._engine.publish(run, lambda outcome: self._published(run, outcome))
+        except BusError as error:
+            self._outstanding -= 1
+            times = len(run.items) if run.answers == "each" else 1
+            self._queue.appendleft(rq.Bad(error, times=times, eol=run.eol))
+
+    def _published(self, run: rq.Publish, outcome: Outcome) -> None:
+        self._outstanding -= 1
+        if outcome.errors:
+            self._say_outcome(run, outcome)
+        elif not self._quiet:
+            count = outcome.count if run.answers == "each" else 1
+            self._say(self._replies.numbers(run.eol, outcome.first, count))
+        if self._queue or self._paused or self._input_ended:
+            self._soon_pump()
+
+    def _say_outcome(self, run: rq.Publish, outcome: Outcome) -> None:
+        if run.answers == "first":
+            self._say_error(next(iter(outcome.errors.values())), run.eol)
+            return
+        for index in range(outcome.count):
+            error = outcome.errors.get(index)
+            if error is not None:
+                self._say_error(error, run.eol)
+            elif not self._quiet:
+                self._say(self._replies.numbers(run.eol, outcome.first + index, 1))
+
+    def _subscribe(self, request: rq.Subscribe) -> None:
+        if self._handle is not None:
+            raise BusError("BUSY", "this connection has a subscription; UNSUB ends it")
+        if self._version == 2:
+            raise BusError("PROTO", "SUB in RESP2 would mix events with replies; send HELLO 3 first, or READ")
+        self._opening = request
+        self._bare = request.format in rq.BARE_FORMATS
+        self._attach(self._engine.subscribe(request, self, self._version))
+
+    def _read(self, request: rq.Read) -> None:
+        if self._handle is not None:
+            raise BusError("BUSY", "this connection has a subscription; UNSUB ends it")
+        self._opening = request
+        self._reading = True
+        if self._version:
+            self._answer = AnswerArray()
+            self._attach(self._engine.read(request, _Reader(self, self._answer), self._version))
+        else:
+            self._attach(self._engine.read(request, self, 0))
+
+    def _attach(self, handle: Handle) -> None:
+        """Keep the handle, unless it was all over within the call."""
+        if self._opening is not None or self._reading or self.subscription:
+            self._handle = handle
+
+    def _unsub(self, request: rq.Unsub) -> None:
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            self.subscription = ""
+            handle.end(None)
+        self._say_ok(request.eol)
+
+    def _reset(self, request: rq.Reset) -> None:
+        self._outstanding += 1
+        try:
+            self._engine.reset(request.patterns, lambda outcome: self._removed(request, outcome))
+        except BusError:
+            self._outstanding -= 1
+            raise
+
+    def _removed(self, request: rq.Reset, outcome: Outcome) -> None:
+        self._outstanding -= 1
+        if outcome.errors:
+            self._say_error(next(iter(outcome.errors.values())), request.eol)
+        elif not self._quiet:
+            self._say(self._replies.numbers(request.eol, outcome.removed, 1))
+        self._soon_pump()
+
+    def _look(self, request: rq.Request) -> None:
+        self._say(answer(request, self._engine, self._host, self._replies))
+
+    def _hello(self, request: rq.Hello) -> None:
+        if request.version is not None and isinstance(self._replies, RespReplies):
+            if self._handle is not None:
+                raise BusError("BUSY", "the version cannot change under a subscription; UNSUB ends it")
+            self._replies.version = request.version
+        self._look(request)
+
+    def _quieten(self, request: rq.Quiet) -> None:
+        self._quiet = request.on
+        self._say_ok(request.eol)
+
+    def _quit(self, request: rq.Quit) -> None:
+        self._say(self._replies.ok(request.eol))
+        self._close()
+
+    def _bad(self, request: rq.Bad) -> None:
+        for _ in range(request.times):
+            self._say_error(request.error, request.eol)
+        if request.unknown and self._commands == 1 and not self._version:
+            self._close()
+
+    # Saying it.
+
+    @property
+    def _version(self) -> int:
+        return self._replies.version if isinstance(self._replies, RespReplies) else 0
+
+    def _say(self, data: bytes) -> None:
+        if not self._closed:
+            self._wire.write(data)
+
+    def _say_ok(self, eol: bytes) -> None:
+        if not self._quiet:
+            self._say(self._replies.ok(eol))
+
+    def _say_error(self, error: BusError, eol: bytes) -> None:
+        self._say(self._replies.error(eol, error))
+        if error.fatal:
+            self._close()
+
+    def _fail(self, error: BusError) -> None:
+        self._say_error(error, b"\n")
+
+    def _close(self) -> None:
+        if self._closed:
+            return
+        self.lost()
+        self._wire.close()
+
+
+class _Reader:
+    """The Subscriber of a RESP READ: the session, but for the outbox."""
+
+    def __init__(self, session: Session, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self.opened = session.opened
+        self.refused = session.refused
+        self.ended = session.ended
+
+
+_HANDLERS: dict[type[rq.Request], Callable[..., None]] = {
+    rq.Publish: Session._publish,
+    rq.Subscribe: Session._subscribe,
+    rq.Read: Session._read,
+    rq.Unsub: Session._unsub,
+    rq.Reset: Session._reset,
+    rq.Hello: Session._hello,
+    rq.Quiet: Session._quieten,
+    rq.Quit: Session._quit,
+    rq.Bad: Session._bad,
+    **dict.fromkeys(QUESTIONS, Session._look),
+}
