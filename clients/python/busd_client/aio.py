@@ -164,6 +164,12 @@ class Client:
         """
         within_ns = None if within is None else wire.duration_ns(within)
         wish = Wish(wire.patterns_text(patterns), start, last, until, limit, within_ns, slow)
+        return self.subscribe_to(wish, reconnect=reconnect, on_lost=on_lost)
+
+    def subscribe_to(
+        self, wish: Wish, *, reconnect: bool = True, on_lost: Callable[[OSError], None] | None = None
+    ) -> Subscription:
+        """The same with the options as a Wish."""
         subscription = Subscription(self._address, wish, reconnect, on_lost)
         self._subscriptions.add(subscription)
         return subscription

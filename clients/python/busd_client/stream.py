@@ -26,10 +26,10 @@ _COMING_BACK = ("STOPPING",)
 class Run:
     """Messages that came together: they share one time of receipt.  For those who handle thousands at once."""
 
-    __slots__ = ("_headers", "_selection", "count", "time_ns")
+    __slots__ = ("_headers", "count", "selection", "time_ns")
 
     def __init__(self, selection: Selection) -> None:
-        self._selection = selection
+        self.selection = selection
         self._headers = "h" in selection.batch.flags
         self.count = selection.count
         self.time_ns = selection.batch.time_ns
@@ -37,38 +37,38 @@ class Run:
     @property
     def last(self) -> int:
         """Offset of the last one."""
-        return self._selection.last
+        return self.selection.last
 
     def offsets(self) -> Sequence[int]:
         """Their offsets, rising."""
-        return self._selection.offsets()
+        return self.selection.offsets()
 
     def topics(self) -> list[bytes]:
         """The topic of each."""
-        return self._selection.topics()
+        return self.selection.topics()
 
     def payloads(self) -> list[bytes]:
         """The payload of each."""
-        items = self._selection.items()
+        items = self.selection.items()
         if not self._headers:
             return items  # type: ignore[return-value]
         return [item if isinstance(item, bytes) else item[0] for item in items]
 
     def messages(self) -> list[Message]:
         """All of them as messages."""
-        batch = self._selection.batch
+        batch = self.selection.batch
         names = {topic: topic.decode() for topic in batch.topics}
         topics = map(names.__getitem__, self.topics())
         columns = (topics, self.offsets(), repeat(self.time_ns), self.payloads())
         if not self._headers:
             return list(map(Message._make, zip(*columns, repeat(NO_HEADERS), strict=False)))
-        items = self._selection.items()
+        items = self.selection.items()
         headers = [NO_HEADERS if isinstance(item, bytes) else wire.headers_of(item[1:]) for item in items]
         return list(map(Message._make, zip(*columns, headers, strict=False)))
 
     def controls(self) -> Iterator[EndOfStream | Reset]:
         """What they are when the record is no record of messages: ends of streams, or resets."""
-        reset = "r" in self._selection.batch.flags
+        reset = "r" in self.selection.batch.flags
         for topic, offset, payload in zip(self.topics(), self.offsets(), self.payloads(), strict=True):
             yield Reset(topic.decode(), offset, int(payload)) if reset else EndOfStream(topic.decode(), offset)
 

@@ -1,0 +1,128 @@
+"""The command `busd`: which subcommands there are, and what every one of them does when things go wrong.
+
+Subcommands are imported when called, so that `busd pub` does not pay for tables, servers or progress bars.
+Invariants:
+1. Every error is one line on stderr that begins with `busd:`, and exit status 2; no traceback for what users can cause.
+2. A reader that goes away (`busd sub t | head`) ends us by SIGPIPE, Ctrl-C by SIGINT: quietly, as `cat` would.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import click
+
+from busd import __version__
+
+# name: (module, one line for the list)
+_COMMANDS = {
+    "serve": ("cli_serve", "Run the server."),
+    "pub": ("cli_pub", "Publish standard input, files or a text."),
+    "sub": ("cli_sub", "Print messages as they come."),
+    "read": ("cli_sub", "Print what is there, then stop."),
+    "topics": ("cli_look", "List topics."),
+    "info": ("cli_look", "Tell how the server is."),
+    "ping": ("cli_look", "Ask whether the server answers."),
+    "reset": ("cli_look", "Remove all messages so far of some topics."),
+    "verify": ("cli_files", "Check the files of a data directory, with the server down."),
+    "cat": ("cli_files", "Print messages from a data directory, with the server down."),
+}
+
+
+class Failure(Exception):
+    """What the user should know, as one line; the exit status is 2 unless told."""
+
+    def __init__(self, text: str, status: int = 2) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class _Commands(click.Group):
+    """Subcommands that are imported when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"busd.wiring.{_COMMANDS[cmd_name][0]}")
+        command = getattr(module, cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="busd %(version)s")
+def cli() -> None:
+    """A message bus for one machine: publish, subscribe, replay.
+
+    \b
+    busd serve &
+    tail -f /var/log/syslog | busd pub logs.syslog
+    busd sub 'logs.>' --from -5m
+    """
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out one command line; returns the exit status."""
+    try:
+        status = cli.main(list(arguments), prog_name="busd", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.ClickException as error:
+        complain(error.format_message())
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        return die_of(signal.SIGINT)
+    except BrokenPipeError:
+        return die_of(signal.SIGPIPE)
+    except Failure as error:
+        complain(str(error))
+        return error.status
+    except Exception as error:
+        text = _explain(error)
+        if text is None:
+            raise
+        complain(text)
+        return 2
+
+
+def _explain(error: Exception) -> str | None:
+    """One line for what can happen to any client; None for a fault of ours."""
+    from busd_client.events import BusdError
+
+    if isinstance(error, BusdError):
+        return f"{error.code}: {error.text}"
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}"
+    return None
+
+
+def complain(text: str) -> None:
+    """One line on stderr; nobody may be there to read it."""
+    try:
+        click.echo(f"busd: {text}", err=True)
+    except OSError:
+        return
+
+
+def die_of(number: signal.Signals) -> int:
+    """End as the signal would have ended us, so that shells and scripts see why."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return 128 + number

@@ -1,0 +1,68 @@
+"""Where `busd sub` writes to: standard output, or a file through aiofiles.
+
+Standard output is written by plain, blocking writes: a reader that does not read stops us, and thereby the server's
+stream to us, as in any pipe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import aiofiles
+
+
+class Output(Protocol):
+    """Takes bytes."""
+
+    async def write(self, data: bytes) -> None:
+        """Returns when they are out of our hands."""
+
+
+class Stdout:
+    """Descriptor 1, unbuffered."""
+
+    async def write(self, data: bytes) -> None:
+        """See Output.
+
+        Raises:
+            BrokenPipeError: nobody reads any more.
+        """
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(1, rest) :]
+            except BlockingIOError:
+                # Somebody who shares it made it non-blocking.
+                select.select([], [1], [])
+
+
+@asynccontextmanager
+async def open_output(path: str | None) -> AsyncIterator[Output]:
+    """Standard output, or a file that is emptied first."""
+    if path is None or path == "-":
+        yield Stdout()
+        return
+    async with aiofiles.open(path, "wb", buffering=0) as file:
+
+        class _File:
+            async def write(self, data: bytes) -> None:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[await file.write(rest) :]
+
+        yield _File()
+
+
+def when_reader_leaves(call: Callable[[], None]) -> None:
+    """Have `call` made when the reader of standard output goes, also while there is nothing to write.
+
+    Only for pipes: there an error is all that the loop can see.
+    """
+    if stat.S_ISFIFO(os.fstat(1).st_mode):
+        asyncio.get_running_loop().add_reader(1, call)

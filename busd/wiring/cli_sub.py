@@ -1,0 +1,204 @@
+"""`busd sub` and `busd read`: a topic as a pipe's beginning.
+
+Invariants:
+1. What one read of the socket brought is written in one write, at once: large under load, immediate when quiet.
+2. A loss is told on stderr and by exit status 3, whatever the format.
+3. When all patterns are literal it ends once every one of the topics has ended, however late it came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import click
+from busd_client import aio
+from busd_client.address import Address
+from busd_client.events import End, EndOfStream, Gap, Message
+from busd_client.stream import Part, Run, Wish
+
+from busd.wiring.cli import complain, die_of
+from busd.wiring.cli_common import address_option, reaching
+from busd.wiring.cli_format import FORMATS, Formatter, gap_text, printable
+from busd.wiring.cli_output import open_output, when_reader_leaves
+from busd.words.errors import BusError
+from busd.words.topics import is_literal
+from busd.words.units import parse_duration_ns
+
+GOT_IT, TIMED_OUT, LOST = 0, 1, 3
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _reading_options(command: _Command) -> _Command:
+    """What `sub` and `read` share."""
+    for option in reversed(
+        (
+            click.option("--from", "start", metavar="POS", help="offset, first, next, -5m, @2026-11-21T08:00:00Z."),
+            click.option("--last", type=click.IntRange(1), metavar="N", help="The last N of each topic first."),
+            click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after N messages."),
+            click.option("--within", metavar="DUR", callback=_duration, help="Stop after this time: 250ms, 5s, 10m."),
+            click.option("--format", "-f", "form", type=click.Choice(FORMATS), default="raw", show_default=True),
+            click.option("-0", "--null", is_flag=True, help="NUL behind each message instead of LF."),
+            click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of standard output."),
+            address_option,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def _duration(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else parse_duration_ns(value.encode())
+    except BusError as error:
+        raise click.BadParameter(error.text) from None
+
+
+@click.command()
+@click.argument("patterns", nargs=-1, required=True, metavar="PATTERN…")
+@click.option("--until", metavar="POS", help="Stop before this position; `end` is what is there now.")
+@click.option("--slow", type=click.Choice(("drop", "spill")), help="When too slow: lose the newest, or fall behind.")
+@_reading_options
+def sub(
+    patterns: tuple[str, ...],
+    start: str | None,
+    last: int | None,
+    until: str | None,
+    limit: int | None,
+    within: int | None,
+    slow: str | None,
+    form: str,
+    null: bool,
+    output: str | None,
+    address: Address,
+) -> int:
+    """Print messages of the matching topics as they come, by default the payload and LF.
+
+    Without --from or --last from now on; it ends when every topic named (without * and >) has ended.  A lost
+    connection is made again and continues where it was.
+
+    \b
+    Exit status
+      0  all went well
+      1  the time was up (--within) before --limit or --until, or before anything came
+      2  an error
+      3  messages were lost
+
+    \b
+    busd sub 'logs.>' --from -5m --format line
+    busd sub jobs.done --limit 1 --within 10s || echo nothing in time
+    """
+    wish = Wish(",".join(patterns), start, last, until, limit, within, slow)
+    return asyncio.run(_Printer(address, wish, Formatter(form, null), output).run())
+
+
+@click.command()
+@click.argument("patterns", nargs=-1, required=True, metavar="PATTERN…")
+@_reading_options
+def read(
+    patterns: tuple[str, ...],
+    start: str | None,
+    last: int | None,
+    limit: int | None,
+    within: int | None,
+    form: str,
+    null: bool,
+    output: str | None,
+    address: Address,
+) -> int:
+    """Print what is there, from the first message unless told, then stop.  Nothing is consumed.
+
+    With --within it waits that long for a first message when there is none; then exit status 1.
+
+    \b
+    busd read jobs.done --last 1
+    busd read 'logs.>' --from @2026-11-21 --format json | jq .payload
+    """
+    wish = Wish(",".join(patterns), start, last, "end", limit, None, None)
+    return asyncio.run(_Printer(address, wish, Formatter(form, null), output, wait_ns=within or 0).run())
+
+
+@dataclass(slots=True)
+class _Printer:
+    """One run of `sub` or `read`.  `wait_ns`: how long to wait for a first message that is not there yet."""
+
+    address: Address
+    wish: Wish
+    formatter: Formatter
+    output: str | None
+    wait_ns: int | None = None
+    found: int = 0
+    lost: bool = False
+    open_topics: set[str] = field(default_factory=set)
+    literal: bool = False
+
+    async def run(self) -> int:
+        """Returns the exit status."""
+        names = self.wish.patterns.split(",")
+        self.open_topics = set(names)
+        self.literal = self.wait_ns is None and all(is_literal(name.encode()) for name in names)
+        # Not asyncio's own handling: it would wait for a write that may be blocked.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        async with open_output(self.output) as output:
+            terminal = self.output is None and sys.stdout.isatty()
+            if self.output is None:
+                when_reader_leaves(lambda: sys.exit(die_of(signal.SIGPIPE)))
+            if self.wait_ns and not await self._wait():
+                return TIMED_OUT
+            subscription = aio.Client(self.address).subscribe_to(self.wish, on_lost=self._reconnecting)
+            with reaching(self.address):
+                await subscription.start()
+            async for parts in subscription.parts():
+                data = self._take(parts)
+                await output.write(printable(data) if terminal else data)
+                if self.literal and not self.open_topics:
+                    return self._status(None)
+            if subscription.ended is not None:
+                await output.write(self.formatter.part(subscription.ended))
+            return self._status(subscription.ended)
+
+    async def _wait(self) -> bool:
+        async with aio.Client(self.address) as client:
+            with reaching(self.address):
+                await client.open()
+            start = self.wish.start
+            within = (self.wait_ns or 0) / 1_000_000_000
+            return bool(await client.read(self.wish.patterns, start, self.wish.last, 1, within))
+
+    def _take(self, parts: list[Part]) -> bytes:
+        """The bytes of these parts, up to the end of the streams."""
+        pieces = []
+        for part in parts:
+            pieces.append(self.formatter.part(part))
+            if isinstance(part, Run):
+                self.found += part.count
+                if self.literal and len(self.open_topics) < len(self.wish.patterns.split(",")):
+                    self.open_topics.update(topic.decode() for topic in part.topics())
+            elif isinstance(part, Message):
+                self.found += 1
+                self.open_topics.add(part.topic)
+            elif isinstance(part, Gap):
+                self.lost = True
+                complain(gap_text(part))
+            elif isinstance(part, EndOfStream):
+                self.open_topics.discard(part.topic)
+                if self.literal and not self.open_topics:
+                    break
+        return b"".join(pieces)
+
+    def _status(self, end: End | None) -> int:
+        if self.lost:
+            return LOST
+        if end is None or end.reason != "time":
+            return GOT_IT
+        # Without a number or a place to reach, the time is simply how long to listen.
+        listening = self.wish.limit is None and self.wish.until is None
+        return GOT_IT if listening and self.found else TIMED_OUT
+
+    def _reconnecting(self, error: OSError) -> None:
+        complain(f"{self.address}: {error}; connecting again")

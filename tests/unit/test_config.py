@@ -1,0 +1,122 @@
+"""busd.wiring.config: which source wins, and what is told about a bad one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from busd.wiring.config import load
+from busd.words.settings import BadSetting, Settings
+
+FILE = """
+sync = "interval"
+tcp = "127.0.0.1:1"
+data = "from-file"
+[main]
+max_bytes = "1G"
+max_age = "7d"
+[limits]
+payload_bytes = "2M"
+[[store]]
+match = "jobs.>"
+name = "jobs"
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    file = tmp_path / "busd.toml"
+    file.write_text(FILE)
+    return str(file)
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    assert load(None, {}, {}) == Settings()
+
+
+def test_the_file_is_read(path: str) -> None:
+    settings = load(path, {}, {})
+    assert (settings.sync, settings.tcp, settings.data) == ("interval", "127.0.0.1:1", "from-file")
+    assert (settings.main.max_bytes, settings.limits.payload_bytes) == (1 << 30, 2 << 20)
+    assert [store.name for store in settings.stores] == ["jobs"]
+
+
+def test_variables_win_over_the_file(path: str) -> None:
+    environ = {
+        "BUSD_DATA": "d",
+        "BUSD_UNIX": "/u",
+        "BUSD_SYNC": "never",
+        "BUSD_MAX_BYTES": "2G",
+        "BUSD_LIMITS_HEADERS": "7",
+        "BUSD_LIMITS_UNFINISHED": "5s",
+    }
+    settings = load(path, environ, {})
+    assert (settings.data, settings.unix, settings.sync) == ("d", "/u", "never")
+    assert (settings.main.max_bytes, settings.main.max_age_ns) == (2 << 30, 7 * 86_400 * 10**9)
+    assert (settings.limits.headers, settings.limits.unfinished_ns) == (7, 5 * 10**9)
+    assert settings.limits.payload_bytes == 2 << 20
+
+
+def test_flags_win_over_variables(path: str) -> None:
+    environ = {"BUSD_DATA": "d", "BUSD_MAX_AGE": "1h", "BUSD_TCP": "127.0.0.1:2"}
+    settings = load(path, environ, {"data": "flag", "max_age": "2h", "tcp": None, "max_messages": "9"})
+    assert (settings.data, settings.tcp) == ("flag", "127.0.0.1:2")
+    assert (settings.main.max_age_ns, settings.main.max_messages) == (2 * 3600 * 10**9, 9)
+
+
+def test_tcp_can_be_off_when_there_is_a_socket(path: str) -> None:
+    settings = load(path, {}, {"tcp": "", "unix": "/run/b"})
+    assert (settings.tcp, settings.unix) == ("", "/run/b")
+
+
+def test_variables_of_others_are_not_ours() -> None:
+    assert load(None, {"BUSD_PORT": "tcp://10.0.0.1:7379", "BUSD_ADDRESS": "x"}, {}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("environ", "flags", "said"),
+    [
+        ({}, {"sync": "often"}, "sync: 'often' is none of always, interval, never"),
+        ({"BUSD_SYNC": "often"}, {}, "BUSD_ variables: sync: 'often'"),
+        ({}, {"max_bytes": "3x"}, r"\[main\] max_bytes: '3x' is not a size"),
+        ({}, {"max_age": "3"}, "max_age: '3' is not a duration"),
+        ({}, {"segment_bytes": "1k"}, "below 4k"),
+        ({}, {"tcp": ""}, "nothing to listen on"),
+        ({}, {"tcp": "here:there"}, "tcp: 'here:there' is not an address"),
+        ({}, {"tcp": "/run/b"}, "tcp: '/run/b' is a path"),
+        ({}, {"unix": "/" + 107 * "x"}, "unix: a socket's path has at most 107 bytes, this one 108"),
+        ({}, {"data": ""}, "data directory is empty"),
+    ],
+)
+def test_a_bad_setting_says_which_and_why(environ: dict[str, str], flags: dict[str, object], said: str) -> None:
+    with pytest.raises(BadSetting, match=said):
+        load(None, environ, flags)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sync = ", "busd.toml: Invalid value"),
+        ("snyc = 'always'", "busd.toml: snyc is not a setting; did you mean sync?"),
+        ("main = 3", r"busd.toml: \[main\] is a table"),
+        ("[limits]\npayload_bytes = -1", r"busd.toml: \[limits\] payload_bytes"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "busd.toml"
+    file.write_text(text)
+    with pytest.raises(BadSetting, match=said):
+        load(str(file), {}, {})
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(BadSetting, match=r"nowhere\.toml: No such file"):
+        load("/nowhere.toml", {}, {})
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "busd.toml"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(BadSetting, match=r"busd\.toml"):
+        load(str(file), {}, {})
