@@ -142,6 +142,7 @@ class Opening:
             wait_first=isinstance(request, Read) and request.within_ns is not None,
             one_answer=one_answer,
         )
+        self._subscriber.outbox.bound(terms.outbox_bytes)
         subscription = Subscription(
             terms, self._wanted, self._encoder(), self._subscriber.outbox, broker.log, broker.runtime, broker.tally
         )

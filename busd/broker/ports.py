@@ -36,6 +36,9 @@ class Runtime(Protocol):
     def now_ns(self) -> int:
         """Wall clock, Unix ns."""
 
+    def monotonic_ns(self) -> int:
+        """Monotonic clock, ns."""
+
     def soon(self, call: Callable[[], None]) -> None:
         """In the next turn of the loop."""
 
@@ -57,6 +60,9 @@ class Outbox(Protocol):
 
     def buffered(self) -> int:
         """Bytes queued that the kernel has not taken."""
+
+    def bound(self, limit_bytes: int) -> None:
+        """Tell `drained` when it has grown beyond half of this and fallen back."""
 
 
 @dataclass(slots=True)
@@ -80,9 +86,17 @@ class Piece:
 class Log(Protocol):
     """Messages, kept.  `horizon` is the first offset that is not visible yet."""
 
-    horizon: int
-    epoch: int
-    floors: Mapping[bytes, int]
+    @property
+    def horizon(self) -> int:
+        """See the class."""
+
+    @property
+    def epoch(self) -> int:
+        """Rises when offsets that were shown may be lost."""
+
+    @property
+    def floors(self) -> Mapping[bytes, int]:
+        """Topics that were RESET: below this offset nothing of them is left."""
 
     @property
     def congested(self) -> bool:
@@ -144,8 +158,13 @@ class Handle(Protocol):
 class Engine(Protocol):
     """Everything a session can ask of a bus."""
 
-    horizon: int
-    epoch: int
+    @property
+    def horizon(self) -> int:
+        """The first offset that is not visible yet."""
+
+    @property
+    def epoch(self) -> int:
+        """Rises when offsets that were shown may be lost."""
 
     @property
     def congested(self) -> bool:

@@ -353,6 +353,7 @@ class _Reader:
 
 
 _HANDLERS: dict[type[rq.Request], Callable[..., None]] = {
+    **dict.fromkeys(QUESTIONS, Session._look),
     rq.Publish: Session._publish,
     rq.Subscribe: Session._subscribe,
     rq.Read: Session._read,
@@ -362,5 +363,4 @@ _HANDLERS: dict[type[rq.Request], Callable[..., None]] = {
     rq.Quiet: Session._quieten,
     rq.Quit: Session._quit,
     rq.Bad: Session._bad,
-    **dict.fromkeys(QUESTIONS, Session._look),
 }

@@ -90,6 +90,8 @@ class Subscription:
         self._told = False
         self._gap: _Gap | None = None
         self._marks: list[bytes] = []
+        # Holes already named: with several stores one may reach beyond messages of another.
+        self._named: set[tuple[int, int, str]] = set()
         self._reading = False
         self._scheduled = False
         self._cursor = log.cursor(terms.position)
@@ -241,7 +243,9 @@ class Subscription:
 
     def _deliver_gap(self, hole: Hole) -> bool:
         first, last = max(hole.first, self.position), min(hole.last, self._until - 1)
-        if first > last:
+        self._named = {named for named in self._named if named[0] >= self.position}
+        name = (hole.last, hole.prev, hole.reason)
+        if first > last or name in self._named:
             return True
         if self.encoder.bare:
             self.end("lost")
@@ -253,7 +257,7 @@ class Subscription:
             self._tally.gaps += 1
             self._told = True
             self._outbox.write(self.encoder.gap(self._pattern, first, last, count, hole.reason))
-        self.position = last + 1
+        self._named.add(name)
         return True
 
     # Both.

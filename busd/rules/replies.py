@@ -126,6 +126,9 @@ class AnswerArray:
         """See Outbox."""
         return self._size
 
+    def bound(self, limit_bytes: int) -> None:
+        """See Outbox: a full answer ends, it does not wait."""
+
     def bytes(self) -> bytes:
         """The array."""
         return b"*%d\r\n" % self._events + b"".join(self._pieces)

@@ -196,3 +196,28 @@ def _narrow(order: list[int], topics: list[bytes]) -> Iterable[list[int]]:
     half = len(order) // 2
     yield from _narrow(order[:half], topics)
     yield from _narrow(order[half:], topics)
+
+
+def interleave(batches: Sequence[Batch]) -> list[Batch]:
+    """The same messages in the order of offsets: batches whose offsets overlap become one."""
+    ordered = sorted(batches, key=lambda batch: batch.first)
+    result: list[Batch] = []
+    cluster: list[Batch] = []
+    end = -1
+    for batch in ordered:
+        if cluster and batch.first > end:
+            result += _merged(cluster)
+            cluster = []
+        cluster.append(batch)
+        end = max(end, batch.last)
+    return result + _merged(cluster) if cluster else result
+
+
+def _merged(cluster: list[Batch]) -> list[Batch]:
+    if len(cluster) == 1:
+        return cluster
+    if any(batch.control for batch in cluster):
+        # Rare: an EOF or RESET between messages of another store.  One batch a message keeps the kinds apart.
+        singles = [Selection(batch, at, at + 1, None, 1) for batch in cluster for at in range(batch.n)]
+        return sorted((reframe(single) for single in singles), key=lambda batch: batch.first)
+    return merge([Selection(batch, 0, batch.n, None, batch.n) for batch in cluster])

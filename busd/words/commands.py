@@ -83,9 +83,9 @@ def _one(topic: bytes, payload: bytes, headers: list[bytes]) -> rq.Publish:
 def _publish_many(args: list[bytes], resp: bool, limits: Limits) -> rq.Request:
     if len(args) < 2:
         raise BusError("ARG", "MPUB takes a topic and at least one payload")
-    payloads: list[rq.Item] = []
-    payloads.extend(check_payload(payload, limits) for payload in args[1:])
-    return rq.Publish(known_topic(args[0]), payloads, sum(map(len, args[1:])), answers="first")
+    topic, *payloads = args
+    check_payload(max(payloads, key=len), limits)
+    return rq.Publish(known_topic(topic), list[rq.Item](payloads), sum(map(len, payloads)), answers="first")
 
 
 def _end_of_stream(args: list[bytes], resp: bool, limits: Limits) -> rq.Request:
@@ -229,22 +229,24 @@ def build_line_request(line: bytes, eol: bytes, limits: Limits) -> rq.Request | 
     line = line.lstrip(b" \t")
     if not line:
         return None
-    words = line.split(None, 1)
-    name = words[0].upper().decode("utf-8", "replace")
+    # Blanks are space and tab: bytes.split() would also split at CR, VT and FF.
+    verb, _, rest = line.partition(b" ")
+    if b"\t" in verb:
+        verb, _, rest = line.partition(b"\t")
+    rest = rest.lstrip(b" \t")
+    name = verb.upper().decode("utf-8", "replace")
     command = COMMANDS.get(name)
     try:
         if command is None:
-            raise BusError("UNKNOWN", f"no command {quoted(words[0])}; HELP lists them")
+            raise BusError("UNKNOWN", f"no command {quoted(verb)}; HELP lists them")
         if command.build_line is not None:
-            # Not words[1]: split would take blanks off a payload's end.
-            rest = line[len(words[0]) :].lstrip(b" \t")
             request = command.build_line(rest, limits)
         elif len(line) > limits.line_bytes:
             raise BusError("TOOBIG", f"a line of {len(line)} bytes; without a payload the limit is {limits.line_bytes}")
         elif command.build is None or name == "MPUB":
             raise BusError("PROTO", f"{name} needs RESP arrays; inline, send a PUB line for each payload")
         else:
-            request = command.build(words[1].split() if len(words) > 1 else [], False, limits)
+            request = command.build([word for word in rest.replace(b"\t", b" ").split(b" ") if word], False, limits)
     except BusError as error:
         return rq.Bad(error, error.code == "UNKNOWN", eol=eol)
     request.eol = eol

@@ -1,0 +1,99 @@
+"""One commit: batches to their files and, by policy, to the platter; and the thread in which that happens.
+
+Nothing here decides anything: it does what it is given and says what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Protocol
+
+from busd.rules.record import Batch
+from busd.world.disk import DiskFailed, DiskFull
+from busd.world.store import Roll, Store
+
+Failure = DiskFull | DiskFailed
+
+
+@dataclass(slots=True)
+class Work:
+    """What one store takes in a commit."""
+
+    store: Store
+    roll: Roll | None
+    batches: list[Batch]
+    failure: Failure | None = None
+
+
+@dataclass(slots=True)
+class Commit:
+    """A commit on its way.  `before` is done first (raising the floor); its failure is everybody's."""
+
+    works: list[Work]
+    sync: bool
+    before: Callable[[], None] | None = None
+    error: Exception | None = field(default=None)
+
+    def carry_out(self) -> None:
+        """Write, and sync when the policy says so.  Errors of the disk are kept, each with its work."""
+        try:
+            if self.before is not None:
+                self.before()
+        except (DiskFull, DiskFailed) as failure:
+            for work in self.works:
+                work.failure = failure
+            return
+        for work in self.works:
+            try:
+                work.store.write(work.roll, [batch.record for batch in work.batches])
+                if self.sync:
+                    work.store.sync()
+            except (DiskFull, DiskFailed) as failure:
+                work.failure = failure
+
+
+class Committer(Protocol):
+    """Where commits are carried out, one at a time, in order."""
+
+    def submit(self, work: Callable[[], None], done: Callable[[], None]) -> None:
+        """`work` where waiting for a disk hurts nobody, then `done` on the loop."""
+
+    def close(self) -> None:
+        """Finish what was submitted, then stop."""
+
+
+class CommitThread:
+    """A thread of its own, fed by a queue: 210 µs for a synced append where an executor takes 307."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, away: Callable[[int], None]) -> None:
+        self._queue: SimpleQueue[tuple[Callable[[], None], Callable[[], None]] | None] = SimpleQueue()
+        self._loop = loop
+        self._away = away
+        self._thread = threading.Thread(target=self._run, name="busd-commit", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[], None], done: Callable[[], None]) -> None:
+        """See Committer."""
+        self._away(1)
+        self._queue.put((work, done))
+
+    def close(self) -> None:
+        """See Committer."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (job := self._queue.get()) is not None:
+            work, done = job
+            try:
+                work()
+            finally:
+                self._loop.call_soon_threadsafe(self._back, done)
+
+    def _back(self, done: Callable[[], None]) -> None:
+        self._away(-1)
+        done()

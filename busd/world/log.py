@@ -1,0 +1,374 @@
+"""The log of the server: one sequence over many stores, group commit, the horizon.
+
+Invariants:
+1. Offsets are dealt only by `seal`, only here, rising; one commit is in flight at a time.
+2. The horizon rises only after a commit is decided: below it everything is kept (as the policy means it) or void.
+3. Nothing waits for a disk on the loop, except that under `interval` and `never` a small write happens on it as long
+   as the disk has been quick (a hop to a thread and back costs 64 µs, such a write 1).
+4. A store whose sync failed is never written again; one that is full is tried again with the next commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from busd.broker.ports import Outcome, Piece, Runtime, Sink, Topic, Wanted
+from busd.rules.clock import ReceiveClock
+from busd.rules.record import Batch, frame
+from busd.rules.replies import Pairs
+from busd.rules.seal import BATCH_BYTES, Draft, Sealed, seal
+from busd.rules.select import interleave
+from busd.words.errors import BusError
+from busd.words.requests import Publish
+from busd.words.settings import Settings
+from busd.words.units import NS_PER_S
+from busd.world.commit import Commit, Committer, Work
+from busd.world.disk import Disk, DiskFailed, DiskFull
+from busd.world.meta import Meta, raised, save_meta
+from busd.world.reader import Place, Reader
+from busd.world.store import Store
+from busd.world.stores import Stores, topic_names
+from busd.world.upkeep import Health, Upkeep, error_of
+
+# A write on the loop that took longer than this sends the next SLOW_COMMITS to the thread.
+_QUICK_NS = 2_000_000
+_SLOW_COMMITS = 100
+
+
+class DiskLog:
+    """See the module.  Made by `open_log`; `visible` is called with what the horizon rose over."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        settings: Settings,
+        runtime: Runtime,
+        committer: Committer,
+        stores: Stores,
+        meta: Meta,
+        next_offset: int,
+    ) -> None:
+        self.horizon = next_offset
+        self.epoch = meta.epoch
+        self.floors: dict[bytes, int] = {}
+        self.visible: Callable[[list[Batch]], None] = lambda batches: None
+        self.stores = stores
+        self._disk = disk
+        self._settings = settings
+        self._runtime = runtime
+        self._committer = committer
+        self._meta = meta
+        self._reader = Reader(stores, runtime)
+        self._clock = ReceiveClock(runtime.now_ns(), runtime.monotonic_ns())
+        self._waiting: list[tuple[Publish, Sink]] = []
+        self._waiting_bytes = 0
+        self._known: set[bytes] = set()
+        self._busy = False
+        self._scheduled = False
+        self._stopping = False
+        self._slow = 0
+        self._health = Health()
+        self._upkeep = Upkeep(disk, settings, runtime, stores, self._health, self._stamp)
+        for store in stores.open.values():
+            self._known.update(store.topics)
+            self._note_floors(store.topics)
+
+    # Publishing.
+
+    @property
+    def congested(self) -> bool:
+        """See Log."""
+        return self._waiting_bytes > BATCH_BYTES
+
+    def append(self, run: Publish, sink: Sink) -> None:
+        """See Log."""
+        if self._stopping:
+            raise BusError("STOPPING", "the server is going down; nothing was kept")
+        self._admit(run)
+        health = self._health
+        if health.cap_bytes and self.stores.bytes + self._waiting_bytes + run.size_bytes > health.cap_bytes:
+            health.full = f"the data directory is at its cap of {health.cap_bytes} bytes; nothing was kept"
+            raise BusError("FULL", health.full)
+        self._waiting.append((run, sink))
+        self._waiting_bytes += run.size_bytes
+        if not self._busy and not self._scheduled:
+            self._scheduled = True
+            self._runtime.soon(self._begin)
+
+    def _admit(self, run: Publish) -> None:
+        """Topics that are new must fit under the limit; topics of a store that failed are refused at once."""
+        names = {run.topics} if isinstance(run.topics, bytes) else set(run.topics)
+        if not names <= self._known:
+            if len(self._known | names) > self._settings.limits.topics:
+                raise BusError("LIMIT", f"there are {len(self._known)} topics; no more can be made")
+            self._known |= names
+        if self._health.failed:
+            for name in names:
+                if (text := self._health.failed.get(self.stores.route(name))) is not None:
+                    raise BusError("DISK", text)
+
+    def _begin(self) -> None:
+        """Start a commit of what waits, once there is one to start and none under way."""
+        self._scheduled = False
+        if self._busy or not self._waiting:
+            return
+        self._busy = True
+        runs = self._take()
+        missing = self._missing(runs)
+        if missing:
+            self._open_missing(missing, runs)
+        else:
+            self._commit(runs)
+
+    def _take(self) -> list[tuple[Publish, Sink]]:
+        size = count = 0
+        for run, _ in self._waiting:
+            if count and size + run.size_bytes > BATCH_BYTES:
+                break
+            size += run.size_bytes
+            count += 1
+        runs, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._waiting_bytes -= size
+        return runs
+
+    def _missing(self, runs: list[tuple[Publish, Sink]]) -> list[str]:
+        if not self._settings.stores:
+            return []
+        names: set[bytes] = set()
+        for run, _ in runs:
+            names.update((run.topics,) if isinstance(run.topics, bytes) else run.topics)
+        return sorted({self.stores.route(name) for name in names} - self.stores.open.keys())
+
+    def _open_missing(self, names: list[str], runs: list[tuple[Publish, Sink]]) -> None:
+        now_ns, next_offset, epoch = self._stamp(), self.horizon, self.epoch
+        failures: list[Exception] = []
+        opened: list[Store] = []
+
+        def work() -> None:
+            try:
+                for name in names:
+                    opened.append(self.stores.create(name, epoch, next_offset, now_ns))
+            except Exception as error:
+                failures.append(error)
+
+        def done() -> None:
+            for store in opened:
+                self.stores.add(store)
+            if failures:
+                self._refuse(runs, error_of(failures[0]))
+                self._free()
+            else:
+                self._commit(runs)
+
+        self._committer.submit(work, done)
+
+    def _refuse(self, runs: list[tuple[Publish, Sink]], error: BusError) -> None:
+        for run, sink in runs:
+            count = len(run.items)
+            sink(Outcome(self.horizon, count, dict.fromkeys(range(count), error)))
+
+    def _commit(self, runs: list[tuple[Publish, Sink]]) -> None:
+        now_ns = self._stamp()
+        sealed = seal([run for run, _ in runs], self.horizon, self.stores.route, self._live)
+        works = [self._frame(name, drafts, now_ns) for name, drafts in sealed.drafts.items()]
+        meta = raised(self._meta, sealed.next)
+        commit = Commit(works, self._settings.sync == "always", self._raising(meta))
+
+        def done() -> None:
+            self._decided(runs, sealed, commit)
+
+        if commit.sync or meta is not None or self._slow or any(work.roll is not None for work in works):
+            self._slow = max(0, self._slow - 1)
+            self._committer.submit(commit.carry_out, done)
+            return
+        began_ns = self._runtime.monotonic_ns()
+        commit.carry_out()
+        if self._runtime.monotonic_ns() - began_ns > _QUICK_NS:
+            self._slow = _SLOW_COMMITS
+        done()
+
+    def _frame(self, name: str, drafts: list[Draft], now_ns: int) -> Work:
+        store = self.stores.open[name]
+        batches = []
+        prev = store.last
+        for draft in drafts:
+            first = draft.offsets[0]
+            batch = frame(
+                first, now_ns, prev, store.synced, draft.flags, draft.topics, draft.column, draft.steps, draft.items
+            )
+            prev = batch.last
+            batches.append(batch)
+        size = sum(len(batch.record) for batch in batches)
+        return Work(store, store.begin(size, batches[0].first, self.epoch, now_ns), batches)
+
+    def _raising(self, meta: Meta | None) -> Callable[[], None] | None:
+        if meta is None:
+            return None
+        self._meta = meta
+
+        def raise_floor() -> None:
+            save_meta(self._disk, self._meta_path, meta)
+
+        return raise_floor
+
+    def _decided(self, runs: list[tuple[Publish, Sink]], sealed: Sealed, commit: Commit) -> None:
+        kept: list[Batch] = []
+        void: dict[int, BusError] = {}
+        self._health.full = ""
+        for work in commit.works:
+            if work.failure is None:
+                known = len(work.store.topics)
+                work.store.landed(work.batches, work.roll, work.batches[-1].last if commit.sync else None)
+                if len(work.store.topics) != known:
+                    self.stores.version += 1
+                kept += work.batches
+                continue
+            error = error_of(work.failure)
+            if isinstance(work.failure, DiskFailed):
+                self._health.failed[work.store.name] = error.text
+            else:
+                self._health.full = error.text
+            for batch in work.batches:
+                void.update(dict.fromkeys(batch.offsets(), error))
+        self.horizon = sealed.next
+        for batch in kept:
+            if "r" in batch.flags:
+                self._note_floors(batch.topics)
+        for number, ((run, sink), first) in enumerate(zip(runs, sealed.firsts, strict=True)):
+            count = len(run.items)
+            errors = {at: void[first + at] for at in range(count) if first + at in void} if void else {}
+            sink(Outcome(first, count, errors, sealed.removed.get(number, 0)))
+        self.visible(kept if len(commit.works) == 1 else interleave(kept))
+        self._free()
+
+    def _free(self) -> None:
+        self._busy = False
+        self._begin()
+
+    def _stamp(self) -> int:
+        return self._clock.stamp(self._runtime.now_ns(), self._runtime.monotonic_ns())
+
+    # Reading.
+
+    def cursor(self, position: int) -> Place:
+        """See Log."""
+        return Place(position)
+
+    def read(self, cursor: Place, wanted: Wanted, budget_bytes: int, done: Callable[[Piece], None]) -> None:
+        """See Log."""
+        self._reader.read(cursor, wanted, self.horizon, budget_bytes, done)
+
+    def first(self, wanted: Wanted) -> int:
+        """See Log."""
+        return min((store.first for store in self.stores.holding(wanted)), default=self.horizon)
+
+    def offset_at(self, time_ns: int, done: Callable[[int], None]) -> None:
+        """See Log."""
+        stores, horizon = list(self.stores.open.values()), self.horizon
+
+        def work() -> int:
+            found = [store.offset_at(time_ns) for store in stores if store.last]
+            return min([horizon, *(offset for offset in found)])
+
+        self._runtime.in_thread(work, done)
+
+    def last_floors(self, wanted: Wanted, count: int, done: Callable[[dict[bytes, int]], None]) -> None:
+        """See Log."""
+        stores, horizon = self.stores.holding(wanted), self.horizon
+        names = [(store, name) for store in stores for name in list(store.topics) if wanted(name)]
+
+        def work() -> dict[bytes, int]:
+            floors: dict[bytes, int] = {}
+            for store, name in names:
+                offset = store.nth_last(name, count, horizon)
+                floors[name] = max(floors.get(name, 0), offset)
+            return floors
+
+        self._runtime.in_thread(work, done)
+
+    def topic(self, name: bytes) -> Topic | None:
+        """See Log."""
+        states = [store.topics[name] for store in self.stores.of_topic(name)]
+        if not states:
+            return None
+        newest = max(states, key=lambda state: state.last)
+        return Topic(sum(s.live for s in states), newest.last, max(s.floor for s in states), newest.ended)
+
+    def topic_names(self, wanted: Wanted) -> list[bytes]:
+        """See Log."""
+        return topic_names(self.stores.open.values(), wanted)
+
+    def _live(self, name: bytes) -> int:
+        topic = self.topic(name)
+        return topic.live if topic is not None else 0
+
+    def _note_floors(self, names: Iterable[bytes]) -> None:
+        for name in names:
+            topic = self.topic(name)
+            if topic is not None and topic.floor:
+                self.floors[name] = topic.floor
+
+    # Looking.
+
+    def info(self) -> Mapping[str, Pairs]:
+        """See Log."""
+        stores = self.stores.open.values()
+        log: Pairs = [
+            ("first", min(store.first for store in stores)),
+            ("next", self.horizon),
+            ("epoch", self.epoch),
+            ("topics", len(self._known)),
+            ("messages", sum(state.live for store in stores for state in store.topics.values())),
+            ("bytes", self.stores.bytes),
+            ("cap_bytes", self._health.cap_bytes),
+            ("synced", min(store.synced for store in stores)),
+        ]
+        lines: Pairs = [
+            (store.name, f"first={store.first} last={store.last} bytes={store.bytes} segments={store.segments}")
+            for store in stores
+        ]
+        ahead_s = self._clock.ahead_ns // NS_PER_S
+        server: Pairs = [
+            ("data", self._settings.data),
+            ("sync", self._settings.sync),
+            ("health", self._health.text),
+            ("clock", f"ahead: {ahead_s}s, not followed" if ahead_s else "ok"),
+        ]
+        return {"server": server, "log": log, "stores": lines}
+
+    # The end.
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing waits and no commit is in flight."""
+        return not self._busy and not self._waiting
+
+    def start(self) -> None:
+        """Begin the upkeep."""
+        self._upkeep.start()
+
+    def refuse(self) -> None:
+        """From now on nothing is taken; what was taken is decided as ever."""
+        self._stopping = True
+        self._upkeep.stop()
+
+    def close(self) -> None:
+        """A clean stop: marks, indexes, meta.  Blocking; to be called when idle."""
+        self._committer.close()
+        now_ns = self._stamp()
+        clean = True
+        for store in self.stores.open.values():
+            if store.name in self._health.failed:
+                clean = False
+                continue
+            try:
+                store.close(self.horizon, now_ns)
+            except (DiskFull, DiskFailed):
+                clean = False
+        if clean:
+            save_meta(self._disk, self._meta_path, replace(self._meta, clean=True, floor=self.horizon))
+
+    @property
+    def _meta_path(self) -> str:
+        return f"{self._settings.data}/meta"

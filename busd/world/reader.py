@@ -1,0 +1,129 @@
+"""Reading a log that lies in several stores as one sequence.
+
+A Place has a lane for each store that may hold what is wanted: its cursor, and records read but not yet passed.
+A piece goes up to the lowest end of all lanes, so nothing that comes later can belong before it.  One lane, the
+usual case, passes its records straight through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from busd.broker.ports import Piece, Runtime
+from busd.rules.record import Batch, Hole
+from busd.rules.select import Selection, Wanted, interleave, reframe, select
+from busd.world.store import Chunk, Cursor, Store
+from busd.world.stores import Stores
+
+# With many lanes each still reads at least this much at a time.
+_LANE_BYTES = 16 * 1024
+
+
+@dataclass(slots=True)
+class _Lane:
+    store: Store
+    cursor: Cursor
+    records: list[Batch | Hole] = field(default_factory=list)
+    # Everything below it is in `records` or was passed.
+    end: int = 0
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a reader is."""
+
+    position: int
+    lanes: list[_Lane] = field(default_factory=list)
+    version: int = -1
+
+
+class Reader:
+    """See the module."""
+
+    def __init__(self, stores: Stores, runtime: Runtime) -> None:
+        self._stores = stores
+        self._runtime = runtime
+
+    def read(
+        self, place: Place, wanted: Wanted, horizon: int, budget_bytes: int, done: Callable[[Piece], None]
+    ) -> None:
+        """The next piece below `horizon`; `done` in this call unless a thread must wait for the disk."""
+        if place.version != self._stores.version:
+            self._look_again(place, wanted)
+        lanes = place.lanes
+        if not lanes:
+            place.position = horizon
+            done(Piece([], horizon))
+            return
+        budget = max(_LANE_BYTES, budget_bytes // len(lanes)) if len(lanes) > 1 else budget_bytes
+        blocked = []
+        for lane in lanes:
+            if lane.end <= place.position and lane.end < horizon:
+                chunk = lane.store.read(lane.cursor, wanted, horizon, budget, may_block=False)
+                if chunk is None:
+                    blocked.append(lane)
+                else:
+                    _fill(lane, chunk, horizon)
+        if not blocked:
+            done(self._pass(place, horizon))
+            return
+
+        def work() -> list[Chunk | None]:
+            return [lane.store.read(lane.cursor, wanted, horizon, budget, may_block=True) for lane in blocked]
+
+        def filled(chunks: list[Chunk | None] | BaseException) -> None:
+            if isinstance(chunks, BaseException):
+                raise chunks
+            for lane, chunk in zip(blocked, chunks, strict=True):
+                assert chunk is not None
+                _fill(lane, chunk, horizon)
+            done(self._pass(place, horizon))
+
+        self._runtime.in_thread(work, filled)
+
+    def _look_again(self, place: Place, wanted: Wanted) -> None:
+        known = {lane.store.name: lane for lane in place.lanes}
+        place.version = self._stores.version
+        place.lanes = [
+            known.get(store.name) or _Lane(store, Cursor(place.position), end=place.position)
+            for store in self._stores.holding(wanted)
+        ]
+
+    @staticmethod
+    def _pass(place: Place, horizon: int) -> Piece:
+        lanes = place.lanes
+        end = min(horizon, min(lane.end for lane in lanes))
+        place.position = end
+        if len(lanes) == 1:
+            records, lanes[0].records = lanes[0].records, []
+            return Piece(records, end)
+        batches: list[Batch] = []
+        holes: list[Hole] = []
+        for lane in lanes:
+            rest: list[Batch | Hole] = []
+            for record in lane.records:
+                if record.first >= end:
+                    rest.append(record)
+                elif isinstance(record, Hole):
+                    holes.append(record)
+                elif record.last < end:
+                    batches.append(record)
+                else:
+                    batches.append(_part(record, 0, end))
+                    rest.append(_part(record, end, record.last + 1))
+            lane.records = rest
+        ordered: list[Batch | Hole] = [*holes, *interleave(batches)]
+        ordered.sort(key=lambda record: record.first)
+        return Piece(ordered, end)
+
+
+def _fill(lane: _Lane, chunk: Chunk, horizon: int) -> None:
+    lane.records += chunk.records
+    lane.end = horizon if chunk.done else chunk.next
+
+
+def _part(batch: Batch, lo: int, hi: int) -> Batch:
+    selection: Selection | None = select(batch, lambda topic: True, lo, hi)
+    assert selection is not None, "a straddling batch has messages on both sides"
+    return reframe(selection)

@@ -1,0 +1,200 @@
+"""The server: listening sockets, connections, a look around once a second, a stop in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import busd
+from busd.broker.broker import Broker
+from busd.broker.session import Session
+from busd.rules.replies import Pairs, Row
+from busd.words.errors import BusError
+from busd.words.settings import Settings
+from busd.world.commit import CommitThread
+from busd.world.connection import Connection, ReadBuffer
+from busd.world.disk import Disk
+from busd.world.runtime import LoopRuntime
+from busd.world.sockets import identity, listen_tcp, listen_unix, unlink_own
+from busd.world.start import Opened, open_log
+
+# How long a stop waits for answers and for peers to take what is theirs.
+_STOP_S = 5.0
+
+
+def boot_id() -> str:
+    """An id that changes with every start of the machine; empty where the system has none."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+@dataclass(slots=True)
+class _Listening:
+    server: asyncio.Server
+    path: str = ""
+    own: tuple[int, int] | None = None
+
+
+class Server:
+    """A broker on its sockets, for the running event loop.  `report`: what recovery found."""
+
+    def __init__(self, settings: Settings, disk: Disk) -> None:
+        self.settings = settings
+        self.report: list[str] = []
+        self.tcp_address = ""
+        self.unix_path = ""
+        self._disk = disk
+        self._buffer = ReadBuffer()
+        self._connections: dict[Connection, None] = {}
+        self._accepted = 0
+        self._listening: list[_Listening] = []
+        self._began_ns = time.monotonic_ns()
+        self._tick: asyncio.TimerHandle | None = None
+        self._all_gone: asyncio.Event = asyncio.Event()
+
+    async def start(self) -> None:
+        """Open the log, then listen.
+
+        Raises:
+            Locked, WrongFormat, DiskFull, DiskFailed: from the data directory.
+            BadAddress: from the sockets; the log is closed again.
+        """
+        loop = asyncio.get_running_loop()
+        self._runtime = LoopRuntime(loop)
+        committer = CommitThread(loop, self._runtime.away)
+        try:
+            self._opened: Opened = await loop.run_in_executor(
+                None, open_log, self._disk, self.settings, self._runtime, committer, boot_id()
+            )
+        except BaseException:
+            committer.close()
+            raise
+        self._log = self._opened.log
+        self.report = self._opened.report
+        self._broker = Broker(self._log, self._runtime, self.settings.limits)
+        self._log.visible = self._broker.visible
+        try:
+            await self._listen(loop)
+        except BaseException:
+            await self.stop()
+            raise
+        self._log.start()
+        self._look_around()
+
+    async def stop(self) -> None:
+        """Stop accepting; answer what was accepted; end subscriptions; close connections; close the log."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _STOP_S
+        for listening in self._listening:
+            listening.server.close()
+            unlink_own(listening.path, listening.own)
+        if self._tick is not None:
+            self._tick.cancel()
+        self._log.refuse()
+        while not self._log.idle and loop.time() < deadline:
+            await asyncio.sleep(0.005)
+        self._broker.stop()
+        for connection in list(self._connections):
+            if connection.session is not None:
+                connection.session.stop()
+        if self._connections:
+            try:
+                await asyncio.wait_for(self._all_gone.wait(), max(0.1, deadline - loop.time()))
+            except TimeoutError:
+                for connection in list(self._connections):
+                    connection.abort()
+        await loop.run_in_executor(None, self._log.close)
+        self._runtime.close()
+        self._opened.lock.release()
+
+    # Host, for the sessions.
+
+    def identity(self) -> Pairs:
+        """See Host."""
+        return [("server", "busd"), ("version", busd.__version__)]
+
+    def connections(self) -> list[Row]:
+        """See Host."""
+        rows: list[Row] = []
+        for connection in self._connections:
+            session = connection.session
+            if session is not None:
+                facts: Pairs = [
+                    ("peer", connection.peer),
+                    ("dialect", session.dialect),
+                    ("sub", session.subscription or "-"),
+                    ("outbox", connection.buffered()),
+                ]
+                rows.append((str(connection.number), facts))
+        return rows
+
+    def info(self) -> Mapping[str, Pairs]:
+        """See Host."""
+        uptime_s = (time.monotonic_ns() - self._began_ns) // 1_000_000_000
+        server: Pairs = [
+            *self.identity()[1:],
+            ("proto", 1),
+            ("uptime_s", uptime_s),
+            ("pid", os.getpid()),
+            ("tcp", self.tcp_address),
+            ("unix", self.unix_path),
+        ]
+        return {"server": server, "clients": [("connections", len(self._connections))]}
+
+    # Connections.
+
+    async def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        settings = self.settings
+        if settings.tcp:
+            sock = listen_tcp(settings.tcp)
+            host, port = sock.getsockname()[:2]
+            self.tcp_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            self._listening.append(_Listening(await loop.create_server(self._connection, sock=sock)))
+        if settings.unix:
+            sock = listen_unix(settings.unix)
+            self.unix_path = settings.unix
+            own = identity(settings.unix)
+            server = await loop.create_unix_server(self._connection, sock=sock)
+            self._listening.append(_Listening(server, settings.unix, own))
+
+    def _connection(self) -> Connection:
+        self._accepted += 1
+        return Connection(self._accepted, self._buffer, time.monotonic_ns, self._enter, self._leave)
+
+    def _enter(self, connection: Connection) -> Session | None:
+        self._connections[connection] = None
+        if len(self._connections) > self.settings.limits.connections:
+            text = f"{self.settings.limits.connections} connections are open; no more are taken"
+            connection.write(f"-{BusError('LIMIT', text)}\n".encode())
+            connection.close()
+            return None
+        return Session(self._broker, connection, self, self.settings.limits)
+
+    def _leave(self, connection: Connection) -> None:
+        self._connections.pop(connection, None)
+        if not self._connections:
+            self._all_gone.set()
+
+    def _look_around(self) -> None:
+        """Once a second: commands never finished, and half-closed peers that are gone altogether."""
+        now_ns = time.monotonic_ns()
+        quiet = select.poll()
+        watched: dict[int, Connection] = {}
+        for connection in list(self._connections):
+            session = connection.session
+            if session is None:
+                continue
+            session.expire(now_ns)
+            if session.half_closed and (fd := connection.fileno()) >= 0:
+                quiet.register(fd, 0)
+                watched[fd] = connection
+        for fd, _ in quiet.poll(0) if watched else ():
+            watched[fd].abort()
+        self._tick = asyncio.get_running_loop().call_later(1.0, self._look_around)

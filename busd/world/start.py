@@ -1,0 +1,70 @@
+"""Opening a data directory: lock, meta, recovery, and what an unclean stop means for the sequence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from busd.broker.ports import Runtime
+from busd.words.settings import Settings
+from busd.world.commit import Committer
+from busd.world.disk import Disk, Lock
+from busd.world.log import DiskLog
+from busd.world.meta import Meta, load_meta, raised, save_meta
+from busd.world.stores import Stores
+
+
+@dataclass(slots=True)
+class Opened:
+    """An open data directory.  `report`: what recovery found, a line each, empty after a clean stop."""
+
+    log: DiskLog
+    lock: Lock
+    report: list[str]
+
+
+def open_log(disk: Disk, settings: Settings, runtime: Runtime, committer: Committer, boot: str) -> Opened:
+    """Take the lock and open the log, recovering what a crash left.  Blocking.
+
+    Args:
+        boot: an id of this run of the machine; a power cut lies between two different ones.
+
+    Raises:
+        Locked: another busd has it.
+        WrongFormat, DiskFull, DiskFailed: nothing was changed that would not be done again.
+    """
+    data = settings.data
+    disk.makedirs(data)
+    lock = disk.lock(f"{data}/LOCK")
+    try:
+        log, report = _open(disk, settings, runtime, committer, boot)
+    except BaseException:
+        lock.release()
+        raise
+    return Opened(log, lock, report)
+
+
+def _open(
+    disk: Disk, settings: Settings, runtime: Runtime, committer: Committer, boot: str
+) -> tuple[DiskLog, list[str]]:
+    path = f"{settings.data}/meta"
+    found = load_meta(disk, path)
+    meta = found or Meta()
+    stores = Stores(disk, f"{settings.data}/logs", settings)
+    stores.load(meta.epoch, meta.floor if meta.clean else 1, runtime.now_ns())
+    recovered = max(store.last for store in stores.open.values()) + 1
+    next_offset = max(recovered, meta.floor) if meta.clean else recovered
+    report = [line for store in stores.open.values() for line in store.report]
+    # Under `always` everything shown was synced; within one boot the kernel still has what was written.
+    if not meta.clean and meta.sync != "always" and meta.boot != boot:
+        next_offset = max(recovered, meta.floor)
+        meta = replace(meta, epoch=meta.epoch + 1)
+        report.append(
+            f"the machine went down under sync={meta.sync}: offsets go on at {next_offset}, epoch {meta.epoch}; "
+            f"what lay between {recovered} and {next_offset - 1}, if anything, is lost"
+        )
+        for store in stores.open.values():
+            store.lose(next_offset - 1, "unsynced", meta.epoch, runtime.now_ns())
+    meta = replace(meta, boot=boot, sync=settings.sync, clean=False)
+    meta = raised(meta, next_offset) or meta
+    save_meta(disk, path, meta)
+    return DiskLog(disk, settings, runtime, committer, stores, meta, next_offset), report

@@ -1,0 +1,100 @@
+"""The stores of a log: which one takes a topic, which exist, which may hold what a reader wants.
+
+Invariants:
+1. A store's directory name is its name; names come from settings and topics, whose grammars hold no path separator.
+2. Stores are opened in a thread or at start, never on the loop; once open they are known until the end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from busd.rules.select import Wanted
+from busd.words.patterns import matcher
+from busd.words.settings import Settings, StoreRule
+from busd.world.disk import Disk
+from busd.world.store import Store
+
+# A full directory entry is 255 bytes; what topics of 200 bytes leave for the prefix is checked by the settings.
+_ROUTES = 200_000
+
+
+class Stores:
+    """See the module."""
+
+    def __init__(self, disk: Disk, path: str, settings: Settings) -> None:
+        self._disk = disk
+        self._path = path
+        self._main = settings.main
+        self._rules = [(matcher(rule.match), rule) for rule in settings.stores]
+        self._routes: dict[bytes, str] = {}
+        self.open: dict[str, Store] = {}
+        # Rises when a store or a topic comes: readers look again for what they want.
+        self.version = 0
+
+    def load(self, epoch: int, next_offset: int, now_ns: int) -> None:
+        """Open every store there is, and main.  Blocking; errors of the disk pass through."""
+        self._disk.makedirs(self._path)
+        for name in self._disk.listdir(self._path):
+            self.add(self.create(name, epoch, next_offset, now_ns))
+        if "main" not in self.open:
+            self.add(self.create("main", epoch, next_offset, now_ns))
+
+    def create(self, name: str, epoch: int, next_offset: int, now_ns: int) -> Store:
+        """Open one, make it when it is new.  Blocking; not known until `add`."""
+        path = f"{self._path}/{name}"
+        return Store.open(
+            self._disk, path, name, self._rule_of(name), epoch=epoch, next_offset=next_offset, now_ns=now_ns
+        )
+
+    def add(self, store: Store) -> None:
+        """From now on it is one of them."""
+        self.open[store.name] = store
+        self.version += 1
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all segments of all stores."""
+        return sum(store.bytes for store in self.open.values())
+
+    def route(self, topic: bytes) -> str:
+        """The name of the store that takes new messages of this topic."""
+        name = self._routes.get(topic)
+        if name is None:
+            if len(self._routes) >= _ROUTES:
+                self._routes.clear()
+            name = self._routes[topic] = self._find(topic)
+        return name
+
+    def holding(self, wanted: Wanted) -> list[Store]:
+        """Stores that have had such topics."""
+        if len(self.open) == 1:
+            return list(self.open.values())
+        return [store for store in self.open.values() if any(map(wanted, store.topics))]
+
+    def of_topic(self, topic: bytes) -> list[Store]:
+        """Stores that have had this topic."""
+        return [store for store in self.open.values() if topic in store.topics]
+
+    def _find(self, topic: bytes) -> str:
+        for match, rule in self._rules:
+            if match(topic):
+                return rule.name.replace("{topic}", topic.decode())
+        return "main"
+
+    def _rule_of(self, name: str) -> StoreRule:
+        if name == "main":
+            return self._main
+        for _, rule in self._rules:
+            before, braces, after = rule.name.partition("{topic}")
+            form = re.escape(before) + ("[A-Za-z0-9_.-]+" if braces else "") + re.escape(after)
+            if re.fullmatch(form, name):
+                return rule
+        # Its rule is gone: what lies there is read, and kept as it is.
+        return StoreRule(name=name)
+
+
+def topic_names(stores: Iterable[Store], wanted: Wanted) -> list[bytes]:
+    """Topics that these stores have had, sorted, each once."""
+    return sorted({topic for store in stores for topic in store.topics if wanted(topic)})

@@ -1,0 +1,130 @@
+"""A Log in memory for tests of the broker: batches in a list, commits when the test says so, pieces as small as it likes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from busd.broker.ports import Outcome, Piece, Sink, Topic, Wanted
+from busd.rules.record import Batch, Hole, frame
+from busd.rules.replies import Pairs
+from busd.rules.seal import seal
+from busd.rules.topic_state import TopicState, note
+from busd.words.errors import BusError
+from busd.words.requests import Publish
+
+
+class FakeLog:
+    """See the module.  `hold`: nothing is decided until `commit`.  `piece_batches`: records in a piece."""
+
+    def __init__(self, now_ns: Callable[[], int], hold: bool = False, piece_batches: int = 2) -> None:
+        self.horizon = 1
+        self.epoch = 1
+        self.floors: dict[bytes, int] = {}
+        self.congested = False
+        self.hold = hold
+        self.piece_batches = piece_batches
+        self.records: list[Batch | Hole] = []
+        self.topics: dict[bytes, TopicState] = {}
+        self.visible: Callable[[list[Batch]], None] = lambda batches: None
+        self.refuse: BusError | None = None
+        self.slow_reads: list[Callable[[], None]] | None = None
+        self._now_ns = now_ns
+        self._waiting: list[tuple[Publish, Sink]] = []
+
+    def append(self, run: Publish, sink: Sink) -> None:
+        """See Log."""
+        if self.refuse is not None:
+            raise self.refuse
+        self._waiting.append((run, sink))
+        if not self.hold:
+            self.commit()
+
+    def commit(self, error: BusError | None = None) -> None:
+        """Decide what waits: kept, or lost with this error."""
+        runs, self._waiting = self._waiting, []
+        if not runs:
+            return
+        sealed = seal([run for run, _ in runs], self.horizon, lambda topic: "main", self._live)
+        batches: list[Batch] = []
+        for draft in sealed.drafts["main"] if error is None else ():
+            prev = self.records[-1].last if self.records else 0
+            flags, topics, column = draft.flags, draft.topics, draft.column
+            batch = frame(draft.offsets[0], self._now_ns(), prev, prev, flags, topics, column, draft.steps, draft.items)
+            note(self.topics, batch)
+            batches.append(batch)
+            self.records.append(batch)
+        self.horizon = sealed.next
+        self.floors = {name: state.floor for name, state in self.topics.items() if state.floor}
+        for number, ((run, sink), first) in enumerate(zip(runs, sealed.firsts, strict=True)):
+            errors = dict.fromkeys(range(len(run.items)), error) if error is not None else {}
+            sink(Outcome(first, len(run.items), errors, sealed.removed.get(number, 0)))
+        self.visible(batches)
+
+    def trim(self, below: int, reason: str = "trimmed", known: bool = True) -> None:
+        """Take whole batches below an offset away and leave a hole."""
+        gone = [record for record in self.records if record.last < below]
+        counts: dict[bytes, int] = {}
+        for batch in gone:
+            assert isinstance(batch, Batch)
+            for number, topic in enumerate(batch.topics):
+                counts[topic] = counts.get(topic, 0) + batch.count_of(number)
+        hole = Hole(1, gone[-1].last, 0, 0, reason, counts if known else None)
+        self.records = [hole, *self.records[len(gone) :]]
+
+    def cursor(self, position: int) -> list[int]:
+        """See Log."""
+        return [position]
+
+    def read(self, cursor: list[int], wanted: Wanted, budget_bytes: int, done: Callable[[Piece], None]) -> None:
+        """See Log."""
+        if self.slow_reads is not None:
+            self.slow_reads.append(lambda: self._read(cursor, wanted, done))
+        else:
+            self._read(cursor, wanted, done)
+
+    def _read(self, cursor: list[int], wanted: Wanted, done: Callable[[Piece], None]) -> None:
+        rest = [record for record in self.records if record.last >= cursor[0]]
+        piece, rest = rest[: self.piece_batches], rest[self.piece_batches :]
+        cursor[0] = rest[0].first if rest else self.horizon
+        done(Piece([r for r in piece if isinstance(r, Hole) or any(map(wanted, r.topics))], cursor[0]))
+
+    def first(self, wanted: Wanted) -> int:
+        """See Log."""
+        firsts = [record.first for record in self.records if isinstance(record, Batch)]
+        return min(firsts, default=1)
+
+    def offset_at(self, time_ns: int, done: Callable[[int], None]) -> None:
+        """See Log."""
+        batches = (record for record in self.records if isinstance(record, Batch))
+        done(next((batch.first for batch in batches if batch.time_ns >= time_ns), self.horizon))
+
+    def last_floors(self, wanted: Wanted, count: int, done: Callable[[dict[bytes, int]], None]) -> None:
+        """See Log."""
+        floors: dict[bytes, int] = {}
+        for name in filter(wanted, self.topics):
+            offsets = [
+                offset
+                for batch in self.records
+                if isinstance(batch, Batch) and not batch.control
+                for at, offset in enumerate(batch.offsets())
+                if batch.topic_of(at) == name and offset >= self.floors.get(name, 0)
+            ]
+            floors[name] = offsets[-count:][0] if offsets else self.horizon
+        done(floors)
+
+    def topic(self, name: bytes) -> Topic | None:
+        """See Log."""
+        state = self.topics.get(name)
+        return None if state is None else Topic(state.live, state.last, state.floor, state.ended)
+
+    def topic_names(self, wanted: Wanted) -> list[bytes]:
+        """See Log."""
+        return sorted(filter(wanted, self.topics))
+
+    def info(self) -> Mapping[str, Pairs]:
+        """See Log."""
+        return {"server": [("sync", "always")], "log": [("next", self.horizon)], "stores": []}
+
+    def _live(self, name: bytes) -> int:
+        state = self.topics.get(name)
+        return state.live if state is not None else 0
