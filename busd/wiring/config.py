@@ -57,7 +57,7 @@ def checked_addresses(settings: Settings) -> Settings:
         raise BadSetting("data: the name of the data directory is empty")
     if settings.tcp:
         try:
-            if parse_address(settings.tcp).path:
+            if parse_address(settings.tcp, lowest_port=0).path:
                 raise ValueError(f"{settings.tcp!r} is a path; sockets of the file system are for unix")
         except ValueError as error:
             raise BadSetting(f"tcp: {error}") from None

@@ -70,6 +70,10 @@ def test_tcp_can_be_off_when_there_is_a_socket(path: str) -> None:
     assert (settings.tcp, settings.unix) == ("", "/run/b")
 
 
+def test_port_0_is_any_free_port() -> None:
+    assert load(None, {}, {"tcp": "127.0.0.1:0"}).tcp == "127.0.0.1:0"
+
+
 def test_variables_of_others_are_not_ours() -> None:
     assert load(None, {"BUSD_PORT": "tcp://10.0.0.1:7379", "BUSD_ADDRESS": "x"}, {}) == Settings()
 

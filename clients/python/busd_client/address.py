@@ -27,8 +27,11 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_address(text: str) -> Address:
+def parse_address(text: str, lowest_port: int = 1) -> Address:
     """The address that `text` means; what is left out is the default's.
+
+    Args:
+        lowest_port: 0 for those who listen, where it stands for any free port.
 
     Raises:
         ValueError: it is not an address, or a path too long for a socket.
@@ -43,8 +46,8 @@ def parse_address(text: str) -> Address:
     if match is None or not text:
         raise ValueError(f"{text!r} is not an address: host:port, unix:/path or /path")
     port = int(match["port"]) if match["port"] is not None else DEFAULT_PORT
-    if not 0 < port < 65536:
-        raise ValueError(f"{text!r}: a port is a number from 1 to 65535")
+    if not lowest_port <= port < 65536:
+        raise ValueError(f"{text!r}: a port is a number from {lowest_port} to 65535")
     return Address(host=match["six"] or match["host"] or DEFAULT_HOST, port=port)
 
 

@@ -104,6 +104,8 @@ class Stream:
         self._deadline_ns: int | None = None
         self._eofs: dict[str, int] = {}
         self.next: int | None = None
+        # Of the present connection: the first offset it considers, and the server's epoch.
+        self.accepted = 0
         self.epoch = 0
         self.ended: End | None = None
 
@@ -178,8 +180,8 @@ class Stream:
         if self._handshake == 0:
             wire.check_hello(reply)
         else:
-            following, self.epoch = wire.accepted(reply)
-            self.next = max(following, self.next or 0)
+            self.accepted, self.epoch = wire.accepted(reply)
+            self.next = max(self.accepted, self.next or 0)
         self._handshake += 1
 
     def _refused(self, reply: wire.Reply) -> None:

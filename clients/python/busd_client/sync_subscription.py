@@ -69,7 +69,7 @@ class Subscription:
             except BaseException:
                 self._hang_up()
                 raise
-        return self._stream.next or 1
+        return self._stream.accepted
 
     def parts(self) -> Iterator[list[Part]]:
         """What came, a read at a time, with messages in runs: for those who handle thousands at once.
