@@ -1,0 +1,88 @@
+"""What holds for every test.
+
+1. An async test has a time limit of its own, and fails when anything reached its loop's exception handler: an error
+   that nobody awaited is an error.
+2. A server that a test started is gone when the test is over, and its stderr is shown when the test failed.
+3. Warnings are errors (pyproject.toml).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.server import ServerProcess
+
+# Below the limit of pytest-timeout, so that an async test ends by its own cancellation, with a useful traceback.
+ASYNC_TIMEOUT_S = 50.0
+
+MakeServer = Callable[..., ServerProcess]
+
+
+def guarded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """The async test with a time limit and an eye on its loop."""
+
+    @functools.wraps(test)
+    async def run(*args: Any, **kwargs: Any) -> None:
+        loop = asyncio.get_running_loop()
+        seen: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, context: seen.append(context))
+        async with asyncio.timeout(ASYNC_TIMEOUT_S):
+            await test(*args, **kwargs)
+        # What was scheduled in the last turn may fail too.
+        await asyncio.sleep(0)
+        assert not seen, f"the loop's exception handler was called: {seen}"
+
+    return run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Guard every async test."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.obj = guarded(item.obj)
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A directory whose path is short enough for a Unix socket (107 bytes); pytest's own may not be."""
+    with tempfile.TemporaryDirectory(prefix="busd-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def make_server(short_dir: Path) -> Iterator[MakeServer]:
+    """Starts servers: `make_server(*options, name="a", env={…})`; all of them are stopped at the end."""
+    servers: list[ServerProcess] = []
+
+    def make(*options: str, name: str = "", env: dict[str, str] | None = None) -> ServerProcess:
+        base = short_dir / name
+        base.mkdir(exist_ok=True)
+        server = ServerProcess(base, options, env)
+        servers.append(server)
+        return server.start()
+
+    yield make
+    failures = []
+    for server in servers:
+        try:
+            server.close()
+        except AssertionError as failure:
+            failures.append(str(failure))
+        # pytest shows this when the test failed, and only then.
+        print(f"--- stderr of busd in {server.base}\n{server.log()}", file=sys.stderr)
+    assert not failures, "\n".join(failures)
+
+
+@pytest.fixture
+def server(make_server: MakeServer) -> ServerProcess:
+    """A running server with the default settings."""
+    return make_server()

@@ -1,0 +1,62 @@
+"""Programs and words the process tests share: real tools or a reason why not, and one way to run a command.
+
+A tool that is missing skips a test on a developer's machine and fails it where CI=true: there all must be installed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+IN_CI = os.environ.get("CI") == "true"
+# A slow disk under a busy machine; what takes longer hangs.
+COMMAND_TIMEOUT_S = 60.0
+
+
+def need(*names: str) -> None:
+    """Skip the test, or fail it in CI, when one of these programs is not installed."""
+    missing = [name for name in names if shutil.which(name) is None]
+    if missing:
+        reason = f"not installed: {', '.join(missing)}"
+        if IN_CI:
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for children: this checkout's code, this Python's scripts, no settings of the user's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("BUSD_")}
+    kept["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'clients' / 'python'}"
+    kept.update(extra or {})
+    return kept
+
+
+def run(
+    command: Sequence[str] | str,
+    given: bytes = b"",
+    *,
+    env: Mapping[str, str] | None = None,
+    status: int | None = 0,
+    timeout_s: float = COMMAND_TIMEOUT_S,
+    cwd: Path = ROOT,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command (a string is bash), give it bytes, return what it printed.
+
+    Args:
+        status: the exit status it must have; None for any.
+
+    Raises:
+        AssertionError: it ended otherwise, with what it wrote on stderr.
+    """
+    words = ["bash", "-c", command] if isinstance(command, str) else list(command)
+    done = subprocess.run(words, input=given, capture_output=True, env=environment(env), timeout=timeout_s, cwd=cwd)
+    if status is not None:
+        told = done.stderr.decode("utf-8", "replace")
+        assert done.returncode == status, f"{words} ended with {done.returncode}: {told}"
+    return done

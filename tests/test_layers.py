@@ -1,0 +1,196 @@
+"""The house rules that can be read off the source: who imports whom, how long things are, what has words and tests.
+
+Each rule is a list of what breaks it, so that a failure shows every place.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("words", "rules", "broker", "world", "wiring")
+PURE = ("words", "rules", "broker")
+MAX_LINES = 400
+MAX_FUNCTION_LINES = 60
+# The pure rooms take time as an argument, and never wait, write or log.
+IMPURE = {
+    "asyncio",
+    "uvloop",
+    "os",
+    "socket",
+    "ssl",
+    "select",
+    "selectors",
+    "time",
+    "logging",
+    "threading",
+    "subprocess",
+}
+# Outside the standard library, by room; what is above may use what is below.
+THIRD_PARTY = {
+    "words": set[str](),
+    "rules": {"hiredis"},
+    "broker": {"hiredis"},
+    "world": {"hiredis", "uvloop"},
+    "wiring": {"hiredis", "uvloop", "aiofiles", "click", "rich", "busd_client"},
+}
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+SOURCES = sorted((ROOT / "busd").rglob("*.py"))
+CLIENT = sorted((ROOT / "clients" / "python").rglob("*.py"))
+
+
+def tree_of(path: Path) -> ast.Module:
+    """The parsed file."""
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Every module imported anywhere in a file, with the line; relative imports are not used here."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield node.lineno, name.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            module = node.module or ""
+            # `from busd.rules import record` names a module behind the word import.
+            yield from ((node.lineno, f"{module}.{name.name}" if module == "busd" else module) for name in node.names)
+
+
+def where(path: Path, line: int, what: str) -> str:
+    """A line for a report."""
+    return f"{path.relative_to(ROOT)}:{line}: {what}"
+
+
+def in_rooms(*rooms: str) -> list[Path]:
+    """The files of these rooms."""
+    return [path for path in SOURCES if path.parent.name in rooms]
+
+
+def test_there_are_sources_in_every_room() -> None:
+    assert [room for room in ROOMS if len(in_rooms(room)) < 2] == []
+    assert len(CLIENT) > 5
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_go_one_way(room: str) -> None:
+    below = {"busd", *(f"busd.{name}" for name in ROOMS[: ROOMS.index(room) + 1])}
+    wrong = [
+        where(path, line, f"{room} imports {module}")
+        for path in in_rooms(room)
+        for line, module in imports_of(path)
+        if module.split(".")[0] == "busd"
+        and module != "busd.__version__"
+        and ".".join(module.split(".")[:2]) not in below
+    ]
+    assert wrong == []
+
+
+def test_pure_rooms_know_no_world() -> None:
+    wrong = [
+        where(path, line, f"imports {module}")
+        for path in in_rooms(*PURE)
+        for line, module in imports_of(path)
+        if module.split(".")[0] in IMPURE
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_third_parties_stay_where_they_belong(room: str) -> None:
+    known = THIRD_PARTY["wiring"]
+    wrong = [
+        where(path, line, f"{room} imports {module}")
+        for path in in_rooms(room)
+        for line, module in imports_of(path)
+        if module.split(".")[0] in known - THIRD_PARTY[room]
+    ]
+    assert wrong == []
+
+
+def test_a_program_can_carry_the_python_client_alone() -> None:
+    """The client may share the pure rooms of busd, never the server."""
+    wrong = [
+        where(path, line, f"imports {module}")
+        for path in CLIENT
+        for line, module in imports_of(path)
+        if module.startswith(("busd.broker", "busd.world", "busd.wiring"))
+    ]
+    assert wrong == []
+
+
+def test_files_are_short() -> None:
+    lengths = {path: path.read_text().count("\n") for path in SOURCES + CLIENT}
+    assert [where(path, length, "lines") for path, length in lengths.items() if length > MAX_LINES] == []
+
+
+def length_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its docstring."""
+    last = function.end_lineno or function.lineno
+    first = function.body[0]
+    docstring = 0
+    if ast.get_docstring(function, clean=False) is not None:
+        docstring = (first.end_lineno or first.lineno) - first.lineno + 1
+    return last - function.lineno + 1 - docstring
+
+
+def test_functions_are_short() -> None:
+    wrong = [
+        where(path, node.lineno, f"{node.name} has {length_of(node)} lines")
+        for path in SOURCES + CLIENT
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and length_of(node) > MAX_FUNCTION_LINES
+    ]
+    assert wrong == []
+
+
+def public_definitions(tree: ast.Module | ast.ClassDef, inside: str = "") -> Iterator[tuple[str, Definition]]:
+    """Public functions and classes of a file, and what is public in them.
+
+    A method that overrides one of a base class has its words there, unless the base is a plain object.
+    """
+    inherits = isinstance(tree, ast.ClassDef) and any(
+        name not in ("Protocol", "Generic", "Enum", "NamedTuple", "Exception") for name in map(ast.unparse, tree.bases)
+    )
+    for node in tree.body:
+        if not isinstance(node, Definition) or node.name.startswith("_"):
+            continue
+        if not (inherits and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            yield inside + node.name, node
+        if isinstance(node, ast.ClassDef):
+            yield from public_definitions(node, f"{inside}{node.name}.")
+
+
+def test_everything_public_has_words() -> None:
+    wrong = [where(path, 1, "no docstring") for path in SOURCES + CLIENT if ast.get_docstring(tree_of(path)) is None]
+    wrong += [
+        where(path, node.lineno, f"{name} has no docstring")
+        for path in SOURCES + CLIENT
+        for name, node in public_definitions(tree_of(path))
+        if ast.get_docstring(node) is None
+    ]
+    assert wrong == []
+
+
+def test_each_pure_module_has_its_tests() -> None:
+    wrong = [
+        f"tests/unit/test_{path.stem}.py is missing (busd/{path.parent.name}/{path.name})"
+        for path in in_rooms(*PURE)
+        if path.stem != "__init__" and not list((ROOT / "tests" / "unit").glob(f"test_{path.stem}.py"))
+    ]
+    assert wrong == []
+
+
+def test_unit_tests_do_not_wait() -> None:
+    wrong = [
+        where(path, node.lineno, "sleeps")
+        for path in sorted((ROOT / "tests" / "unit").rglob("*.py"))
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("time.sleep", "sleep")
+    ]
+    assert wrong == []
