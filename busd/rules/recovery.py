@@ -41,7 +41,7 @@ class Plan:
     """What was found and what is to be done.
 
     `index` describes what is kept (with `unknown` ranges where nobody knows what was lost), `last` is the last offset
-    that was ever given out as far as anything shows, `stop` the clean stop at the end of the log, `pages_fit` whether the
+    that was ever given out as far as anything shows, `stop` the clean stop at the end of the log, `pages_fit` if the
     index file may be kept, `complete` whether `index` names everything that was lost.
     """
 

@@ -4,9 +4,9 @@ Recovery, rebuilding an index, rewriting and `verify` all walk here; reading for
 `record.parse` and asks `resume` when that fails.  Pure: bytes come from a `Read`, which may be short at the end of the
 file and empty where the disk cannot read.  Invariants:
 1. What is not whole, not checked or out of order is a Flaw and never a Found.
-2. Behind a record that cannot be read, the walk goes on only at a position that an index names, or to which the damaged
-   record's length, the structure of its body and the chain of the record there all point; and only when the record there
-   validates.  Never by searching: a payload may hold a whole valid record.
+2. Behind a record that cannot be read, the walk goes on only at a position that an index names, or to which the
+   damaged record's length, the structure of its body and the chain of the record there all point; and only when the
+   record there validates.  Never by searching: a payload may hold a whole valid record.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Found:
 class Flaw:
     """Something that is not as it was written.
 
-    `kind`: short, form, crc (unreadable; the walk goes on at `resume`, or ends when that is None) · missing (a record is
-    not there: its successor names it) · doubled (a record that was there before; nothing is lost).
+    `kind`: short, form, crc (unreadable; the walk goes on at `resume`, or ends when that is None) · missing (a record
+    is not there: its successor names it) · doubled (a record that was there before; nothing is lost).
     `first` … `last`: the offsets lost by it; `last` is None when nobody knows, and below `first` when none are.
     `synced`, `claims`: what a valid record behind says was synced, and the highest offset that is known to be lost.
     """

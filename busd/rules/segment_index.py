@@ -126,12 +126,11 @@ class SegmentIndex:
         """Where the entry ends at the latest."""
         return self.positions[number + 1] if number + 1 < len(self.firsts) else self.end
 
-    def wanted(self, topics: Topics, start: int) -> list[int] | None:
-        """Rising numbers of the entries from `start` on with a wanted topic, and of all holes.
+    def wanted(self, topics: Topics, start: int, stop: int) -> list[int] | None:
+        """Rising numbers of the entries start … stop-1 with a wanted topic, and of all holes.
 
         None when they are a quarter of all or more: then reading through costs less than seeking.
         """
-        stop = len(self.firsts)
         quarter = (stop - start) / 4
         found = {number for number in list(self.holes) if start <= number < stop}
         for topic in list(self.topics):
@@ -145,14 +144,16 @@ class SegmentIndex:
                     return None
         return sorted(found)
 
-    def count(self, topics: Topics, lo: int, hi: int) -> int:
-        """Messages of wanted topics in entries lo … hi-1, without holes."""
-        total = 0
+    def counts(self, topics: Topics, lo: int, hi: int) -> dict[bytes, int]:
+        """Messages of each wanted topic in entries lo … hi-1, without holes and without zeros."""
+        counts = {}
         for topic in list(self.topics):
             if topics(topic):
                 entries = self.topics[topic]
-                total += sum(entries.counts[bisect_left(entries.numbers, lo) : bisect_left(entries.numbers, hi)])
-        return total
+                count = sum(entries.counts[bisect_left(entries.numbers, lo) : bisect_left(entries.numbers, hi)])
+                if count:
+                    counts[topic] = count
+        return counts
 
     def totals(self) -> dict[bytes, int]:
         """Messages of every topic, those of holes included as far as they are known."""

@@ -1,0 +1,374 @@
+"""One log on disk: its directory, the segment that grows, and the states of its topics.
+
+Who calls what: `begin`, `landed`, `expired`, `trimmed` and `read(may_block=False)` belong to the loop; `write` and
+`sync` to the thread that commits, one call at a time; `trim`, `read(may_block=True)`, `offset_at`, `nth_last` and
+`count` may run in other threads.  It must not know requests, subscriptions or the other stores.  Invariants:
+1. Memory (topics, index, sizes) changes in `landed` and `trimmed` only: what fails in `write` or `sync` changes none.
+2. A segment is synced before its successor exists, and the successor's name before anything is written to it.
+3. After a failed sync, or a failed attempt to undo a write, the store never writes and never syncs again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from busd.rules import retention
+from busd.rules.record import Batch, CleanStop, Hole, Opening, frame_clean_stop, frame_hole, frame_opening, topic_lines
+from busd.rules.retention import ActiveFacts
+from busd.rules.segment_index import SegmentIndex
+from busd.rules.topic_state import TopicState, note
+from busd.words.settings import StoreRule
+from busd.world import store_lookup, store_reader
+from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
+from busd.world.pages import Pages
+from busd.world.segment import Cache, Segment, Shelf, index_path
+from busd.world.store_reader import Chunk, Cursor
+from busd.world.store_recovery import NewerFormat, Recovered, recover, segment_path
+from busd.world.store_trim import Trim, Trimmed, Trimmer
+
+__all__ = ["Chunk", "Cursor", "NewerFormat", "Roll", "Store", "TopicState", "Trim", "Trimmed"]
+
+Wanted = Callable[[bytes], bool]
+
+
+@dataclass(slots=True, eq=False)
+class Roll:
+    """A change of segments on its way: made by `begin`, carried out by `write`, taken in by `landed`.
+
+    `head` has no topics yet: `write` adds them, off the loop.  `loss` is recorded as the new segment's first record.
+    """
+
+    head: Opening
+    loss: Hole | None
+    segment: Segment | None = None
+    pages: Pages | None = None
+
+
+class Store:
+    """One log.
+
+    `topics`: state of every topic ever seen; `first`: lowest offset still kept, or the next one; `last`: highest offset
+    that landed, 0 for none; `bytes`: size of all segments; `synced`: highest offset known to be synced; `report`: what
+    recovery found, a line each; `failed`: why nothing can be written any more, empty while it can.
+    """
+
+    def __init__(self, disk: Disk, path: str, name: str, rule: StoreRule, epoch: int, found: Recovered) -> None:
+        self.name = name
+        self.rule = rule
+        self.topics: dict[bytes, TopicState] = found.topics
+        self.total = found.total
+        self.synced = found.synced
+        self.report = found.report
+        self.failed = ""
+        self.bytes = sum([segment.size for segment in found.shelf.segments])
+        self._disk = disk
+        self._path = path
+        self._epoch = epoch
+        self._shelf: Shelf = found.shelf
+        self._born = found.born
+        self._sure = found.sure
+        self._must_roll = found.must_roll
+        self._pages = Pages(disk, found.pages)
+        self._written = self._active.size
+        self._writing = self._active
+        self._trimmer = Trimmer(self._shelf, rule)
+        self._trimmer.count_live(self.topics)
+
+    @classmethod
+    def open(
+        cls,
+        disk: Disk,
+        path: str,
+        name: str,
+        rule: StoreRule,
+        *,
+        epoch: int,
+        next_offset: int,
+        now_ns: int,
+        cache: Cache | None = None,
+    ) -> Store:
+        """Open or make the store in directory `path`; waits for the disk.
+
+        `next_offset`: the lowest offset that may come next.  `epoch`: when it is higher than at the last segment's
+        start, messages below `next_offset` may have been shown and lost: readers get a hole `unsynced` for them.
+        `cache`: what sealed segments share; stores may have one in common.
+
+        Raises:
+            NewerFormat: a newer version wrote it.
+            DiskFull, DiskFailed, OSError: it cannot be read or made.
+        """
+        found = recover(disk, path, name, epoch=epoch, next_offset=next_offset, now_ns=now_ns, cache=cache or Cache())
+        return cls(disk, path, name, rule, epoch, found)
+
+    @property
+    def _active(self) -> Segment:
+        return self._shelf.segments[-1]
+
+    @property
+    def _index(self) -> SegmentIndex:
+        index = self._active.index
+        assert index is not None
+        return index
+
+    @property
+    def first(self) -> int:
+        """Lowest offset still kept, or the lowest that may come."""
+        return self._trimmer.first
+
+    @property
+    def last(self) -> int:
+        """Highest offset that landed, 0 for none; after damage the highest that is known to have."""
+        return self._shelf.last
+
+    @property
+    def segments(self) -> int:
+        """Number of segments."""
+        return len(self._shelf.segments)
+
+    def _facts(self) -> ActiveFacts:
+        index, sealed = self._index, self._active.head.total
+        oldest, newest = (index.times[0], index.times[-1]) if len(index) else (0, 0)
+        return ActiveFacts(self._active.size, self.total - sealed, oldest, newest)
+
+    # Before a commit, on the loop.
+
+    def begin(self, size_bytes: int, first: int, epoch: int, now_ns: int) -> Roll | None:
+        """Whether a new segment must be begun before `size_bytes` more, whose lowest offset is `first`.
+
+        None: no.  Otherwise give the answer to `write` and to `landed`, also when there is nothing to write.
+        """
+        if not self._must_roll and not retention.must_roll(self.rule, self._facts(), size_bytes, now_ns):
+            return None
+        loss = self._shelf.pending
+        prev = self._shelf.last
+        if loss is not None:
+            first, prev = min(first, loss.last + 1), loss.prev
+        name = max(first, self._active.first + 1)
+        head = Opening(self.name, epoch, name, prev, 0, self._born, self._sure, self.total, now_ns)
+        return Roll(head, loss)
+
+    # In the commit thread.
+
+    def write(self, roll: Roll | None, records: Sequence[bytes]) -> None:
+        """Append the records, to a new segment if `roll` says so; not synced.
+
+        Raises:
+            DiskFull, DiskFailed: the file is cut back to what it was, nothing else has changed.
+        """
+        self._check()
+        if roll is not None:
+            self._roll(roll, records)
+            return
+        file = self._active.file
+        assert file is not None
+        if self._index.page_due():
+            self._pages.save(self._active, self._index)
+        try:
+            file.append(records)
+        except (DiskFull, DiskFailed):
+            self._cut_back(file, self._written)
+            raise
+        self._written += sum(map(len, records))
+
+    def _check(self) -> None:
+        if self.failed:
+            raise DiskFailed(self.failed)
+
+    def _fail(self, error: Exception) -> None:
+        self.failed = self.failed or str(error)
+
+    def _cut_back(self, file: File, size_bytes: int) -> None:
+        try:
+            file.truncate(size_bytes)
+        except (DiskFull, DiskFailed) as error:
+            self._fail(error)
+
+    def _roll(self, roll: Roll, records: Sequence[bytes]) -> None:
+        old = self._active.file
+        assert old is not None
+        try:
+            old.sync()
+        except DiskFailed as error:
+            self._fail(error)
+            raise
+        self._pages.save(self._active, self._index)
+        head = replace(roll.head, lines=topic_lines([(topic, one.line()) for topic, one in self.topics.items()]))
+        opening = frame_opening(head)
+        loss = [frame_hole(roll.loss)] if roll.loss is not None else []
+        path = segment_path(self._path, head.first)
+        file = self._disk.create(path)
+        try:
+            self._sync_names()
+            file.append([opening, *loss, *records])
+        except (DiskFull, DiskFailed):
+            self._remove(path)
+            raise
+        segment = Segment(path, head.first, head, len(opening), len(opening) + sum(map(len, loss)))
+        segment.file = file
+        roll.segment = segment
+        roll.pages = Pages(self._disk, None)
+        roll.pages.begin(segment, opening)
+        self._writing = segment
+        self._written = segment.size + sum(map(len, records))
+
+    def _sync_names(self) -> None:
+        try:
+            self._disk.sync_dir(self._path)
+        except DiskFailed as error:
+            self._fail(error)
+            raise
+
+    def _remove(self, path: str) -> None:
+        """Take back a new segment: were it left, the old one could not go on."""
+        try:
+            try_remove(self._disk, index_path(path))
+            self._disk.remove(path)
+            self._disk.sync_dir(self._path)
+        except (DiskFull, DiskFailed) as error:
+            self._fail(error)
+
+    def sync(self) -> None:
+        """Wait until all that was written is durable.
+
+        Raises:
+            DiskFailed: it may not be, and nobody can tell any more; the store writes nothing from now on.
+        """
+        self._check()
+        file = self._writing.file
+        assert file is not None
+        try:
+            file.sync()
+        except DiskFailed as error:
+            self._fail(error)
+            raise
+
+    def undo(self) -> None:
+        """Take back what was written and has not landed, as far as the disk lets us: after a sync that failed."""
+        if self._writing is not self._active:
+            self._remove(self._writing.path)
+            self._writing = self._active
+        elif self._active.file is not None:
+            self._cut_back(self._active.file, self._active.size)
+        self._written = self._active.size
+
+    # After it, on the loop.
+
+    def landed(self, batches: Sequence[Batch], roll: Roll | None, synced_to: int | None) -> None:
+        """Take in what `write` has written (and `sync` synced, if so): show it to readers.
+
+        `synced_to`: the highest offset known to be synced now, None when that has not changed.
+        """
+        shelf = self._shelf
+        segments, last = shelf.segments, shelf.last
+        if roll is not None:
+            segments, last = self._take_roll(roll)
+        active = segments[-1]
+        index = active.index
+        assert index is not None
+        position = active.size
+        for batch in batches:
+            size = len(batch.record)
+            index.add(position, size, batch)
+            position += size
+            self.total += note(self.topics, batch)
+            last = batch.last
+        if synced_to is not None:
+            self.synced = max(self.synced, synced_to)
+            index.synced = max(index.synced, synced_to)
+        self.bytes += position - active.size
+        active.size = position
+        shelf.land(segments, last)
+        if roll is not None:
+            shelf.pending = None
+
+    def _take_roll(self, roll: Roll) -> tuple[tuple[Segment, ...], int]:
+        segment, shelf = roll.segment, self._shelf
+        assert segment is not None
+        index = segment.index = SegmentIndex(segment.data_at, segment.prev)
+        last = shelf.last
+        if roll.loss is not None:
+            index.add(segment.data_at, segment.size - segment.data_at, roll.loss)
+            last = roll.loss.last
+        self.bytes += segment.size
+        self._pages = roll.pages or Pages(self._disk, None)
+        self._must_roll = False
+        self.synced = max(self.synced, shelf.last)
+        shelf.cache.keep(self._active)
+        return (*shelf.segments, segment), last
+
+    # Reading.
+
+    def read(self, cursor: Cursor, wanted: Wanted, horizon: int, budget_bytes: int, may_block: bool) -> Chunk | None:
+        """What comes next for a reader: batches with a wanted topic and holes, below `horizon`; moves the cursor.
+
+        Reads about `budget_bytes` of the log (at least a record).  The first batch may begin below the cursor.  RESET
+        floors and the selection within a batch are the caller's.  With may_block=False: None when it would have to
+        wait; then repeat the call in a thread with may_block=True.
+
+        Raises:
+            DiskFailed, OSError: the file cannot be opened; the cursor is unchanged.
+        """
+        return store_reader.read(self._shelf, cursor, wanted, horizon, budget_bytes, may_block)
+
+    def offset_at(self, time_ns: int) -> int:
+        """First offset whose batch time is `time_ns` or later; `last` + 1 when there is none.  May wait."""
+        return store_lookup.offset_at(self._shelf, time_ns)
+
+    def nth_last(self, topic: bytes, n: int, below: int) -> int:
+        """Offset of the n-th last message of a topic below `below` and above its RESET floor.  May wait.
+
+        The oldest one that is kept when there are fewer, `below` when there is none.
+        """
+        state = self.topics.get(topic)
+        return below if state is None else store_lookup.nth_last(self._shelf, topic, state, n, below)
+
+    def count(self, wanted: Wanted, lo: int, hi: int) -> int | None:
+        """Messages of wanted topics ever kept with lo <= offset < hi (RESET or not); None: nobody knows.  May wait."""
+        return store_lookup.count(self._shelf, wanted, lo, hi)
+
+    # Retention.
+
+    def expired(self, now_ns: int) -> list[Trim]:
+        """What has to go now by the rule; give it to `trim` in a thread and its answer to `trimmed`."""
+        if retention.is_old(self.rule, self._facts(), now_ns):
+            self._must_roll = True
+        return self._trimmer.expired(self._facts(), self.topics, now_ns)
+
+    def trim(self, trims: Sequence[Trim]) -> Trimmed:
+        """Delete and rewrite files.
+
+        Raises:
+            DiskFull, DiskFailed, OSError: what is done is done, also in memory's view after the next `open`; readers
+            of the segments that are left are not disturbed.
+        """
+        return self._trimmer.trim(trims)
+
+    def trimmed(self, result: Trimmed) -> None:
+        """Take in what `trim` did."""
+        self._trimmer.trimmed(result, self.topics)
+        self.bytes += sum([new.size for new in result.new]) - sum([old.size for old in result.gone])
+
+    def close(self, next_offset: int, now_ns: int) -> None:
+        """A clean stop: every offset below `next_offset` is decided.  Writes the mark and the index, syncs, closes.
+
+        Raises:
+            DiskFull, DiskFailed: the files are closed; the next start scans as after a crash.
+        """
+        try:
+            if not self.failed:
+                self._stop(next_offset, now_ns)
+        finally:
+            self._pages = Pages(self._disk, None)
+            for segment in self._shelf.segments:
+                segment.file = None
+
+    def _stop(self, next_offset: int, now_ns: int) -> None:
+        if self._must_roll and self._shelf.pending is not None:
+            roll = self.begin(0, next_offset, self._epoch, now_ns)
+            self.write(roll, [])
+            self.landed([], roll, None)
+        self._pages.save(self._active, self._index)
+        mark = frame_clean_stop(CleanStop(next_offset, self.last, now_ns))
+        self.write(None, [mark])
+        self.sync()

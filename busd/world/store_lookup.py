@@ -1,0 +1,171 @@
+"""Questions about one store's past: by time, by "the last n", by count.  All of them may wait for the disk.
+
+It must not know who asks.  Runs in a thread beside the loop that appends: works on the segments of one moment.
+Invariants:
+1. A count is exact or None.
+2. Offsets are never subtracted to count messages.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from busd.rules import losses
+from busd.rules.losses import Wanted
+from busd.rules.record import COLUMN_BASE, BadRecord, Batch, parse
+from busd.rules.segment_index import SegmentIndex
+from busd.rules.topic_state import TopicState
+from busd.world.segment import Segment, Shelf, reader_of
+
+Segments = Sequence[Segment]
+
+
+def offset_at(shelf: Shelf, time_ns: int) -> int:
+    """See Store.offset_at."""
+    segments, _, last = shelf.tip
+    start = max(0, bisect_left(segments, time_ns, key=lambda segment: segment.head.time_ns) - 1)
+    for number in range(start, len(segments)):
+        index = _index(shelf, segments, number)
+        entry = index.number_at_time(time_ns)
+        while entry < len(index):
+            if entry not in index.holes:
+                return index.firsts[entry]
+            entry += 1
+    return last + 1
+
+
+def nth_last(shelf: Shelf, topic: bytes, state: TopicState, n: int, below: int) -> int:
+    """See Store.nth_last."""
+    segments = shelf.segments
+    floor, left, best = state.floor, n, below
+    place = min(state.last, below - 1)
+    number = shelf.find(segments, place)
+    while True:
+        index = _index(shelf, segments, number)
+        entries = index.topics.get(topic)
+        at = 0 if entries is None else bisect_left(entries.numbers, index.number_at(below - 1) + 1)
+        while entries is not None and at > 0:
+            at -= 1
+            entry = entries.numbers[at]
+            if not entries.counts[at]:
+                continue
+            if index.firsts[entry] <= floor:
+                return best
+            offsets = _offsets(shelf, segments[number], index, entry, topic, below)
+            if len(offsets) >= left:
+                return offsets[-left]
+            left -= len(offsets)
+            best = offsets[0] if offsets else best
+        lines = shelf.topics(segments[number], True) or {}
+        if number == 0 or topic not in lines or lines[topic].last <= max(floor, segments[0].prev):
+            return best
+        number = min(number - 1, shelf.find(segments, lines[topic].last))
+
+
+def _index(shelf: Shelf, segments: Segments, number: int) -> SegmentIndex:
+    index = shelf.index(segments, number, True)
+    assert index is not None
+    return index
+
+
+def _batch(shelf: Shelf, segment: Segment, index: SegmentIndex, entry: int) -> Batch | None:
+    """The batch of an entry; None when it is damaged."""
+    file = shelf.file(segment, True)
+    assert file is not None
+    at = index.positions[entry]
+    try:
+        record = parse(reader_of(file)(at, index.end_of(entry) - at))
+    except (BadRecord, ValueError):
+        return None
+    return record if isinstance(record, Batch) else None
+
+
+def _offsets(
+    shelf: Shelf, segment: Segment, index: SegmentIndex, entry: int, topic: bytes, below: int
+) -> Sequence[int]:
+    """Offsets of a topic in one entry, below a limit."""
+    batch = _batch(shelf, segment, index, entry)
+    if batch is None or topic not in batch.topics:
+        return []
+    offsets = batch.offsets()
+    offsets = offsets[: bisect_left(offsets, below)]
+    if batch.column is None:
+        return offsets
+    char = COLUMN_BASE + batch.topics.index(topic)
+    return [offset for offset, one in zip(offsets, batch.column, strict=False) if one == char]
+
+
+def count(shelf: Shelf, wanted: Wanted, lo: int, hi: int) -> int | None:
+    """See Store.count."""
+    segments = shelf.segments
+    if lo >= hi:
+        return 0
+    pending = shelf.pending
+    if pending is not None and pending.first < hi and pending.last >= lo:
+        return None
+    total = 0
+    if lo <= segments[0].prev:
+        counts = losses.before(segments[0].head, shelf.topics(segments[0], True) or {}, lo, wanted)
+        if counts is None or (counts and hi <= segments[0].prev):
+            return None
+        total = sum(counts.values())
+    number, stop = shelf.find(segments, lo), shelf.find(segments, hi - 1)
+    while number <= stop:
+        last = shelf.last_of(segments, number)
+        whole = number
+        while whole < stop and lo <= segments[number].prev + 1 and segments[whole + 1].prev < hi:
+            whole += 1
+        if whole > number and segments[whole].head.sure <= segments[number].first:
+            before = shelf.topics(segments[number], True) or {}
+            after = shelf.topics(segments[whole], True) or {}
+            total += sum(line.count - (before[t].count if t in before else 0) for t, line in after.items() if wanted(t))
+            number = whole
+            continue
+        part = _count_part(shelf, segments, number, wanted, lo, min(hi, last + 1))
+        if part is None:
+            return None
+        total += part
+        number += 1
+    return total
+
+
+def _count_part(shelf: Shelf, segments: Segments, number: int, wanted: Wanted, lo: int, hi: int) -> int | None:
+    """The same for one segment; lo and hi may lie within an entry."""
+    index = _index(shelf, segments, number)
+    lo = max(lo, segments[number].prev + 1)
+    if lo >= hi:
+        return 0
+    if not index.knows(lo, hi - 1):
+        return None
+    start, stop = max(0, index.number_at(lo)), index.number_at(hi - 1) + 1
+    total = sum(index.counts(wanted, start + 1, stop - 1).values())
+    for entry in {start, stop - 1} & set(range(start, stop)):
+        if entry not in index.holes:
+            part = _count_entry(shelf, segments[number], index, entry, wanted, lo, hi)
+            if part is None:
+                return None
+            total += part
+    for entry, hole in list(index.holes.items()):
+        if start <= entry < stop and hole.first < hi and hole.last >= lo:
+            counts = losses.select(hole.counts, wanted)
+            if counts is None or (counts and (hole.first < lo or hole.last >= hi)):
+                return None
+            total += sum(counts.values())
+    return total
+
+
+def _count_entry(
+    shelf: Shelf, segment: Segment, index: SegmentIndex, entry: int, wanted: Wanted, lo: int, hi: int
+) -> int | None:
+    if not index.counts(wanted, entry, entry + 1):
+        return 0
+    batch = _batch(shelf, segment, index, entry)
+    if batch is None:
+        return None
+    offsets = batch.offsets()
+    a, b = bisect_left(offsets, lo), bisect_left(offsets, hi)
+    if batch.column is None:
+        return b - a
+    column = batch.column[a:b]
+    return sum(column.count(COLUMN_BASE + i) for i, topic in enumerate(batch.topics) if wanted(topic))

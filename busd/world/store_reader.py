@@ -1,0 +1,370 @@
+"""Reading one store for a subscriber: batches in offset order, losses as holes, a bounded step a call.
+
+It must not know subscriptions, formats or other stores.  A call either answers from memory and the page cache or,
+when `may_block` is set, waits for the disk: the caller then runs it in a thread, beside a loop that appends and trims.
+Invariants:
+1. Every record that is passed by was checked, or its index page was: damage never hides a wanted message.
+2. What was kept from cursor.offset on and is wanted comes out as a batch or is covered by a hole, once.
+3. A hole is left out only when it is known to hold nothing wanted; its counts are exact or None.
+4. The cursor is changed only together with an answer.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from zlib import crc32
+
+from busd.rules.record import PREFIX_BYTES, BadRecord, Batch, CleanStop, Hole, glance, parse, peek
+from busd.rules.scan import resume
+from busd.rules.segment_index import SegmentIndex
+from busd.world.disk import DiskFailed, DiskFull, File
+from busd.world.segment import Segment, Shelf, reader_of
+from busd.world.store_telling import Stuck, Telling, Wanted
+
+# Wanted batches that are this close to each other are read in one piece: a read call costs as much as 16 KiB of copy.
+_NEAR_BYTES = 16 << 10
+# With fewer entries left in a segment, seeking by index cannot gain what the choice costs.
+_FEW_ENTRIES = 16
+
+
+@dataclass(slots=True)
+class Cursor:
+    """A reader's place in one store: the next offset wanted, and where that was.  One owner; new ones are Cursor(n)."""
+
+    offset: int
+    _at: int = field(default=-1, repr=False)
+    _segment: Segment | None = field(default=None, repr=False)
+    _position: int = field(default=0, repr=False)
+    _last: int = field(default=0, repr=False)
+    # Entries to visit in this segment, in falling order; None: read through.
+    _hops: list[int] | None = field(default=None, repr=False)
+    _hops_end: int = field(default=0, repr=False)
+
+
+@dataclass(slots=True)
+class Chunk:
+    """One step of reading.  Everything below `next` is decided for this store; `done`: the horizon was reached."""
+
+    records: list[Batch | Hole]
+    next: int
+    done: bool
+
+
+def read(
+    shelf: Shelf, cursor: Cursor, wanted: Wanted, horizon: int, budget_bytes: int, may_block: bool
+) -> Chunk | None:
+    """See Store.read."""
+    if cursor.offset >= horizon:
+        return Chunk([], cursor.offset, True)
+    step = _Step(shelf, cursor, wanted, horizon, budget_bytes, may_block)
+    if not step.seek():
+        return None
+    done = step.run()
+    if done is None:
+        if step.idle():
+            return None
+        done = False
+    return step.commit(done)
+
+
+class _Step(Telling):
+    """The state of one call: a copy of the cursor's, committed at the end."""
+
+    def __init__(
+        self, shelf: Shelf, cursor: Cursor, wanted: Wanted, horizon: int, budget_bytes: int, may_block: bool
+    ) -> None:
+        super().__init__(shelf, cursor.offset, wanted, horizon, may_block)
+        self.cursor = cursor
+        self.budget = max(budget_bytes, 1)
+        self.topics: dict[bytes, bool] = {}
+        self.position = 0
+        self.hops: list[int] | None = None
+        self.hops_end = 0
+        self.retried = -1
+
+    # Where to begin, and the end of a step.
+
+    def seek(self) -> bool:
+        """Find the cursor's place; False when that needs a thread."""
+        cursor, segments = self.cursor, self.segments
+        self.number = number = self.shelf.find(segments, cursor.offset)
+        if cursor._at == cursor.offset and cursor._segment is not None:
+            # The hints may be one segment ahead of or behind the offset: at the end of a segment both are right.
+            for near in (number, number + 1, number - 1):
+                if 0 <= near < len(segments) and segments[near] is cursor._segment:
+                    self.number, self.position, self.last = near, cursor._position, cursor._last
+                    self.hops = None if cursor._hops is None else cursor._hops.copy()
+                    self.hops_end = cursor._hops_end
+                    return True
+        try:
+            segment = segments[number]
+            if number == 0 and self.offset <= segment.prev:
+                self.tell_trimmed(segment)
+            self._enter(number)
+        except Stuck:
+            return False
+        return True
+
+    def _enter(self, number: int) -> None:
+        """Begin segment `number` at the offset wanted: by its index, and choose between reading through and seeking."""
+        segment = self.segments[number]
+        self.number = number
+        index = self.index_here()
+        entry = index.number_at(self.offset)
+        self.position, self.last = segment.data_at, segment.prev
+        if entry >= 0:
+            self.position, self.last = index.positions[entry], index.firsts[entry] - 1
+        self._choose(index, max(entry, 0))
+
+    def _choose(self, index: SegmentIndex, entry: int) -> None:
+        # Of the active segment only what had landed when this call began.
+        self.hops, self.hops_end = None, bisect_left(index.positions, self._size())
+        if self.hops_end - entry < _FEW_ENTRIES or index.unknown:
+            return
+        hops = index.wanted(self.wanted, entry, self.hops_end)
+        if hops is not None:
+            hops.reverse()
+            self.hops = hops
+
+    def idle(self) -> bool:
+        """True when this call has come no further than the cursor was."""
+        cursor = self.cursor
+        segment = self.segments[self.number]
+        moved = self.offset > cursor.offset or segment is not cursor._segment or self.position != cursor._position
+        return not self.records and not moved
+
+    def commit(self, done: bool) -> Chunk:
+        """Move the cursor."""
+        cursor = self.cursor
+        if done:
+            self.offset = max(self.offset, self.horizon)
+        cursor.offset = cursor._at = self.offset
+        cursor._segment = self.segments[self.number]
+        cursor._position, cursor._last = self.position, self.last
+        cursor._hops, cursor._hops_end = self.hops, self.hops_end
+        return Chunk(self.records, self.offset, done)
+
+    # The steps.
+
+    def run(self) -> bool | None:
+        """Read until the horizon (True), the budget (False) or something that needs a thread (None)."""
+        try:
+            while self.budget > 0:
+                if self.hops is not None:
+                    done = self._hop()
+                elif self.position >= self._size():
+                    done = self._next_segment()
+                else:
+                    done = self._slab()
+                if done:
+                    return True
+        except Stuck:
+            return None
+        return False
+
+    def _size(self) -> int:
+        return self.end if self.number == len(self.segments) - 1 else self.segments[self.number].size
+
+    def _next_segment(self) -> bool:
+        """At the end of a segment: name what is missing there, go to the next one; True at the end of the log."""
+        final = self.number + 1 == len(self.segments)
+        expected = self.final if final else self.segments[self.number + 1].prev
+        if self.last < expected:
+            self.tell_missing(expected)
+        if final:
+            pending = self.shelf.pending
+            if pending is not None and pending.last >= self.offset:
+                self.tell_pass(pending)
+            return True
+        if expected + 1 >= self.horizon:
+            return True
+        self.offset = max(self.offset, expected + 1)
+        self._enter(self.number + 1)
+        return False
+
+    def _slab(self) -> bool:
+        """Read one piece and walk through it; True when the horizon is met."""
+        start = self.position
+        data = self._fetch(start, min(max(self.budget, PREFIX_BYTES), self._size() - start))
+        while True:
+            at = self.position - start
+            facts = glance(data, at)
+            size = facts[0] if facts is not None else self._measure(data, at)
+            if size < 0:
+                self._damaged()
+                break
+            if at + size > len(data):
+                if at > 0:
+                    break
+                if self.position + size > self._size():
+                    self._damaged()
+                    break
+                more = self._fetch(start, size)
+                if len(more) <= len(data):
+                    self._damaged()
+                    break
+                data = more
+                continue
+            done = self._other(data[at : at + size], size) if facts is None else self._batch(data, at, facts)
+            if done is not None:
+                if not done:
+                    self._damaged()
+                self.budget -= self.position - start
+                return done
+            if self.position - start >= len(data):
+                break
+        self.budget -= max(self.position - start, 1)
+        return False
+
+    def _measure(self, data: bytes, at: int) -> int:
+        """Size of a record that is no batch with a whole line; beyond the data when it is cut, -1 when it is none."""
+        try:
+            return peek(data, at)[1]
+        except BadRecord as error:
+            if error.reason == "short" and self.position + PREFIX_BYTES <= self._size():
+                return max(PREFIX_BYTES, len(data) - at + 1)
+            return -1
+
+    def _batch(self, data: bytes, at: int, facts: tuple[int, int, int, int, bytes]) -> bool | None:
+        """Take or pass one batch: None, True when it is at the horizon, False when it is damaged."""
+        size, first, last, prev, topics = facts
+        wanted = self.topics.get(topics)
+        if wanted is None:
+            wanted = self.topics[topics] = any(map(self.wanted, topics.split(b",")))
+        if not wanted or last < self.offset or first >= self.horizon:
+            if int(data[at + 3 : at + 11], 16) != crc32(memoryview(data)[at + 12 : at + size]):
+                return False
+            if first >= self.horizon:
+                return True
+            batch = None
+        else:
+            try:
+                batch = parse(data[at : at + size])
+            except BadRecord:
+                return False
+        if first > self.last:
+            if prev > self.last:
+                self.tell_gap(prev)
+            if isinstance(batch, Batch):
+                self.records.append(batch)
+            self.last = last
+            self.offset = max(self.offset, last + 1)
+        self.position += size
+        return None
+
+    def _other(self, raw: bytes, size: int) -> bool | None:
+        """Take a record that is not an ordinary batch; answers as `_batch`."""
+        try:
+            record = parse(raw)
+        except BadRecord:
+            return False
+        if isinstance(record, Hole):
+            if record.first >= self.horizon:
+                return True
+            if record.first > self.last:
+                if record.prev > self.last:
+                    self.tell_gap(record.prev)
+                self.tell_pass(record)
+                self.last = record.last
+            size += record.hop
+        elif not isinstance(record, CleanStop):
+            return False
+        self.position += size
+        return None
+
+    def _hop(self) -> bool:
+        """Visit the next wanted entries of this segment, those close to each other in one read."""
+        index = self.index_here()
+        assert self.hops is not None
+        if not self.hops:
+            self._hopped(index)
+            return False
+        start = index.positions[self.hops[-1]]
+        end, count = start, 0
+        for number in reversed(self.hops):
+            at = index.positions[number]
+            if count and (at - end > _NEAR_BYTES or at - start >= self.budget):
+                break
+            end, count = index.end_of(number), count + 1
+        data = self._fetch(start, end - start)
+        self.budget -= end - start
+        for _ in range(count):
+            number = self.hops[-1]
+            self.position, self.last = index.positions[number], index.firsts[number] - 1
+            if index.firsts[number] >= self.horizon:
+                return True
+            at = self.position - start
+            facts = glance(data, at)
+            size = facts[0] if facts is not None else self._measure(data, at)
+            whole = 0 < size <= len(data) - at
+            if not whole and len(data) < end - start and not self.may_block:
+                raise Stuck
+            if facts is not None and whole:
+                done = self._batch(data, at, facts)
+            else:
+                done = self._other(data[at : at + size], size) if whole else False
+            if done is False:
+                # What the index knows and the log does not have is found by reading on from here.
+                self.hops = None
+                self._damaged()
+                return False
+            self.hops.pop()
+        return False
+
+    def _hopped(self, index: SegmentIndex) -> None:
+        """All wanted entries that were known are visited: go on behind them."""
+        if self.hops_end < bisect_left(index.positions, self._size()):
+            self.position, self.last = index.positions[self.hops_end], index.firsts[self.hops_end] - 1
+            self._choose(index, self.hops_end)
+        else:
+            final = self.number == len(self.segments) - 1
+            self.position, self.last, self.hops = self._size(), self.final if final else index.last, None
+        self.offset = max(self.offset, min(self.last + 1, self.horizon))
+
+    # The disk.
+
+    def _fetch(self, at: int, length: int) -> bytes:
+        segment = self.segments[self.number]
+        file = self.shelf.file(segment, self.may_block)
+        if file is None:
+            raise Stuck
+        if self.may_block:
+            return _read(file, at, length)
+        data = file.read_now(at, length)
+        if not data:
+            raise Stuck
+        return data
+
+    def _damaged(self) -> None:
+        """What stands at the position cannot be read: go on where that is known to be safe, or at the segment's end."""
+        if not self.may_block:
+            raise Stuck
+        segment = self.segments[self.number]
+        self.hops = None
+        flaw = segment.damages.get(self.position)
+        if flaw is None:
+            index = self.shelf.index(self.segments, self.number, True)
+            file = self.shelf.file(segment, True)
+            assert file is not None
+            flaw = resume(reader_of(file), self.position, self._size(), self.last, index)
+            if flaw is None and self.retried != self.position:
+                # It was only the piece that was read: once more.
+                self.retried = self.position
+                return
+            if flaw is None:
+                raise DiskFailed(f"{segment.path}:{self.position}: reads differ from each other")
+            segment.damages[self.position] = flaw
+        if flaw.resume is None:
+            self.position = self._size()
+            return
+        self.position = flaw.resume
+        if flaw.last is not None and flaw.last > self.last:
+            self.tell_gap(flaw.last)
+
+
+def _read(file: File, at: int, length: int) -> bytes:
+    try:
+        return file.read(at, length)
+    except (DiskFailed, DiskFull):
+        return b""
