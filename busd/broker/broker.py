@@ -150,6 +150,7 @@ class Opening:
         subscription.live = lambda reader: broker.fanout.join(audience, reader)
         subscription.not_live = lambda reader: broker.fanout.part(audience, reader)
         subscription.over = self._over
+        subscription.failed = self._failed
         return subscription
 
     def _encoder(self) -> Encoder:
@@ -172,6 +173,11 @@ class Opening:
     def _over(self) -> None:
         self._close()
         self._subscriber.ended()
+
+    def _failed(self, error: Exception) -> None:
+        self._broker.runtime.fault(error)
+        self.end(None)
+        self._subscriber.failed()
 
     def _close(self) -> None:
         if self._gone:

@@ -115,7 +115,10 @@ class Fanout:
                 data = b""
                 if selection is not None:
                     data = self._encode(encoded, reader, selection, key)
-                reader.offered(batch, selection, data)
+                try:
+                    reader.offered(batch, selection, data)
+                except Exception as error:
+                    reader.failed(error)
                 yield
 
     @staticmethod

@@ -48,6 +48,9 @@ class Runtime(Protocol):
     def in_thread(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """`work` where waiting hurts nobody, then `done(result)` on the loop.  An exception becomes the result."""
 
+    def fault(self, error: Exception) -> None:
+        """An exception that nobody expected: a fault of busd, to be logged with its traceback."""
+
     def breathe(self) -> None:
         """A step of bounded work was done: let waiting threads have the interpreter before the next one."""
 
@@ -143,6 +146,9 @@ class Subscriber(Protocol):
 
     def ended(self) -> None:
         """Its END was written; nothing follows."""
+
+    def failed(self) -> None:
+        """A fault of busd ended it; there is no END."""
 
 
 class Handle(Protocol):

@@ -160,6 +160,10 @@ class Session:
             self._close()
         self._soon_pump()
 
+    def failed(self) -> None:
+        """See Subscriber; also for any other fault that concerns this connection only."""
+        self._fail(BusError("INTERNAL", "a fault of busd; its log says more"))
+
     # The order of things.
 
     def _soon_pump(self) -> None:
@@ -350,6 +354,7 @@ class _Reader:
         self.opened = session.opened
         self.refused = session.refused
         self.ended = session.ended
+        self.failed = session.failed
 
 
 _HANDLERS: dict[type[rq.Request], Callable[..., None]] = {

@@ -81,6 +81,7 @@ class Subscription:
         self.live: Callable[[Subscription], None] = lambda _: None
         self.not_live: Callable[[Subscription], None] = lambda _: None
         self.over: Callable[[], None] = lambda: None
+        self.failed: Callable[[Exception], None] = lambda error: None
         self._outbox = outbox
         self._log = log
         self._runtime = runtime
@@ -203,6 +204,12 @@ class Subscription:
         self._log.read(self._cursor, self.wanted, PIECE_BYTES, self._got)
 
     def _got(self, piece: Piece) -> None:
+        try:
+            self._take(piece)
+        except Exception as error:
+            self.failed(error)
+
+    def _take(self, piece: Piece) -> None:
         self._reading = False
         for record in piece.records:
             if step(self.state, Event.READ)[0] is not Action.DELIVER:

@@ -16,6 +16,7 @@ from busd.world.disk import DiskFailed, DiskFull, Locked, RealDisk
 from busd.world.meta import WrongFormat
 from busd.world.server import Server
 from busd.world.sockets import BadAddress
+from busd.world.store import NewerFormat
 
 
 def run(settings: Settings) -> int:
@@ -26,7 +27,7 @@ def run(settings: Settings) -> int:
             runner.run(_serve(settings))
     except Locked as error:
         return _refuse(f"{settings.data} is in use: {error}")
-    except (WrongFormat, BadAddress, DiskFull, DiskFailed) as error:
+    except (WrongFormat, NewerFormat, BadAddress, DiskFull, DiskFailed) as error:
         return _refuse(str(error))
     except OSError as error:
         return _refuse(f"{error.filename or settings.data}: {error.strerror or error}")

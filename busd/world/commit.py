@@ -50,10 +50,20 @@ class Commit:
         for work in self.works:
             try:
                 work.store.write(work.roll, [batch.record for batch in work.batches])
-                if self.sync:
-                    work.store.sync()
             except (DiskFull, DiskFailed) as failure:
                 work.failure = failure
+                continue
+            if self.sync:
+                self._sync(work)
+
+    @staticmethod
+    def _sync(work: Work) -> None:
+        try:
+            work.store.sync()
+        except (DiskFull, DiskFailed) as failure:
+            work.failure = failure
+            # Nobody was told of these messages; a restart should not find them, if the disk lets us.
+            work.store.undo()
 
 
 class Committer(Protocol):

@@ -6,10 +6,14 @@ Receive buffers are shared by all connections of a loop: what is in one is taken
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
+from typing import cast
 
 from busd.broker.session import Session
+
+_LOGGER = logging.getLogger("busd")
 
 # As much as a socket gives in one read; larger ones only make the steps of the loop longer.
 READ_BYTES = 256 * 1024
@@ -49,8 +53,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not a check by class: uvloop's transports do not derive from asyncio's.
+        self._transport = transport = cast(asyncio.Transport, transport)
         sock: socket.socket = transport.get_extra_info("socket")
         address = transport.get_extra_info("peername")
         if sock.family == socket.AF_UNIX:
@@ -68,7 +72,11 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """See asyncio."""
         if self.session is not None:
-            self.session.received(bytes(self._buffer.view[:nbytes]), self._clock())
+            try:
+                self.session.received(bytes(self._buffer.view[:nbytes]), self._clock())
+            except Exception:
+                _LOGGER.exception("a fault of busd in the connection of %s", self.peer)
+                self.session.failed()
 
     def eof_received(self) -> bool:
         """The peer sends no more; the transport stays open for what is owed."""

@@ -87,7 +87,7 @@ class DiskLog:
             raise BusError("STOPPING", "the server is going down; nothing was kept")
         self._admit(run)
         health = self._health
-        if health.cap_bytes and self.stores.bytes + self._waiting_bytes + run.size_bytes > health.cap_bytes:
+        if health.cap_bytes and self.stores.total_bytes + self._waiting_bytes + run.size_bytes > health.cap_bytes:
             health.full = f"the data directory is at its cap of {health.cap_bytes} bytes; nothing was kept"
             raise BusError("FULL", health.full)
         self._waiting.append((run, sink))
@@ -166,7 +166,7 @@ class DiskLog:
     def _refuse(self, runs: list[tuple[Publish, Sink]], error: BusError) -> None:
         for run, sink in runs:
             count = len(run.items)
-            sink(Outcome(self.horizon, count, dict.fromkeys(range(count), error)))
+            self._tell(sink, Outcome(self.horizon, count, dict.fromkeys(range(count), error)))
 
     def _commit(self, runs: list[tuple[Publish, Sink]]) -> None:
         now_ns = self._stamp()
@@ -238,9 +238,16 @@ class DiskLog:
         for number, ((run, sink), first) in enumerate(zip(runs, sealed.firsts, strict=True)):
             count = len(run.items)
             errors = {at: void[first + at] for at in range(count) if first + at in void} if void else {}
-            sink(Outcome(first, count, errors, sealed.removed.get(number, 0)))
+            self._tell(sink, Outcome(first, count, errors, sealed.removed.get(number, 0)))
         self.visible(kept if len(commit.works) == 1 else interleave(kept))
         self._free()
+
+    def _tell(self, sink: Sink, outcome: Outcome) -> None:
+        """One connection's trouble must not stop the commits of all."""
+        try:
+            sink(outcome)
+        except Exception as error:
+            self._runtime.fault(error)
 
     def _free(self) -> None:
         self._busy = False
@@ -320,7 +327,7 @@ class DiskLog:
             ("epoch", self.epoch),
             ("topics", len(self._known)),
             ("messages", sum(state.live for store in stores for state in store.topics.values())),
-            ("bytes", self.stores.bytes),
+            ("bytes", self.stores.total_bytes),
             ("cap_bytes", self._health.cap_bytes),
             ("synced", min(store.synced for store in stores)),
         ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+
+_LOGGER = logging.getLogger("busd")
 
 # Readers of cold data wait for the disk, not for each other; more threads than this only queue at the disk.
 _THREADS = 4
@@ -60,6 +63,10 @@ class LoopRuntime:
     def away(self, count: int) -> None:
         """So many more (or fewer) threads are at work that the loop should let in."""
         self._away += count
+
+    def fault(self, error: Exception) -> None:
+        """See Runtime."""
+        _LOGGER.error("a fault of busd", exc_info=error)
 
     def breathe(self) -> None:
         """See Runtime: one nap a turn, and only while a thread is at work."""

@@ -49,21 +49,20 @@ def _open(
     path = f"{settings.data}/meta"
     found = load_meta(disk, path)
     meta = found or Meta()
-    stores = Stores(disk, f"{settings.data}/logs", settings)
-    stores.load(meta.epoch, meta.floor if meta.clean else 1, runtime.now_ns())
-    recovered = max(store.last for store in stores.open.values()) + 1
-    next_offset = max(recovered, meta.floor) if meta.clean else recovered
-    report = [line for store in stores.open.values() for line in store.report]
+    report = []
     # Under `always` everything shown was synced; within one boot the kernel still has what was written.
-    if not meta.clean and meta.sync != "always" and meta.boot != boot:
-        next_offset = max(recovered, meta.floor)
+    power_cut = not meta.clean and meta.sync != "always" and meta.boot != boot
+    if power_cut:
         meta = replace(meta, epoch=meta.epoch + 1)
         report.append(
-            f"the machine went down under sync={meta.sync}: offsets go on at {next_offset}, epoch {meta.epoch}; "
-            f"what lay between {recovered} and {next_offset - 1}, if anything, is lost"
+            f"the machine went down under sync={meta.sync}: offsets go on at {meta.floor}, epoch {meta.epoch}; "
+            "messages after the last one recovered, if there were any, are lost"
         )
-        for store in stores.open.values():
-            store.lose(next_offset - 1, "unsynced", meta.epoch, runtime.now_ns())
+    stores = Stores(disk, f"{settings.data}/logs", settings)
+    known = meta.floor if meta.clean or power_cut else 1
+    stores.load(meta.epoch, known, runtime.now_ns())
+    next_offset = max(known, *(store.last + 1 for store in stores.open.values()))
+    report += [line for store in stores.open.values() for line in store.report]
     meta = replace(meta, boot=boot, sync=settings.sync, clean=False)
     meta = raised(meta, next_offset) or meta
     save_meta(disk, path, meta)

@@ -54,7 +54,7 @@ class Stores:
         self.version += 1
 
     @property
-    def bytes(self) -> int:
+    def total_bytes(self) -> int:
         """Bytes of all segments of all stores."""
         return sum(store.bytes for store in self.open.values())
 

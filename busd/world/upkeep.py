@@ -13,7 +13,7 @@ from busd.words.errors import BusError
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
 from busd.world.disk import Disk, DiskFailed, DiskFull
-from busd.world.store import Store
+from busd.world.store import Store, Trimmed
 from busd.world.stores import Stores
 
 _TICK_NS = NS_PER_S
@@ -21,7 +21,7 @@ _TICK_NS = NS_PER_S
 
 @dataclass(slots=True)
 class Health:
-    """What is wrong.  `failed`: by store, why it is not written to until a restart; `full`: why the last run was refused."""
+    """What is wrong.  `failed`: by store, why it waits for a restart; `full`: why the last run was refused."""
 
     failed: dict[str, str] = field(default_factory=dict)
     full: str = ""

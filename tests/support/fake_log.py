@@ -1,4 +1,4 @@
-"""A Log in memory for tests of the broker: batches in a list, commits when the test says so, pieces as small as it likes."""
+"""A Log in memory for tests of the broker: commits when the test says so, pieces as small as it likes."""
 
 from __future__ import annotations
 

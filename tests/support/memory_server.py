@@ -57,6 +57,10 @@ class FakeRuntime:
 
         self._soon.append(both)
 
+    def fault(self, error: Exception) -> None:
+        """See Runtime: no test expects one."""
+        raise error
+
     def breathe(self) -> None:
         """See Runtime."""
         self.breaths += 1
