@@ -1,0 +1,193 @@
+r"""Shortcuts through RESP: many commands of one shape, or many arguments of one, taken apart by a few calls in C.
+
+A shortcut splits at the bytes that must stand between two payloads, and then proves of every part that it is a
+length, CR LF, a payload of that length, with the length in its one spelling.  So the bytes it takes *are* the plain
+spelling of what it returns; a payload that happens to hold the separator only makes it take less.
+
+Why not hiredis: it takes what is no command (`+PUB`, any two bytes behind a payload), so its result would have to be
+written out again to compare.  Parsing alone costs 230 ns a message of 100 bytes; this takes 260 with one topic and
+420 with many, proof included.
+
+Knows no connection and keeps no state.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from itertools import repeat
+
+from busd.words.commands import known_topic
+from busd.words.errors import BusError
+from busd.words.requests import Item, Publish
+from busd.words.settings import Limits
+from busd.words.topics import MAX_TOPIC_BYTES
+
+CRLF = b"\r\n"
+# Ready spellings of lengths: a lookup costs a third of a format.  Longer payloads are few in a read.
+_DECIMALS = [b"%d" % size for size in range(4096)]
+_SIZES = [b"$%d" % size for size in range(4096)]
+_FIRST = re.compile(rb"(\*3\r\n\$3\r\n(?i:PUB)\r\n)(\$[1-9][0-9]{0,2}\r\n[^\r\n]+\r\n)\$(0|[1-9][0-9]{0,8})\r\n")
+
+Payloads = tuple[bytes, ...]
+
+
+def publishes(data: bytes, at: int, limits: Limits) -> tuple[Publish | None, int]:
+    """Take commands `PUB topic payload` from `at` on: their run, and where the next command begins.
+
+    Takes none (None, `at`) where the first is in doubt or not whole, and stops before any other that is.
+    """
+    first = _FIRST.match(data, at)
+    if first is None or limits.line_bytes < MAX_TOPIC_BYTES + len(b"PUB"):
+        return None, at
+    verb, topic_part = first[1], first[2]
+    between = CRLF + verb
+    end = first.end() + int(first[3])
+    if not data.startswith(between, end):
+        return _single(data, at, first, end, limits)
+    if data.startswith(topic_part, data.rfind(between) + len(between)):
+        run = _one_topic(data, at, verb + topic_part, topic_part[:-2], limits)
+        if run is not None:
+            return run
+    return _many_topics(data, at, verb, limits)
+
+
+def whole_arguments(data: bytes, at: int, count: int) -> tuple[list[bytes], int]:
+    """Take up to `count` arguments from `at` on: those, and where the next begins.  Stops before what is in doubt.
+
+    The last that there is may not be whole, so it is never taken.
+    """
+    rows = data[at + 1 :].split(b"\r\n$", count - 1)
+    rows.pop()
+    if not rows or not data.startswith(b"$", at):
+        return [], at
+    sizes, _, arguments = zip(*map(bytes.partition, rows, repeat(CRLF)), strict=True)
+    good = len(rows)
+    if (expected := _spelled(arguments, _DECIMALS, b"%d")) != sizes:
+        good = next(index for index, size in enumerate(expected) if size != sizes[index])
+    # Each is `$`, its part and CR LF.
+    return list(arguments[:good]), at + 3 * good + sum(map(len, rows[:good]))
+
+
+def _single(data: bytes, at: int, first: re.Match[bytes], end: int, limits: Limits) -> tuple[Publish | None, int]:
+    """One command by itself, as a client sends it that waits for each answer."""
+    size, _, topic = first[2][:-2].partition(CRLF)
+    if size != b"$%d" % len(topic) or not data.startswith(CRLF, end):
+        return None, at
+    payload = data[first.end() : end]
+    if not _allowed([topic], (payload,), limits):
+        return None, at
+    return Publish(topic, [payload], len(payload), eol=CRLF), end + 2
+
+
+# rsplit, because split with a separator of 6 bytes or more prepares a two-way search anew for each part: 57 ns a
+# message of 100 bytes instead of 106.
+
+
+def _one_topic(data: bytes, at: int, head: bytes, topic_part: bytes, limits: Limits) -> tuple[Publish, int] | None:
+    """Commands that all begin with `head`, as far as the last of them; None when there are others between them."""
+    rows = data[at + len(head) :].rsplit(CRLF + head)
+    tail = rows.pop()
+    if not rows:
+        return None
+    sizes, _, payloads = zip(*map(bytes.partition, rows, repeat(CRLF)), strict=True)
+    size, _, topic = topic_part.partition(CRLF)
+    if (
+        sizes != _spelled(payloads, _SIZES, b"$%d")
+        or size != b"$%d" % len(topic)
+        or not _allowed([topic], payloads, limits)
+    ):
+        return None
+    items: list[Item] = list(payloads)
+    last = _whole(tail, 1)
+    if last is not None and len(last[1]) <= limits.payload_bytes:
+        rows.append(tail[:-2])
+        items.append(last[1])
+    size_bytes = _size_bytes(head, rows)
+    return Publish(topic, items, size_bytes, eol=CRLF), at + size_bytes
+
+
+def _many_topics(data: bytes, at: int, head: bytes, limits: Limits) -> tuple[Publish | None, int]:
+    rows = data[at + len(head) :].rsplit(CRLF + head)
+    tail = rows.pop()
+    fields = list(map(bytes.split, rows, repeat(CRLF), repeat(3)))
+    last = _whole(tail, 3)
+    if last is not None:
+        rows.append(tail[:-2])
+        fields.append(last)
+    columns = _columns(fields, limits)
+    if columns is None:
+        good = _first_doubt(fields, limits)
+        del fields[good:], rows[good:]
+        columns = _columns(fields, limits)
+        if columns is None:
+            return None, at
+    size_bytes = _size_bytes(head, rows)
+    return Publish(*columns, size_bytes, eol=CRLF), at + size_bytes
+
+
+def _columns(fields: list[list[bytes]], limits: Limits) -> tuple[bytes | list[bytes], list[Item]] | None:
+    """Topics and payloads of parts, each [topic's size, topic, payload's size, payload]; None when one is in doubt."""
+    try:
+        topic_sizes, topics, sizes, payloads = zip(*fields, strict=True)
+    except ValueError:
+        return None
+    different = set(topics)
+    if (
+        sizes != _spelled(payloads, _SIZES, b"$%d")
+        or topic_sizes != _spelled(topics, _SIZES, b"$%d")
+        or not _allowed(different, payloads, limits)
+    ):
+        return None
+    return topics[0] if len(different) == 1 else list(topics), list(payloads)
+
+
+def _first_doubt(fields: list[list[bytes]], limits: Limits) -> int:
+    """Index of the first part that is in doubt; `_columns` takes those before it."""
+    doubt = next((index for index, field in enumerate(fields) if len(field) != 4), len(fields))
+    if doubt == 0:
+        return 0
+    topic_sizes, topics, sizes, payloads = zip(*fields[:doubt], strict=True)
+    bad = {topic for topic in set(topics) if not _allowed([topic], (b"",), limits)}
+    columns = zip(
+        topic_sizes,
+        _spelled(topics, _SIZES, b"$%d"),
+        topics,
+        sizes,
+        _spelled(payloads, _SIZES, b"$%d"),
+        payloads,
+        strict=True,
+    )
+    for index, (topic_size, topic_spelled, topic, size, spelled, payload) in enumerate(columns):
+        if topic_size != topic_spelled or size != spelled or topic in bad or len(payload) > limits.payload_bytes:
+            return index
+    return doubt
+
+
+def _whole(tail: bytes, splits: int) -> list[bytes] | None:
+    """The last part, split, when it is one command to its end with nothing behind it; else None."""
+    fields = tail[:-2].split(CRLF, splits)
+    if not tail.endswith(CRLF) or len(fields) != splits + 1 or fields[-2] != b"$%d" % len(fields[-1]):
+        return None
+    return fields
+
+
+def _size_bytes(head: bytes, rows: list[bytes]) -> int:
+    """Of the commands on the wire: each is `head`, its part and CR LF."""
+    return len(rows) * (len(head) + 2) + sum(map(len, rows))
+
+
+def _allowed(topics: Iterable[bytes], payloads: Payloads, limits: Limits) -> bool:
+    try:
+        for topic in topics:
+            known_topic(topic)
+    except BusError:
+        return False
+    return max(map(len, payloads)) <= limits.payload_bytes
+
+
+def _spelled(payloads: Payloads, table: list[bytes], form: bytes) -> Payloads:
+    try:
+        return tuple(map(table.__getitem__, map(len, payloads)))
+    except IndexError:
+        return tuple([form % len(payload) for payload in payloads])
