@@ -5,9 +5,14 @@ A tool that is missing skips a test on a developer's machine and fails it where 
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shlex
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,10 +34,24 @@ def need(*names: str) -> None:
         pytest.skip(reason)
 
 
+@functools.cache
+def _scripts() -> str:
+    """A directory with `busd` and `python3` of this checkout and this Python, whatever is installed."""
+    place = tempfile.mkdtemp(prefix="busd-bin-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    python = shlex.quote(sys.executable)
+    for name, command in (("busd", f"{python} -m busd"), ("python3", python)):
+        script = Path(place, name)
+        script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        script.chmod(0o755)
+    return place
+
+
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment for children: this checkout's code, this Python's scripts, no settings of the user's."""
+    """The environment for children: this checkout's code, `busd` and `python3` of it, no settings of the user's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BUSD_")}
     kept["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'clients' / 'python'}"
+    kept["PATH"] = f"{_scripts()}{os.pathsep}{kept.get('PATH', os.defpath)}"
     kept.update(extra or {})
     return kept
 
