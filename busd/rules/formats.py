@@ -265,8 +265,11 @@ class BatchFrames(Msg):
         super().__init__(b">")
 
     def messages(self, selection: Selection) -> bytes:
-        """See Encoder.  A record that also holds topics the reader did not ask for is framed anew without them."""
-        batch = selection.batch if selection.selector is None else reframe(selection)
+        """See Encoder.  A record of which the reader asked for some topics only, or has room for less than half, is
+        framed anew: sent whole for each piece, a record larger than the outbox would be sent once a message."""
+        batch = selection.batch
+        if selection.selector is not None or 2 * selection.count < batch.n:
+            batch = reframe(selection)
         offsets = selection.offsets()
         head = b">4\r\n$5\r\nBATCH\r\n:%d\r\n:%d\r\n$%d\r\n" % (offsets[0], offsets[-1], len(batch.record))
         return b"%b%b\r\n" % (head, batch.record)
