@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from busd_client.address import MAX_PATH_BYTES, parse_address
@@ -46,7 +46,7 @@ def load(path: str | None, environ: Mapping[str, str], flags: Mapping[str, objec
 
 
 def checked_addresses(settings: Settings) -> Settings:
-    """The settings, when a server can listen on what they say.
+    """The settings, when a server can listen on what they say; a TCP address gets what was left out of it.
 
     Raises:
         BadSetting: nowhere to listen, or a place that is none.
@@ -57,10 +57,12 @@ def checked_addresses(settings: Settings) -> Settings:
         raise BadSetting("data: the name of the data directory is empty")
     if settings.tcp:
         try:
-            if parse_address(settings.tcp, lowest_port=0).path:
+            address = parse_address(settings.tcp, lowest_port=0)
+            if address.path:
                 raise ValueError(f"{settings.tcp!r} is a path; sockets of the file system are for unix")
         except ValueError as error:
             raise BadSetting(f"tcp: {error}") from None
+        settings = replace(settings, tcp=str(address))
     size = len(settings.unix.encode("utf-8", "surrogateescape"))
     if size > MAX_PATH_BYTES:
         raise BadSetting(f"unix: a socket's path has at most {MAX_PATH_BYTES} bytes, this one {size}")

@@ -74,6 +74,14 @@ def test_port_0_is_any_free_port() -> None:
     assert load(None, {}, {"tcp": "127.0.0.1:0"}).tcp == "127.0.0.1:0"
 
 
+def test_what_is_left_out_of_an_address_is_the_defaults() -> None:
+    assert [load(None, {}, {"tcp": text}).tcp for text in (":1", "[::1]", "localhost")] == [
+        "127.0.0.1:1",
+        "[::1]:7379",
+        "localhost:7379",
+    ]
+
+
 def test_variables_of_others_are_not_ours() -> None:
     assert load(None, {"BUSD_PORT": "tcp://10.0.0.1:7379", "BUSD_ADDRESS": "x"}, {}) == Settings()
 

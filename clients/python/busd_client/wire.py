@@ -214,7 +214,8 @@ def topic_list(reply: Reply) -> list[dict[str, str | int]]:
     for line in check_done(reply):
         if isinstance(line, list) and len(line) % 2:
             line = [b"topic", *line]
-        topics.append(pairs(line))
+        facts = pairs(line)
+        topics.append({"topic": facts.pop("topic", "") or facts.pop("name", ""), **facts})
     return topics
 
 
