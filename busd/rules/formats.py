@@ -268,6 +268,9 @@ class BatchFrames(Msg):
         """See Encoder.  A record of which the reader asked for some topics only, or has room for less than half, is
         framed anew: sent whole for each piece, a record larger than the outbox would be sent once a message."""
         batch = selection.batch
+        if batch.control:
+            # Ends of stream may be told from memory: there is no record then.
+            return super().messages(selection)
         if selection.selector is not None or 2 * selection.count < batch.n:
             batch = reframe(selection)
         offsets = selection.offsets()
