@@ -255,6 +255,13 @@ def test_a_damaged_batch_is_asked_for_again() -> None:
     assert asked(stream).start == Position(Base.OFFSET, 1)
 
 
+@pytest.mark.parametrize("cut", [0, 10, 30])
+def test_a_batch_that_is_cut_off_is_asked_for_again(cut: int) -> None:
+    frame = record.frame(1, 7, 0, 0, "-", (b"t",), None, None, [b"a"]).record
+    with pytest.raises(ConnectionLost, match="damaged"):
+        live(Wish("t")).feed(push(b"BATCH", 1, 1, frame[:cut]))
+
+
 @pytest.mark.parametrize("data", [push(b"BATCH", 1, 1, record.frame_clean_stop(record.CleanStop(1, 1, 1))), b":1\r\n"])
 def test_what_is_not_the_protocol_is_an_error(data: bytes) -> None:
     with pytest.raises(BusdError, match="PROTO"):

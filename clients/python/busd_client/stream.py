@@ -204,6 +204,9 @@ class Stream:
 
     def _batch(self, first: int, last: int, frame: bytes, parts: list[Part]) -> None:
         try:
+            # A whole record is what `parse` takes.
+            if record.peek(frame)[1] != len(frame):
+                raise record.BadRecord("short", "its length is not what it says")
             batch = record.parse(frame)
         except record.BadRecord as error:
             raise ConnectionLost(f"a batch was damaged on its way: {error}") from None
