@@ -21,10 +21,10 @@ SILENT = frozenset({"settled", "reset"})
 
 
 def select(counts: Mapping[bytes, int] | None, wanted: Wanted) -> Counts | None:
-    """The part of `counts` that a reader wants, without zeros."""
+    """The part of `counts` that a reader wants; a zero stands for a lost control record."""
     if counts is None:
         return None
-    return {topic: count for topic, count in counts.items() if count and wanted(topic)}
+    return {topic: count for topic, count in counts.items() if wanted(topic)}
 
 
 def in_hole(hole: Hole, offset: int, wanted: Wanted) -> Counts | None:

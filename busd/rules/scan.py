@@ -11,6 +11,7 @@ file and empty where the disk cannot read.  Invariants:
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from busd.rules.segment_index import SegmentIndex
 Read = Callable[[int, int], bytes]
 # One read of a walk: large enough to be sequential for the disk, small enough for the cache.
 WINDOW_BYTES = 1 << 20
+# A claim about offsets further ahead than this comes from no log: some payload looks like a record.
+_FAR = 1 << 40
+_TRACE = re.compile(rb"\+[BC] [0-9a-f]{8} [0-9]{10} ")
 
 
 @dataclass(slots=True, frozen=True)
@@ -132,8 +136,7 @@ def _flaw(window: Window, position: int, end: int, last: int, error: BadRecord, 
     if follower is None:
         follower = _by_structure(window, position, end)
     if follower is None:
-        # Good enough to keep the bytes, not to serve them: the length alone may lead into a payload.
-        synced, claims = _by_length(window, position, last)
+        synced, claims = _traces(window, position, end, last)
         return Flaw(position, error.reason, str(error), last + 1, None, None, synced, claims)
     record = follower.record
     lost = None
@@ -141,26 +144,57 @@ def _flaw(window: Window, position: int, end: int, last: int, error: BadRecord, 
         lost = record.prev
     elif index is not None and index.end == follower.position:
         lost = index.last
-    synced, claims = _claims(record)
+    synced, claims = _claims(record, last)
     return Flaw(position, error.reason, str(error), last + 1, lost, follower.position, synced, claims)
 
 
-def _claims(record: Record) -> tuple[int, int]:
-    if isinstance(record, Batch):
-        return record.synced, record.prev
+def _claims(record: Record, last: int) -> tuple[int, int]:
+    """What a record says was synced, and the highest offset it shows; nothing if that cannot be."""
     if isinstance(record, CleanStop):
-        return record.synced, record.synced
-    return (0, record.prev) if isinstance(record, Hole) else (0, 0)
+        return (record.synced, record.synced) if record.synced <= last + _FAR else (0, 0)
+    if not isinstance(record, Batch | Hole) or not last <= record.prev <= last + _FAR:
+        return 0, 0
+    return min(record.synced, record.prev) if isinstance(record, Batch) else 0, record.last
 
 
-def _by_length(window: Window, position: int, last: int) -> tuple[int, int]:
+def _traces(window: Window, position: int, end: int, last: int) -> tuple[int, int]:
+    """What valid records anywhere behind `position` claim.
+
+    Good enough to keep the bytes, not to serve them: they may lie in a payload.  A write that was merely cut off is not
+    searched at all, or a payload in it could pass for something that was synced.
+    """
+    if _cut_off(window, position, end):
+        return 0, 0
+    synced = claims = 0
+    at = position + 1
+    while at < end:
+        data = window.bytes_at(at, min(WINDOW_BYTES, end - at))
+        if len(data) < PREFIX_BYTES:
+            break
+        match = _TRACE.search(data)
+        if match is None:
+            at += len(data) - PREFIX_BYTES + 1
+            continue
+        at += match.start()
+        try:
+            found = window.record_at(at)
+        except BadRecord:
+            at += 1
+            continue
+        more = _claims(found.record, last)
+        synced, claims = max(synced, more[0]), max(claims, more[1])
+        at += found.size
+    return synced, claims
+
+
+def _cut_off(window: Window, position: int, end: int) -> bool:
+    """True when the bytes up to the end are the beginning of one good batch."""
     try:
         size = peek(window.bytes_at(position, PREFIX_BYTES))[1]
-        record = window.record_at(position + size).record
-    except BadRecord:
-        return 0, 0
-    synced, claims = _claims(record)
-    return (synced, claims) if claims > last else (0, 0)
+    except BadRecord as error:
+        return error.reason == "short"
+    data = window.bytes_at(position, end - position)
+    return position + size > end and _items(data) is None
 
 
 def resume(read: Read, position: int, end: int, last: int, index: SegmentIndex | None) -> Flaw | None:
@@ -202,7 +236,7 @@ def _by_structure(window: Window, position: int, end: int) -> Found | None:
             return None
         data = window.bytes_at(position, size)
         facts = glance(data, 0)
-        if facts is None or facts[0] != len(data) or not _is_body(data):
+        if facts is None or facts[0] != len(data) or _items(data) != (int(data[PREFIX_BYTES:].split(b" ", 2)[1]), True):
             return None
         found = window.record_at(position + size)
     except BadRecord:
@@ -211,14 +245,20 @@ def _by_structure(window: Window, position: int, end: int) -> Found | None:
     return found if isinstance(record, Batch | Hole) and record.prev == facts[2] else None
 
 
-def _is_body(data: bytes) -> bool:
-    """True when one array of as many messages as the line says fills the record to its last byte."""
-    line_end = data.index(b"\r\n", PREFIX_BYTES)
-    reader = hiredis.Reader()
+def _items(data: bytes) -> tuple[int, bool] | None:
+    """How many messages the body of a batch holds, and whether it ends with them; None when it is not whole.
+
+    (-1, False) stands for something that is no body at all.
+    """
+    line_end = data.find(b"\r\n", PREFIX_BYTES)
+    if line_end < 0:
+        return None
+    reader = hiredis.Reader(notEnoughData=None)
     reader.feed(data, line_end + 2, len(data) - line_end - 2)
     try:
         items = reader.gets()
     except hiredis.ProtocolError:
-        return False
-    wanted = int(data[PREFIX_BYTES:line_end].split(b" ")[1])
-    return type(items) is list and len(items) == wanted and not reader.has_data()
+        return -1, False
+    if items is None:
+        return None
+    return (len(items), not reader.has_data()) if type(items) is list else (-1, False)

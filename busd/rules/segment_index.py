@@ -145,14 +145,14 @@ class SegmentIndex:
         return sorted(found)
 
     def counts(self, topics: Topics, lo: int, hi: int) -> dict[bytes, int]:
-        """Messages of each wanted topic in entries lo … hi-1, without holes and without zeros."""
+        """Messages of each wanted topic in entries lo … hi-1, without holes; 0 where only control records are."""
         counts = {}
         for topic in list(self.topics):
             if topics(topic):
                 entries = self.topics[topic]
-                count = sum(entries.counts[bisect_left(entries.numbers, lo) : bisect_left(entries.numbers, hi)])
-                if count:
-                    counts[topic] = count
+                part = entries.counts[bisect_left(entries.numbers, lo) : bisect_left(entries.numbers, hi)]
+                if part:
+                    counts[topic] = sum(part)
         return counts
 
     def totals(self) -> dict[bytes, int]:

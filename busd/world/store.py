@@ -70,6 +70,8 @@ class Store:
         self._sure = found.sure
         self._must_roll = found.must_roll
         self._pages = Pages(disk, found.pages)
+        if found.pages is None and self._active.size == self._active.data_at and self._active.file is not None:
+            self._pages.begin(self._active, self._active.file.read(0, self._active.size))
         self._written = self._active.size
         self._writing = self._active
         self._trimmer = Trimmer(self._shelf, rule)
@@ -118,8 +120,9 @@ class Store:
 
     @property
     def last(self) -> int:
-        """Highest offset that landed, 0 for none; after damage the highest that is known to have."""
-        return self._shelf.last
+        """Highest offset that landed, 0 for none; after a loss the highest that may have."""
+        loss = self._shelf.pending
+        return self._shelf.last if loss is None else loss.last
 
     @property
     def segments(self) -> int:

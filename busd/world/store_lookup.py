@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from busd.rules import losses
 from busd.rules.losses import Wanted
-from busd.rules.record import COLUMN_BASE, BadRecord, Batch, parse
+from busd.rules.record import COLUMN_BASE, BadRecord, Batch, parse, peek
 from busd.rules.segment_index import SegmentIndex
 from busd.rules.topic_state import TopicState
 from busd.world.segment import Segment, Shelf, reader_of
@@ -75,8 +75,10 @@ def _batch(shelf: Shelf, segment: Segment, index: SegmentIndex, entry: int) -> B
     assert file is not None
     at = index.positions[entry]
     try:
-        record = parse(reader_of(file)(at, index.end_of(entry) - at))
-    except (BadRecord, ValueError):
+        # Up to the next entry: a clean stop may stand between.
+        data = reader_of(file)(at, index.end_of(entry) - at)
+        record = parse(data[: peek(data)[1]])
+    except BadRecord:
         return None
     return record if isinstance(record, Batch) else None
 
@@ -158,7 +160,7 @@ def _count_part(shelf: Shelf, segments: Segments, number: int, wanted: Wanted, l
 def _count_entry(
     shelf: Shelf, segment: Segment, index: SegmentIndex, entry: int, wanted: Wanted, lo: int, hi: int
 ) -> int | None:
-    if not index.counts(wanted, entry, entry + 1):
+    if not sum(index.counts(wanted, entry, entry + 1).values()):
         return 0
     batch = _batch(shelf, segment, index, entry)
     if batch is None:
