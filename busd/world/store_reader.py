@@ -109,8 +109,13 @@ class _Step(Telling):
     def _enter(self, number: int) -> None:
         """Begin segment `number` at the offset wanted: by its index, and choose between reading through and seeking."""
         segment = self.segments[number]
-        self.number = number
-        index = self.index_here()
+        here, self.number = self.number, number
+        try:
+            index = self.index_here()
+        except Stuck:
+            # Still at the end of the one before: its position means nothing in this one.
+            self.number = here
+            raise
         entry = index.number_at(self.offset)
         self.position, self.last = segment.data_at, segment.prev
         if entry >= 0:
