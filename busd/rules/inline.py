@@ -142,8 +142,6 @@ def _decode(chunk: bytes, limits: Limits, requests: list[Request]) -> None:
         decode_plainly(chunk, limits, requests)
     elif (run := _one_topic(chunk, lines, eol, limits)) is not None:
         add(requests, run)
-    elif eol == CRLF and chunk.count(CRLF) != lines:
-        decode_plainly(chunk, limits, requests)
     else:
         _mixed(chunk, lines, eol, limits, requests)
 

@@ -6,7 +6,7 @@ shortcuts (`resp_runs`) lean on that, they take bytes apart and prove that they 
 
 Knows no socket and no time.  Invariants:
 1. How the bytes are cut into reads changes nothing but when a request comes out.
-2. Of an unfinished command no more is held than it may have; what is too big is dropped as it comes.
+2. Of an unfinished command no more is held than it may have, and a read; what is too big is dropped as it comes.
 3. Nothing raises.  Where the next command cannot be found a fatal Bad comes, and after it nothing.
 4. The work for a command is proportional to its length, however small the pieces it comes in.
 """
@@ -31,7 +31,7 @@ _FEW_ARGUMENTS = 16
 MAX_NUMBER = 1 << 30
 # A shortcut that took fewer commands or arguments than this was hardly worth its pass over the whole read, ...
 _WORTH_ITEMS = 64
-# ... so after this many of them in one read the rest is parsed plainly: a hostile read costs no more than five passes.
+# ... so after this many of them in one read the rest is parsed plainly: a hostile read costs five passes more.
 _MAX_FAILURES = 4
 
 _ARRAY = re.compile(rb"\*(0|[1-9][0-9]{0,9})\r\n")
@@ -106,8 +106,8 @@ class RespDecoder:
             before = at
             if self._left == 0:
                 if failures < _MAX_FAILURES:
-                    run, at = publishes(data, at, self._limits)
-                    failures += run is None or len(run.items) < _WORTH_ITEMS
+                    run, at, passed = publishes(data, at, self._limits)
+                    failures += passed and (run is None or len(run.items) < _WORTH_ITEMS)
                     if run is not None:
                         add(requests, run)
                         continue
@@ -165,8 +165,9 @@ class RespDecoder:
 
     def _many_arguments(self, data: bytes, at: int) -> tuple[int, int]:
         """Take those of many arguments that are surely whole; where the next begins, and how many they are."""
-        if len(data) - at > self._argument_limit or self._bytes + len(data) - at > self._command_limit:
+        if len(data) - at > self._argument_limit:
             return at, 0
+        # Whether they are too much for a command is seen at the next one: the last there is is never among them.
         arguments, after = whole_arguments(data, at, self._left)
         self._arguments += arguments
         self._left -= len(arguments)

@@ -27,29 +27,35 @@ CRLF = b"\r\n"
 # Ready spellings of lengths: a lookup costs a third of a format.  Longer payloads are few in a read.
 _DECIMALS = [b"%d" % size for size in range(4096)]
 _SIZES = [b"$%d" % size for size in range(4096)]
-_FIRST = re.compile(rb"(\*3\r\n\$3\r\n(?i:PUB)\r\n)(\$[1-9][0-9]{0,2}\r\n[^\r\n]+\r\n)\$(0|[1-9][0-9]{0,8})\r\n")
+_FIRST = re.compile(rb"(\*3\r\n\$3\r\n(?i:PUB)\r\n)(\$[1-9][0-9]{0,2}\r\n[^\r\n]+)\r\n\$(0|[1-9][0-9]{0,8})\r\n")
 
 Payloads = tuple[bytes, ...]
 
 
-def publishes(data: bytes, at: int, limits: Limits) -> tuple[Publish | None, int]:
-    """Take commands `PUB topic payload` from `at` on: their run, and where the next command begins.
+def publishes(data: bytes, at: int, limits: Limits) -> tuple[Publish | None, int, bool]:
+    """Take commands `PUB topic payload` from `at` on: their run, where the next command begins, and whether finding
+    that out took a pass over all the rest.
 
     Takes none (None, `at`) where the first is in doubt or not whole, and stops before any other that is.
     """
     first = _FIRST.match(data, at)
     if first is None or limits.line_bytes < MAX_TOPIC_BYTES + len(b"PUB"):
-        return None, at
-    verb, topic_part = first[1], first[2]
+        return None, at, False
+    verb, topic_part, size = first.groups()
+    end = first.end() + int(size)
+    topic_size, _, topic = topic_part.partition(CRLF)
+    payload = data[first.end() : end]
+    if topic_size != b"$%d" % len(topic) or not data.startswith(CRLF, end) or not _allowed([topic], (payload,), limits):
+        return None, at, False
+    single = Publish(topic, [payload], len(payload), eol=CRLF), end + 2
     between = CRLF + verb
-    end = first.end() + int(first[3])
     if not data.startswith(between, end):
-        return _single(data, at, first, end, limits)
+        return *single, False
+    taken = None
+    topic_part += CRLF
     if data.startswith(topic_part, data.rfind(between) + len(between)):
-        run = _one_topic(data, at, verb + topic_part, topic_part[:-2], limits)
-        if run is not None:
-            return run
-    return _many_topics(data, at, verb, limits)
+        taken = _one_topic(data, at, verb + topic_part, topic, limits)
+    return *(taken or _many_topics(data, at, verb, limits) or single), True
 
 
 def whole_arguments(data: bytes, at: int, count: int) -> tuple[list[bytes], int]:
@@ -69,34 +75,18 @@ def whole_arguments(data: bytes, at: int, count: int) -> tuple[list[bytes], int]
     return list(arguments[:good]), at + 3 * good + sum(map(len, rows[:good]))
 
 
-def _single(data: bytes, at: int, first: re.Match[bytes], end: int, limits: Limits) -> tuple[Publish | None, int]:
-    """One command by itself, as a client sends it that waits for each answer."""
-    size, _, topic = first[2][:-2].partition(CRLF)
-    if size != b"$%d" % len(topic) or not data.startswith(CRLF, end):
-        return None, at
-    payload = data[first.end() : end]
-    if not _allowed([topic], (payload,), limits):
-        return None, at
-    return Publish(topic, [payload], len(payload), eol=CRLF), end + 2
-
-
 # rsplit, because split with a separator of 6 bytes or more prepares a two-way search anew for each part: 57 ns a
 # message of 100 bytes instead of 106.
 
 
-def _one_topic(data: bytes, at: int, head: bytes, topic_part: bytes, limits: Limits) -> tuple[Publish, int] | None:
+def _one_topic(data: bytes, at: int, head: bytes, topic: bytes, limits: Limits) -> tuple[Publish, int] | None:
     """Commands that all begin with `head`, as far as the last of them; None when there are others between them."""
     rows = data[at + len(head) :].rsplit(CRLF + head)
     tail = rows.pop()
     if not rows:
         return None
     sizes, _, payloads = zip(*map(bytes.partition, rows, repeat(CRLF)), strict=True)
-    size, _, topic = topic_part.partition(CRLF)
-    if (
-        sizes != _spelled(payloads, _SIZES, b"$%d")
-        or size != b"$%d" % len(topic)
-        or not _allowed([topic], payloads, limits)
-    ):
+    if sizes != _spelled(payloads, _SIZES, b"$%d") or not _allowed([topic], payloads, limits):
         return None
     items: list[Item] = list(payloads)
     last = _whole(tail, 1)
@@ -107,7 +97,7 @@ def _one_topic(data: bytes, at: int, head: bytes, topic_part: bytes, limits: Lim
     return Publish(topic, items, size_bytes, eol=CRLF), at + size_bytes
 
 
-def _many_topics(data: bytes, at: int, head: bytes, limits: Limits) -> tuple[Publish | None, int]:
+def _many_topics(data: bytes, at: int, head: bytes, limits: Limits) -> tuple[Publish, int] | None:
     rows = data[at + len(head) :].rsplit(CRLF + head)
     tail = rows.pop()
     fields = list(map(bytes.split, rows, repeat(CRLF), repeat(3)))
@@ -121,7 +111,7 @@ def _many_topics(data: bytes, at: int, head: bytes, limits: Limits) -> tuple[Pub
         del fields[good:], rows[good:]
         columns = _columns(fields, limits)
         if columns is None:
-            return None, at
+            return None
     size_bytes = _size_bytes(head, rows)
     return Publish(*columns, size_bytes, eol=CRLF), at + size_bytes
 

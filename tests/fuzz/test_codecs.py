@@ -143,12 +143,17 @@ IDLE = st.sampled_from([b"*0\r\n", b"\r\n"])
 @st.composite
 def command_blocks(draw: st.DrawFn) -> bytes:
     """Commands of one kind in a row."""
-    kind = draw(st.sampled_from(["pub", "pub", "pub", "mpub", "other", "random"]))
+    kind = draw(st.sampled_from(["pub", "pub", "pub", "nearly", "mpub", "other", "random"]))
     payloads = draw(st.lists(RESP_PAYLOADS, min_size=1, max_size=12))
     topics = draw(st.one_of(st.just([b"t"]), st.lists(TOPICS, min_size=1, max_size=3)))
     if kind == "pub":
         verb = draw(st.sampled_from([b"PUB", b"PUB", b"pub", b"PUBS"]))
         return b"".join([resp(verb, topics[at % len(topics)], payload) for at, payload in enumerate(payloads)])
+    if kind == "nearly":
+        command = resp(b"PUB", topics[0], payloads[0])
+        wrong = bytearray(command)
+        wrong[draw(st.integers(0, len(command) - 1))] = draw(st.sampled_from(b"0123\r\n$*+PUBt"))
+        return command * draw(st.integers(0, 3)) + bytes(wrong) * draw(st.integers(1, 3))
     if kind == "mpub":
         return resp(b"MPUB", topics[0], *payloads * draw(st.sampled_from([1, 5])))
     if kind == "other":

@@ -1,0 +1,129 @@
+"""busd.rules.resp_runs: the shortcuts take what they should take, and stop where they should stop."""
+
+from __future__ import annotations
+
+import pytest
+
+from busd.rules.resp_runs import publishes, whole_arguments
+from busd.words.requests import Publish
+from busd.words.settings import Limits
+
+LIMITS = Limits(payload_bytes=5000)
+
+
+def resp(*arguments: bytes) -> bytes:
+    """One command as it is sent."""
+    return b"*%d\r\n" % len(arguments) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in arguments])
+
+
+T = resp(b"PUB", b"t", b"x")
+U = resp(b"PUB", b"news.eu", b"")
+LONG = resp(b"PUB", b"t", b"x" * 5000)
+LOWER = resp(b"pub", b"t", b"x")
+TOO_LONG = resp(b"PUB", b"t", b"x" * 5001)
+BAD = resp(b"PUB", b"a..b", b"x")
+SNEAKY = resp(b"PUB", b"t", b"\r\n" + T[:-2])
+PING = resp(b"PING")
+
+
+@pytest.mark.parametrize(
+    ("commands", "took"),
+    [
+        ([T], 1),
+        ([T] * 5, 5),
+        ([T, U] * 5, 10),
+        ([U, T, T, T, U], 5),
+        ([LOWER] * 3, 3),
+        ([T, LONG, T], 3),
+        ([T, T, T, PING, T], 2),
+        ([T, U, T, PING, T], 2),
+        ([T, T, T, LOWER], 2),
+        ([T, U, T, BAD, T], 3),
+        ([T, U, T, TOO_LONG, T], 3),
+        ([T, T, TOO_LONG], 2),
+        ([T, U, SNEAKY, T], 2),
+        ([T, T, T, resp(b"PUB", b"t", b"x", b"k", b"v"), T], 2),
+        ([T, U, T[:-1]], 2),
+        ([T, T, T[:-2] + b"yz"], 2),
+        ([T, T, T, T[:9]], 2),
+        ([SNEAKY, T], 1),
+        ([SNEAKY], 1),
+        ([U, PING], 1),
+        ([BAD], 0),
+        ([BAD, T], 0),
+        ([TOO_LONG], 0),
+        ([PING, T], 0),
+        ([T[:-1]], 0),
+        ([T[:-2] + b"yz"], 0),
+        ([T.replace(b"$1\r\nt", b"$2\r\nt")], 0),
+        ([T.replace(b"$1\r\nt", b"$2\r\nt")] * 3, 0),
+        ([T.replace(b"$1\r\nt", b"$2\r\nt"), T], 0),
+    ],
+)
+def test_publishes(commands: list[bytes], took: int) -> None:
+    before = b"anything"
+    data = before + b"".join(commands)
+    run, after, _ = publishes(data, len(before), LIMITS)
+    assert after == len(before) + len(b"".join(commands[:took]))
+    if took == 0:
+        assert run is None
+        return
+    assert isinstance(run, Publish)
+    assert b"".join(spelled(run)).upper() == b"".join(commands[:took]).upper()
+    assert run.eol == b"\r\n"
+    assert run.size_bytes >= sum(map(len, run.items))
+
+
+@pytest.mark.parametrize(
+    ("commands", "passed"),
+    [([T], False), ([T, PING, T], False), ([BAD, T], False), ([PING], False), ([T, T], True), ([T, BAD, T], True)],
+)
+def test_a_pass_over_the_rest_is_admitted(commands: list[bytes], passed: bool) -> None:
+    assert publishes(b"".join(commands), 0, LIMITS)[2] is passed
+
+
+def spelled(run: Publish) -> list[bytes]:
+    """The commands that a run is."""
+    topics = [run.topics] * len(run.items) if isinstance(run.topics, bytes) else list(run.topics)
+    return [
+        resp(b"PUB", topic, bytes(item)) for topic, item in zip(topics, run.items, strict=True) if type(item) is bytes
+    ]
+
+
+def test_one_topic_is_told_once_even_where_others_might_have_been() -> None:
+    run, _, _ = publishes(T * 3 + PING, 0, LIMITS)
+    assert run is not None
+    assert run.topics == b"t"
+
+
+def test_without_room_for_a_topic_in_an_argument_nothing_is_taken() -> None:
+    assert publishes(T * 3, 0, Limits(line_bytes=100)) == (None, 0, False)
+
+
+ARGUMENTS = b"$1\r\na\r\n$0\r\n\r\n$5\r\nhello\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "count", "arguments"),
+    [
+        (ARGUMENTS, 3, [b"a", b""]),
+        (ARGUMENTS, 2, [b"a"]),
+        (ARGUMENTS, 1, []),
+        (ARGUMENTS, 9, [b"a", b""]),
+        (ARGUMENTS + PING, 3, [b"a", b""]),
+        (ARGUMENTS + b"$", 9, [b"a", b"", b"hello"]),
+        (ARGUMENTS + b"$1", 9, [b"a", b"", b"hello"]),
+        (ARGUMENTS[:9], 9, [b"a"]),
+        (b"", 9, []),
+        (b"+a\r\n$1\r\na\r\n", 9, []),
+        (b"$01\r\na\r\n" + ARGUMENTS, 9, []),
+        (b"$1\r\na\r\n$2\r\na\r\n" + ARGUMENTS, 9, [b"a"]),
+        (b"$1\r\na\r\n$6\r\n\r\n$1\r\n\r\n" + ARGUMENTS, 9, [b"a"]),
+        (b"$5000\r\n" + b"x" * 5000 + b"\r\n$1\r\na\r\n", 9, [b"x" * 5000]),
+    ],
+)
+def test_whole_arguments(data: bytes, count: int, arguments: list[bytes]) -> None:
+    assert whole_arguments(b"*9\r\n" + data, 4, count) == (
+        arguments,
+        4 + len(b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in arguments])),
+    )
