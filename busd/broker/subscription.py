@@ -13,18 +13,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from busd.broker.gap import PendingGap
 from busd.broker.ports import Log, Outbox, Piece, Runtime
 from busd.rules.formats import Encoder
 from busd.rules.record import Batch, Hole
-from busd.rules.select import Selection, Wanted, select
+from busd.rules.select import Selection, Wanted, build, select
 from busd.rules.subscription import Action, Event, State, step
 from busd.words.topics import is_literal
 from busd.words.units import MAX_OFFSET
 
-# A piece of the log read in one step: long enough that its fixed cost (about 30 µs) does not show, short enough that
-# a step stays well under a millisecond.
+# A piece of the log read in one step, or as much as the outbox takes when that is less: long enough that its fixed
+# cost (about 30 µs) does not show, short enough that a step stays well under a millisecond.
 PIECE_BYTES = 256 * 1024
-# Ends of stream and RESETs that a skipping reader gets after its GAP; beyond this many bytes the GAP must do.
+# A stored batch is about this long at most (busd.rules.seal), a line of text about twice that: an outbox that is half
+# empty takes one whole, because reading it again for a slice costs more than the bytes are worth.
+_BATCH_BYTES = 64 * 1024
+# Ends of stream and RESETs that a skipping reader gets after its GAP, at most; in a small outbox a quarter of it.
 _MARKS_BYTES = 16 * 1024
 
 
@@ -43,13 +47,6 @@ class Terms:
     wait_first: bool = False
     # A full outbox ends it instead of making it wait (READ in RESP: one answer of bounded size).
     one_answer: bool = False
-
-
-@dataclass(slots=True)
-class _Gap:
-    first: int
-    last: int
-    count: int
 
 
 @dataclass(slots=True)
@@ -89,8 +86,7 @@ class Subscription:
         self._left = terms.limit
         self._until = terms.until
         self._told = False
-        self._gap: _Gap | None = None
-        self._marks: list[bytes] = []
+        self._gap = PendingGap(min(_MARKS_BYTES, terms.outbox_bytes // 4))
         # Holes already named: with several stores one may reach beyond messages of another.
         self._named: set[tuple[int, int, str]] = set()
         self._reading = False
@@ -114,12 +110,13 @@ class Subscription:
         action, self.state = step(self.state, Event.BATCH)
         if action is Action.NOTHING:
             return
-        if self._bounded or batch.first < self.position:
-            selection, data = self._select(batch), b""
+        own = self._bounded or batch.first < self.position
         if action is Action.COUNT:
-            self._skip(selection)
-        elif selection is not None:
-            self._deliver_live(selection, data or self.encoder.messages(selection))
+            self._skip(self._matching(batch) if own else selection)
+        elif own:
+            self._deliver_live(self._select(batch), b"")
+        else:
+            self._deliver_live(selection, data)
         if self.state in (State.LIVE, State.SKIPPING):
             self._pass(batch.last)
             self._check_bounds()
@@ -135,54 +132,60 @@ class Subscription:
 
     def end(self, reason: str | None) -> None:
         """End it: with a reason END is written and `over` called, without one it is dropped in silence."""
-        before = self.state
-        action, self.state = step(before, Event.DONE)
-        if action is not Action.FINISH:
-            return
-        if before in (State.LIVE, State.SKIPPING):
-            self.not_live(self)
-        if reason is not None:
+        if self._finish() and reason is not None:
             self._name_gap()
             self._outbox.write(self.encoder.end(reason, self.position))
             self.over()
 
+    def until(self, offset: int) -> None:
+        """UNTIL was a time, and it has come: nothing from this offset on, which is the horizon."""
+        self._until = offset
+        if self.state in (State.LIVE, State.SKIPPING):
+            self.end("end")
+
+    def leave(self) -> None:
+        """End it for a reader that stays and asked for that: what it missed is told, without an END."""
+        if self._finish():
+            self._name_gap()
+
+    def _finish(self) -> bool:
+        before = self.state
+        action, self.state = step(before, Event.DONE)
+        if action is Action.FINISH and before in (State.LIVE, State.SKIPPING):
+            self.not_live(self)
+        return action is Action.FINISH
+
     # Live.
 
-    def _deliver_live(self, selection: Selection, data: bytes) -> None:
-        done = self._deliver(selection, data)
-        if done == selection.count:
-            return
-        full = Event.FULL_DROP if self.terms.drop else Event.FULL_SPILL
-        action, self.state = step(self.state, full)
-        if action is Action.SKIP:
-            self._skip(selection, done)
-            return
-        self.not_live(self)
-        self.position = selection.offsets()[done]
-        self._await_room()
+    def _deliver_live(self, selection: Selection | None, data: bytes) -> None:
+        while selection is not None:
+            done = self._deliver(selection, data or self.encoder.messages(selection))
+            if done == selection.count:
+                return
+            self.position = selection.offsets()[done]
+            if not self.terms.drop or not self._roomy:
+                self._fall_behind(selection.batch)
+                return
+            # A message too large to stand behind others was next, and those have gone out already.
+            selection, data = self._select(selection.batch), b""
 
-    def _skip(self, selection: Selection | None, done: int = 0) -> None:
-        if selection is None:
-            return
-        if selection.batch.control:
-            mark = self.encoder.messages(selection)
-            if sum(map(len, self._marks)) + len(mark) <= _MARKS_BYTES:
-                self._marks.append(mark)
-            return
-        offsets = selection.offsets()
-        if self._gap is None:
-            self._gap = _Gap(offsets[done], offsets[-1], 0)
-        self._gap.last = offsets[-1]
-        self._gap.count += selection.count - done
+    def _fall_behind(self, batch: Batch) -> None:
+        """The outbox is full; what the batch holds from `position` on had no room."""
+        action, self.state = step(self.state, self._full)
+        if action is Action.SKIP:
+            self._skip(self._matching(batch))
+        else:
+            self.not_live(self)
+            self._await_room()
+
+    def _skip(self, selection: Selection | None) -> None:
+        if selection is not None:
+            self._gap.skip(selection, self.encoder)
 
     def _name_gap(self) -> None:
-        gap, self._gap = self._gap, None
-        marks, self._marks = self._marks, []
-        if gap is not None:
-            self._tally.gaps += 1
-            self._outbox.write(self.encoder.gap(self._pattern, gap.first, gap.last, gap.count, "slow"))
-        for mark in marks:
-            self._outbox.write(mark)
+        self._tally.gaps += self._gap.open
+        for event in self._gap.take(self._pattern, self.encoder):
+            self._outbox.write(event)
 
     # Replay.
 
@@ -201,7 +204,7 @@ class Subscription:
             self._caught_up()
             return
         self._reading = True
-        self._log.read(self._cursor, self.wanted, PIECE_BYTES, self._got)
+        self._log.read(self._cursor, self.wanted, min(PIECE_BYTES, self.terms.outbox_bytes), self._got)
 
     def _got(self, piece: Piece) -> None:
         try:
@@ -229,21 +232,19 @@ class Subscription:
             self._read_soon()
 
     def _caught_up(self) -> None:
-        if not self._check_bounds():
-            _, self.state = step(self.state, Event.HORIZON)
-            self.live(self)
+        if self._check_bounds():
+            return
+        _, self.state = step(self.state, Event.HORIZON)
+        self.live(self)
 
     def _deliver_stored(self, batch: Batch) -> bool:
         """False when not all of it had room, or the subscription ended."""
         selection = self._select(batch)
         if selection is not None:
-            # Encoding all of a large batch for a small outbox would cost as much memory as having no bound.
-            some = selection.take(max(1, selection.count * self.terms.outbox_bytes // max(1, len(batch.record))))
-            done = self._deliver(some, self.encoder.messages(some))
+            done = self._deliver(selection, self.encoder.messages(selection))
             if done < selection.count and self.state is State.REPLAYING:
                 self.position = selection.offsets()[done]
-                _, self.state = step(self.state, Event.FULL_SPILL)
-                self._await_room()
+                self._hold()
                 return False
         self._pass(batch.last)
         return self.state is State.REPLAYING
@@ -254,18 +255,27 @@ class Subscription:
         name = (hole.last, hole.prev, hole.reason)
         if first > last or name in self._named:
             return True
-        if self.encoder.bare:
-            self.end("lost")
-            return False
         count = None
-        if hole.counts is not None and (first, last) == (hole.first, hole.last):
+        if hole.counts is not None:
             count = sum(number for topic, number in hole.counts.items() if self.wanted(topic))
+            if count and (first, last) != (hole.first, hole.last):
+                count = None
         if count != 0:
+            if self.encoder.bare:
+                self.end("lost")
+                return False
             self._tally.gaps += 1
             self._told = True
             self._outbox.write(self.encoder.gap(self._pattern, first, last, count, hole.reason))
         self._named.add(name)
+        if self._outbox.buffered() > self.terms.outbox_bytes:
+            self._hold()
+            return False
         return True
+
+    def _hold(self) -> None:
+        _, self.state = step(self.state, self._full)
+        self._await_room()
 
     # Both.
 
@@ -273,12 +283,25 @@ class Subscription:
     def _pattern(self) -> bytes:
         return b",".join(self.terms.patterns)
 
-    def _select(self, batch: Batch) -> Selection | None:
+    @property
+    def _full(self) -> Event:
+        return Event.FULL_DROP if self.terms.drop else Event.FULL_SPILL
+
+    @property
+    def _roomy(self) -> bool:
+        return self._outbox.buffered() <= self.terms.outbox_bytes // 2
+
+    def _matching(self, batch: Batch) -> Selection | None:
+        """All of the batch that is asked for, from `position` on."""
         floors: Mapping[bytes, int] = self._log.floors
         if self.terms.floors is not None:
             own = self.terms.floors
             floors = {topic: max(own.get(topic, 0), floors.get(topic, 0)) for topic in batch.topics}
-        selection = select(batch, self.wanted, self.position, self._until, floors)
+        return select(batch, self.wanted, self.position, self._until, floors)
+
+    def _select(self, batch: Batch) -> Selection | None:
+        """The same, no more than LIMIT leaves."""
+        selection = self._matching(batch)
         if selection is not None and self._left is not None and not batch.control:
             return selection.take(self._left)
         return selection
@@ -287,7 +310,10 @@ class Subscription:
         """Write as many of them as there is room for; how many that was."""
         limit, buffered = self.terms.outbox_bytes, self._outbox.buffered()
         count = selection.count
-        while buffered + len(data) > limit and not (count == 1 and buffered <= limit // 2):
+        if buffered <= limit // 2 and len(data) <= 2 * _BATCH_BYTES <= 2 * limit:
+            limit += 2 * _BATCH_BYTES
+        # Without data (a payload of no bytes, an end of stream in a bare format) there is always room.
+        while data and buffered + len(data) > limit and not (count == 1 and buffered <= limit // 2):
             fitting = count * max(0, limit - buffered) // len(data)
             count = min(count - 1, max(fitting, 1 if buffered <= limit // 2 else 0))
             if count == 0:
@@ -313,19 +339,22 @@ class Subscription:
     def _await_room(self) -> None:
         if self.terms.one_answer:
             self.end("limit")
-        elif self._outbox.buffered() <= self.terms.outbox_bytes // 2:
+        elif self._roomy:
             self.drained()
 
     def _check_bounds(self) -> bool:
-        """True when it is over, by LIMIT or UNTIL."""
+        """True when nothing more is to be done now: by LIMIT or UNTIL it is over, or it goes on in another turn."""
         if self.state is State.ENDED:
             return True
         if self._left == 0:
             self.end("limit")
         elif self.position >= self._until:
             if self.terms.wait_first and not self._told:
-                self._until = MAX_OFFSET
-                return False
+                # Nothing below it: on from there.  What was read beyond it was left out, so it is read again.
+                self.position, self._until = self._until, MAX_OFFSET
+                self._cursor = self._log.cursor(self.position)
+                self._read_soon()
+                return True
             self.position = max(self.terms.position, self._until)
             self.end("end")
         elif self.terms.wait_first and self._told and self._until == MAX_OFFSET:
@@ -336,15 +365,22 @@ class Subscription:
 
     def _announce_ended(self) -> None:
         """Literal topics that are at their end, and that this reader would wait for in vain."""
+        ended = []
         for pattern in self.terms.patterns:
             topic = self._log.topic(pattern) if is_literal(pattern) else None
-            if topic is not None and topic.ended and topic.last < self.position and self._left != 0:
-                batch = _mark(pattern, topic.last)
-                self._outbox.write(self.encoder.messages(batch))
-                self._told = True
-                self._end_if_ended(batch)
-                if self.state is State.ENDED:
-                    return
+            if topic is not None and topic.ended and topic.last < self._begin(pattern):
+                ended.append((topic.last, pattern))
+        for offset, pattern in sorted(ended):
+            mark = build([offset], [pattern], [b""], 0, "e")
+            selection = Selection(mark, 0, 1, None, 1)
+            self._outbox.write(self.encoder.messages(selection))
+            self._told = True
+            self._end_if_ended(selection)
+
+    def _begin(self, topic: bytes) -> int:
+        """Where this topic begins for this reader, or where the reader is by now."""
+        own = self.terms.floors
+        return self.position if own is None else max(self.position, own.get(topic, 0))
 
     def _end_if_ended(self, selection: Selection) -> None:
         """A bare format cannot show an EOF: it ends when every one of its topics has."""
@@ -353,11 +389,6 @@ class Subscription:
         here = max(selection.last, self.position - 1)
         for pattern in self.terms.patterns:
             topic = self._log.topic(pattern) if is_literal(pattern) else None
-            if topic is None or not topic.ended or topic.last > here:
+            if topic is None or not topic.ended or here < topic.last >= self._begin(pattern):
                 return
         self.end("eof")
-
-
-def _mark(topic: bytes, offset: int) -> Selection:
-    batch = Batch(offset, 1, 0, 0, 0, "e", (topic,), None, None, b"", 0, [b""])
-    return Selection(batch, 0, 1, None, 1)

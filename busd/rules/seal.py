@@ -1,7 +1,7 @@
 """Sealing: the requests that waited become batches, one or more a store, with offsets dealt in the order of arrival.
 
 This is the only place that deals offsets.  Runs are dealt whole: a run of n messages takes n consecutive offsets.
-A store's batch is cut where the kind changes, beyond BATCH_BYTES, and where it would name more than MAX_TOPICS topics.
+A store's batch is cut where the kind changes, beyond about BATCH_BYTES, and where it would name more than MAX_TOPICS topics.
 
 Pure; per run Python, per message C.
 """
@@ -16,8 +16,11 @@ from itertools import chain, compress
 from busd.rules.record import COLUMN_BASE, MAX_TOPICS, Item
 from busd.words.requests import Publish
 
-# One read of a socket is at most this; larger batches gain nothing measurable and make readers' steps longer.
-BATCH_BYTES = 256 * 1024
+# What waits beyond this stays for the next commit: as much as one read of a socket brings.
+COMMIT_BYTES = 256 * 1024
+# About 600 messages of 100 bytes: beyond that nothing per batch shows in the cost per message, and a reader with a
+# small outbox reads a batch again for each slice that it can take.
+BATCH_BYTES = 64 * 1024
 
 FLAGS = {"message": "-", "eof": "e", "reset": "r"}
 
@@ -146,16 +149,17 @@ def _cut(parts: list[Part]) -> Iterator[list[Part]]:
 
 
 def _narrow(part: Part) -> Iterator[Part]:
-    """Halves, until each names few enough topics: sets run in C, a greedy cut would ask message by message."""
-    if isinstance(part.topics, bytes) or len(part.items) <= MAX_TOPICS or len(set(part.topics)) <= MAX_TOPICS:
+    """Halves, until each is small and names few enough topics: sets run in C, a greedy cut would ask message by
+    message."""
+    few = isinstance(part.topics, bytes) or len(part.items) <= MAX_TOPICS or len(set(part.topics)) <= MAX_TOPICS
+    if len(part.items) == 1 or (few and part.size_bytes <= BATCH_BYTES):
         yield part
         return
     half = len(part.items) // 2
     for lo, hi in ((0, half), (half, len(part.items))):
         size = part.size_bytes * (hi - lo) // len(part.items)
-        yield from _narrow(
-            Part(part.offsets[lo:hi], part.topics[lo:hi], part.items[lo:hi], size, part.headers, part.kind)
-        )
+        topics = part.topics if isinstance(part.topics, bytes) else part.topics[lo:hi]
+        yield from _narrow(Part(part.offsets[lo:hi], topics, part.items[lo:hi], size, part.headers, part.kind))
 
 
 def _draft(group: list[Part]) -> Draft:

@@ -17,7 +17,7 @@ from busd.broker.ports import Outcome, Piece, Runtime, Sink, Topic, Wanted
 from busd.rules.clock import ReceiveClock
 from busd.rules.record import Batch, frame
 from busd.rules.replies import Pairs
-from busd.rules.seal import BATCH_BYTES, Draft, Sealed, seal
+from busd.rules.seal import COMMIT_BYTES, Draft, Sealed, seal
 from busd.rules.select import interleave
 from busd.words.errors import BusError
 from busd.words.requests import Publish
@@ -79,7 +79,7 @@ class DiskLog:
     @property
     def congested(self) -> bool:
         """See Log."""
-        return self._waiting_bytes > BATCH_BYTES
+        return self._waiting_bytes > COMMIT_BYTES
 
     def append(self, run: Publish, sink: Sink) -> None:
         """See Log."""
@@ -124,7 +124,7 @@ class DiskLog:
     def _take(self) -> list[tuple[Publish, Sink]]:
         size = count = 0
         for run, _ in self._waiting:
-            if count and size + run.size_bytes > BATCH_BYTES:
+            if count and size + run.size_bytes > COMMIT_BYTES:
                 break
             size += run.size_bytes
             count += 1
