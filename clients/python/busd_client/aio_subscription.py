@@ -16,7 +16,7 @@ from typing import Self
 from busd_client.address import Address
 from busd_client.backoff import Backoff
 from busd_client.events import ConnectionLost, End, Event
-from busd_client.keepalive import keep_alive
+from busd_client.keepalive import keep_alive, leave_at_once
 from busd_client.stream import Part, Stream, Wish, events_of
 
 # One read: large enough that a busy stream is handled in some hundred messages at once.
@@ -124,7 +124,9 @@ class Subscription:
             reader, writer = await asyncio.open_unix_connection(self._address.path, limit=_READ_BYTES)
         else:
             reader, writer = await asyncio.open_connection(self._address.host, self._address.port, limit=_READ_BYTES)
-        keep_alive(writer.get_extra_info("socket"))
+        sock = writer.get_extra_info("socket")
+        keep_alive(sock)
+        leave_at_once(sock)
         self._reader, self._writer = reader, writer
         writer.write(self._stream.opening(time.monotonic_ns()))
 

@@ -14,6 +14,7 @@ from typing import Self
 from busd_client.address import Address
 from busd_client.backoff import Backoff
 from busd_client.events import ConnectionLost, End, Event
+from busd_client.keepalive import leave_at_once
 from busd_client.stream import Part, Stream, Wish, events_of
 from busd_client.sync_socket import open_socket
 
@@ -64,6 +65,7 @@ class Subscription:
             try:
                 if self._sock is None:
                     self._sock = open_socket(self._address, None)
+                    leave_at_once(self._sock)
                     self._sock.sendall(self._stream.opening(time.monotonic_ns()))
                 self._early += self._receive()
             except BaseException:
