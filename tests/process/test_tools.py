@@ -12,7 +12,6 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import redis
 
 from tests.conftest import MakeServer
 from tests.support.server import ServerFailed, ServerProcess, read_all, read_lines
-from tests.support.tools import need, run
+from tests.support.tools import need, run, until
 
 # The way in, by tool and transport; each takes stdin to the server and the answers to stdout, and ends with the server.
 WAYS = {
@@ -32,7 +31,6 @@ WAYS = {
     "socat-unix": "socat -t 30 - UNIX-CONNECT:{unix}",
 }
 BIG_LINES = 300_000
-LOOK_S = 0.02
 
 Way = Callable[[bytes], bytes]
 
@@ -48,14 +46,6 @@ def say(request: pytest.FixtureRequest, server: ServerProcess) -> Way:
     """Gives bytes to the tool, returns what it printed."""
     command = way_of(str(request.param), server)
     return lambda given: run(command, given).stdout
-
-
-def until(true: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
-    """Wait for something another process does."""
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"
-        time.sleep(LOOK_S)
 
 
 # --- nc and socat ---

@@ -19,15 +19,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from tests.support.tools import ROOT, environment
+from tests.support.tools import LOOK_S, ROOT, environment
 
 _READY = re.compile(r"busd \S+: ready, (.*)")
 _TCP = re.compile(r"tcp ([0-9.]+):(\d+)")
 # Recovery of a log of some hundred MB on a slow disk.
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
-# How often to look whether a starting or stopping process got there.
-_LOOK_S = 0.01
 
 
 class ServerFailed(AssertionError):
@@ -73,7 +71,7 @@ class ServerProcess:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._end_group()
                 raise ServerFailed(f"the server is not ready:\n{self.log()}")
-            time.sleep(_LOOK_S)
+            time.sleep(LOOK_S)
         if (tcp := _TCP.search(ready[1])) is not None:
             self.port = int(tcp[2])
         return self

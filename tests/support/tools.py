@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 IN_CI = os.environ.get("CI") == "true"
 # A slow disk under a busy machine; what takes longer hangs.
 COMMAND_TIMEOUT_S = 60.0
+# How often to look whether another process got there.
+LOOK_S = 0.01
 
 
 def need(*names: str) -> None:
@@ -79,3 +82,11 @@ def run(
         told = done.stderr.decode("utf-8", "replace")
         assert done.returncode == status, f"{words} ended with {done.returncode}: {told}"
     return done
+
+
+def until(true: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
+    """Wait for something another process does."""
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"
+        time.sleep(LOOK_S)
