@@ -50,7 +50,9 @@ class Store:
 
     `topics`: state of every topic ever seen; `first`: lowest offset still kept, or the next one; `last`: highest offset
     that landed, 0 for none; `bytes`: size of all segments; `synced`: highest offset known to be synced; `report`: what
-    recovery found, a line each; `failed`: why nothing can be written any more, empty while it can.
+    recovery found, a line each; `doubtful`: offsets above `last` may have been given out before the start (something
+    was cut off, or lost without a trace), so the next one must come from elsewhere; `failed`: why nothing can be
+    written any more, empty while it can.
     """
 
     def __init__(self, disk: Disk, path: str, name: str, rule: StoreRule, epoch: int, found: Recovered) -> None:
@@ -60,6 +62,7 @@ class Store:
         self.total = found.total
         self.synced = found.synced
         self.report = found.report
+        self.doubtful = found.doubtful
         self.failed = ""
         self.bytes = sum([segment.size for segment in found.shelf.segments])
         self._disk = disk
@@ -188,13 +191,7 @@ class Store:
             self._fail(error)
 
     def _roll(self, roll: Roll, records: Sequence[bytes]) -> None:
-        old = self._active.file
-        assert old is not None
-        try:
-            old.sync()
-        except DiskFailed as error:
-            self._fail(error)
-            raise
+        self._sync_file(self._active)
         self._pages.save(self._active, self._index)
         head = replace(roll.head, lines=topic_lines([(topic, one.line()) for topic, one in self.topics.items()]))
         opening = frame_opening(head)
@@ -218,9 +215,9 @@ class Store:
     def _sync_names(self) -> None:
         try:
             self._disk.sync_dir(self._path)
-        except DiskFailed as error:
+        except (DiskFull, DiskFailed) as error:
             self._fail(error)
-            raise
+            raise DiskFailed(str(error)) from error
 
     def _remove(self, path: str) -> None:
         """Take back a new segment: were it left, the old one could not go on."""
@@ -238,13 +235,16 @@ class Store:
             DiskFailed: it may not be, and nobody can tell any more; the store writes nothing from now on.
         """
         self._check()
-        file = self._writing.file
-        assert file is not None
+        self._sync_file(self._writing)
+
+    def _sync_file(self, segment: Segment) -> None:
+        assert segment.file is not None
         try:
-            file.sync()
-        except DiskFailed as error:
+            segment.file.sync()
+        except (DiskFull, DiskFailed) as error:
+            # Also a full disk: nobody can tell any more which of the written pages were dropped.
             self._fail(error)
-            raise
+            raise DiskFailed(str(error)) from error
 
     def undo(self) -> None:
         """Take back what was written and has not landed, as far as the disk lets us: after a sync that failed."""

@@ -32,7 +32,7 @@ class Recovered:
     """A store as it was found: what Store works on from then on.
 
     `must_roll`: the last segment takes no more; `pages`: the index file to add pages to, None when there is none that
-    fits; `sure`: see record.py.
+    fits; `sure`: see record.py; `doubtful`: offsets above `last` may have been given out.
     """
 
     shelf: Shelf
@@ -42,6 +42,7 @@ class Recovered:
     born: int = 0
     sure: int = 0
     must_roll: bool = False
+    doubtful: bool = False
     pages: File | None = None
     report: list[str] = field(default_factory=list)
 
@@ -158,6 +159,7 @@ def _openings(store: Recovered, firsts: list[int], name: str) -> list[Segment]:
 def _last(store: Recovered, segments: list[Segment], name: str, next_offset: int) -> list[Segment]:
     """Scan the last segment and carry out what is planned for it."""
     shelf = store.shelf
+    store.doubtful = bool(shelf.spoilt)
     if shelf.spoilt and (not segments or shelf.spoilt[-1] > segments[-1].first):
         _remove_unborn(store, segments[-1].first if segments else -1)
     if not segments:
@@ -230,6 +232,7 @@ def _carry_out(store: Recovered, last: Segment, found: Plan, loaded: int, next_o
     for flaw in found.flaws:
         store.report.append(_line(last.path, flaw, found, last.size))
     if found.keep_bytes < last.size:
+        store.doubtful = True
         _keep_cut(store, last.path, file.read(found.keep_bytes, last.size - found.keep_bytes))
         if not found.pages_fit:
             disk.remove(last.index_path)
@@ -242,6 +245,7 @@ def _carry_out(store: Recovered, last: Segment, found: Plan, loaded: int, next_o
         for lo, hi in found.lost:
             _count_lost(store, found.index, lo, hi)
         if not found.complete:
+            store.doubtful = True
             store.sure = max(store.sure, found.last + 1, next_offset)
     if shelf.spoilt and shelf.spoilt[-1] > last.first:
         # A whole file behind the last good one cannot be read: at least its first offset was there.

@@ -62,7 +62,10 @@ class Telling:
         boundary = first == self.last + 1
         counts = losses.in_index(index, first, expected, self.wanted, boundary)
         later = self.number + 1
-        if counts is None and boundary and index.last == self.last and not index.unknown and later < len(self.segments):
+        # Openings tell exactly what is missing between them, if all of it is in this one range.
+        alone = all(first <= lo and hi <= expected for lo, hi in index.unknown)
+        alone = alone and index.number_at(expected) == index.number_at(first - 1)
+        if counts is None and boundary and alone and later < len(self.segments):
             segment, successor = self.segments[self.number], self.segments[later]
             if successor.head.sure <= segment.first:
                 lines = self.shelf.topics(segment, self.may_block)

@@ -26,6 +26,10 @@ from busd.world.segment import Segment, Shelf, read_opening, reader_of
 # Rewritten bytes go to the disk in pieces of this size.
 _PIECE_BYTES = 1 << 20
 
+# Messages before the first segment that is whole, first offsets and counts of the survivors among them.
+Kept = tuple[int, list[tuple[int, int]]]
+_NOTHING: Kept = (0, [])
+
 
 @dataclass(slots=True, frozen=True)
 class Trim:
@@ -45,7 +49,7 @@ class Trimmed:
 
     gone: list[Segment] = field(default_factory=list)
     new: list[Segment] = field(default_factory=list)
-    live: dict[bytes, tuple[int, list[tuple[int, int]]]] = field(default_factory=dict)
+    live: dict[bytes, Kept] = field(default_factory=dict)
     first: int = 0
     error: Exception | None = None
 
@@ -105,6 +109,7 @@ class Trimmer:
         """See Store.trim."""
         result = Trimmed()
         before = self._shelf.segments
+        old = self.kept(before)
         try:
             for trim in trims:
                 if trim.rewrite:
@@ -118,7 +123,9 @@ class Trimmer:
         after.sort(key=lambda segment: segment.first)
         if gone:
             result.first = self._first(after)
-            result.live = self._live(before, after)
+            new = self.kept(after)
+            changed = [topic for topic in {*old, *new} if old.get(topic) != new.get(topic)]
+            result.live = {topic: new.get(topic, _NOTHING) for topic in changed}
         return result
 
     def _delete(self, segments: Sequence[Segment], result: Trimmed) -> None:
@@ -209,10 +216,14 @@ class Trimmer:
             raise
         new = Segment(target.path, target.first, head, len(opening), sum(map(len, parts)))
         new.file = new_file
-        result.gone.append(target)
+        # From here on the merged segment is the truth; a leftover of the others is removed at the next start.
+        result.gone += [segments[number] for number in numbers]
         result.new.append(new)
         disk.sync_dir(self._shelf.path)
-        self._delete([segments[number] for number in numbers[1:]], result)
+        for number in numbers[1:]:
+            try_remove(disk, segments[number].index_path)
+            disk.remove(segments[number].path)
+        disk.sync_dir(self._shelf.path)
 
     def _records(self, segments: Sequence[Segment], numbers: Sequence[int]) -> Iterator[Batch | Hole]:
         """Batches and holes of these segments, with a hole for everything that is damaged."""
@@ -235,14 +246,7 @@ class Trimmer:
                 yield _lost(index, last + 1, expected)
                 last = expected
 
-    def _live(
-        self, before: Sequence[Segment], after: Sequence[Segment]
-    ) -> dict[bytes, tuple[int, list[tuple[int, int]]]]:
-        old, new = self.kept(before), self.kept(after)
-        empty: tuple[int, list[tuple[int, int]]] = (0, [])
-        return {topic: new.get(topic, empty) for topic in {*old, *new} if old.get(topic) != new.get(topic)}
-
-    def kept(self, segments: Sequence[Segment]) -> dict[bytes, tuple[int, list[tuple[int, int]]]]:
+    def kept(self, segments: Sequence[Segment]) -> dict[bytes, Kept]:
         """Per topic what `Trimmed.live` tells."""
         number = 0
         survivors: dict[bytes, list[tuple[int, int]]] = {}

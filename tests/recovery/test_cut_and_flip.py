@@ -1,4 +1,4 @@
-"""A small log cut at every byte and flipped at every bit: what was promised survives or is named, nothing is invented."""
+"""A small log cut at every byte and flipped at every bit: what was promised survives or is named, none is invented."""
 
 from __future__ import annotations
 
