@@ -43,6 +43,7 @@ class Fanout:
         self._index: PatternIndex[Audience] = PatternIndex()
         self._queue: deque[tuple[Iterator[None], int]] = deque()
         self._scheduled = False
+        self._working = False
         self.backlog_bytes = 0
         self.on_idle: Callable[[], None] = lambda: None
 
@@ -78,6 +79,8 @@ class Fanout:
 
     def offer(self, batch: Batch) -> None:
         """A batch became visible."""
+        if not self._audiences:
+            return
         audiences: dict[Audience, None] = {}
         for topic in batch.topics:
             audiences.update(dict.fromkeys(self._index.find(topic)))
@@ -86,11 +89,18 @@ class Fanout:
         size = len(batch.record)
         self.backlog_bytes += size
         self._queue.append((self._deliver(batch, list(audiences)), size))
-        if not self._scheduled:
+        # A reader that ends may let its session go on, and that may publish: such a batch waits for its turn.
+        if not self._scheduled and not self._working:
             self._work()
 
     def _work(self) -> None:
-        self._scheduled = False
+        self._scheduled, self._working = False, True
+        try:
+            self._turn()
+        finally:
+            self._working = False
+
+    def _turn(self) -> None:
         budget = READERS_PER_TURN
         while self._queue:
             work, size = self._queue[0]
