@@ -14,6 +14,7 @@ import click
 from busd_client import sync
 from busd_client.address import Address
 
+from busd.wiring.cli import Failure
 from busd.wiring.cli_common import address_option, reaching
 
 Fact = str | int
@@ -100,7 +101,8 @@ def reset(patterns: tuple[str, ...], yes: bool, address: Address) -> None:
                 raise click.UsageError("reset asks before it removes anything; where nobody can answer it needs --yes")
             found = client.topics(patterns)
             count = sum(int(row.get("messages", 0)) for row in found)
-            click.confirm(f"Remove {count} messages of {len(found)} topics?", abort=True, err=True)
+            if not click.confirm(f"Remove {count} messages of {len(found)} topics?", err=True):
+                raise Failure("nothing was removed", status=1)
         removed = client.reset(patterns)
     click.echo(removed)
 

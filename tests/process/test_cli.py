@@ -1,0 +1,487 @@
+"""The command line as people and scripts meet it: real processes, pipes, signals and a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import ServerProcess
+from tests.support.tools import environment, run
+
+BUSD = [sys.executable, "-m", "busd"]
+# How long a process may take to do what it does at once when nothing is wrong.
+PATIENCE_S = 20.0
+
+Busd = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+@pytest.fixture
+def busd(server: ServerProcess) -> Busd:
+    """Runs `busd …` against the test's server."""
+
+    def call(*words: str, given: bytes = b"", status: int | None = 0) -> subprocess.CompletedProcess[bytes]:
+        return run([*BUSD, *words], given, env={"BUSD_ADDRESS": server.address}, status=status)
+
+    return call
+
+
+class Spawned:
+    """A `busd …` that runs beside the test."""
+
+    def __init__(self, server: ServerProcess, *words: str) -> None:
+        self.process = subprocess.Popen(
+            [*BUSD, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment({"BUSD_ADDRESS": server.address, "PYTHONUNBUFFERED": "1"}),
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self.stdin, self.stdout, self.stderr = self.process.stdin, self.process.stdout, self.process.stderr
+
+    def write(self, data: bytes) -> None:
+        """Give it bytes now."""
+        self.stdin.write(data)
+        self.stdin.flush()
+
+    def wait(self) -> int:
+        """Its exit status."""
+        return self.process.wait(PATIENCE_S)
+
+
+@pytest.fixture
+def spawn(server: ServerProcess) -> Iterator[Callable[..., Spawned]]:
+    """Starts `busd …` beside the test; what still runs at its end is killed."""
+    spawned: list[Spawned] = []
+
+    def start(*words: str) -> Spawned:
+        spawned.append(Spawned(server, *words))
+        return spawned[-1]
+
+    yield start
+    for one in spawned:
+        one.process.kill()
+        one.process.wait()
+        for stream in (one.stdin, one.stdout, one.stderr):
+            stream.close()
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+def subscribers(busd: Busd) -> int:
+    facts = json.loads(busd("info", "clients", "--json").stdout)
+    return int(facts["subscriptions"])
+
+
+# pub
+
+
+def test_lines_in_lines_out(busd: Busd) -> None:
+    busd("pub", "t", "--eof", given=b"a\nb\n")
+    assert busd("sub", "t", "--from", "first").stdout == b"a\nb\n"
+
+
+def test_the_last_line_needs_no_line_end_and_cr_is_kept(busd: Busd) -> None:
+    busd("pub", "t", given=b"a\r\n\nb")
+    assert busd("read", "t", "-0").stdout == b"a\r\0\0b\0"
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "messages"),
+    [
+        (["--null"], b"a\nb\0c", b"a\nb\0c\0"),
+        (["--whole"], b"a\nb\n", b"a\nb\n\0"),
+        (["--whole"], b"", b"\0"),
+        (["--block", "3"], b"abcdefg", b"abc\0def\0g\0"),
+        (["-m", "one", "-m", "two"], b"not read", b"one\0two\0"),
+        ([], b"", b""),
+    ],
+)
+def test_other_ways_to_cut_the_input(busd: Busd, options: list[str], given: bytes, messages: bytes) -> None:
+    busd("pub", "t", *options, given=given)
+    assert busd("read", "t", "-0").stdout == messages
+
+
+def test_files_and_standard_input_in_order(busd: Busd, tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"1\n2")
+    (tmp_path / "two").write_bytes(b"4\n")
+    busd("pub", "t", str(tmp_path / "one"), "-", str(tmp_path / "two"), given=b"3")
+    assert busd("read", "t").stdout == b"1\n2\n3\n4\n"
+
+
+def test_standard_input_may_be_a_file_or_a_device(server: ServerProcess, tmp_path: Path) -> None:
+    (tmp_path / "lines").write_bytes(b"1\n2\n")
+    command = f"{' '.join(BUSD)} pub t < {tmp_path / 'lines'} && {' '.join(BUSD)} pub t --offset < /dev/null"
+    assert run(command, env={"BUSD_ADDRESS": server.address}).stdout == b"0\n"
+    assert run([*BUSD, "read", "t", "-a", str(server.unix)]).stdout == b"1\n2\n"
+
+
+def test_headers_and_offset(busd: Busd) -> None:
+    first = busd("pub", "t", "-H", "unit=C", "-H", "event=5", "-m", "21", "--offset")
+    assert first.stdout == b"1\n"
+    message = json.loads(busd("read", "t", "--format", "json").stdout.splitlines()[0])
+    assert message["headers"] == {"unit": "C", "event": "5"}
+
+
+def test_a_line_is_sent_as_it_comes(spawn: Callable[..., Spawned], busd: Busd) -> None:
+    sub, pub = spawn("sub", "t"), spawn("pub", "t")
+    until(lambda: subscribers(busd) == 1, "the subscription is not there")
+    for number in range(3):
+        pub.write(b"%d\n" % number)
+        assert sub.stdout.readline() == b"%d\n" % number
+    pub.stdin.close()
+    assert pub.wait() == 0
+
+
+def test_a_refused_message_stops_it_and_is_counted(busd: Busd) -> None:
+    done = busd("pub", "a..b", given=b"x\ny\n", status=2)
+    assert b"busd: TOPIC: 'a..b' is not a topic" in done.stderr
+    assert b"0 messages kept, 2 refused" in done.stderr
+
+
+def test_a_refused_message_does_not_wait_for_more_input(spawn: Callable[..., Spawned]) -> None:
+    pub = spawn("pub", "a..b")
+    pub.write(b"x\n")
+    assert pub.wait() == 2
+
+
+def test_nothing_ends_a_stream_that_was_cut_short(busd: Busd) -> None:
+    busd("pub", "t", "--eof", "-H", "id=1", "-m", "x", status=2)
+    assert busd("topics").stdout == b""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pub", "t", "--null", "--whole"],
+        ["pub", "t", "-m", "x", "/dev/null"],
+        ["pub", "t", "--block", "0"],
+        ["pub", "t", "--block", "x"],
+        ["pub", "t", "-H", "novalue", "-m", "x"],
+        ["pub", "t", "-H", "a=1", "-H", "a=2", "-m", "x"],
+        ["pub", "t", "/nowhere"],
+        ["sub", "t", "--within", "soon"],
+        ["sub", "t", "--from", "soon"],
+        ["sub", "a..b"],
+        ["sub", "t", "--limit", "0"],
+        ["sub"],
+        ["sub", "t", "-a", "a:b:c"],
+        ["nosuch"],
+        ["reset", "t"],
+        ["info", "nosuch"],
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(busd: Busd, words: list[str]) -> None:
+    done = busd(*words, status=2)
+    assert done.stdout == b""
+    assert done.stderr.startswith(b"busd: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("words", [["pub", "t", "-m", "x"], ["sub", "t"], ["read", "t"], ["ping"], ["topics"]])
+def test_where_nobody_is_that_is_said(words: list[str]) -> None:
+    done = run([*BUSD, *words, "-a", "127.0.0.1:1"], status=2)
+    assert done.stderr == b"busd: no server at 127.0.0.1:1 (Connection refused); `busd serve` starts one\n"
+
+
+def test_closed_standard_input(server: ServerProcess) -> None:
+    done = run(f"{' '.join(BUSD)} pub t <&-", env={"BUSD_ADDRESS": server.address}, status=2)
+    assert done.stderr == b"busd: standard input is closed; give files or --message\n"
+
+
+def test_a_server_that_dies_leaves_a_count(spawn: Callable[..., Spawned], server: ServerProcess, busd: Busd) -> None:
+    pub = spawn("pub", "t")
+    pub.write(b"a\nb\n")
+    until(lambda: busd("read", "t").stdout == b"a\nb\n", "nothing was kept")
+    os.kill(server.pid, signal.SIGSTOP)
+    pub.write(b"c\n")
+    time.sleep(0.3)
+    server.kill()
+    assert pub.wait() == 2
+    assert b"2 messages kept, 1 not answered" in pub.stderr.read()
+
+
+def test_interrupted_it_says_how_many_were_kept(spawn: Callable[..., Spawned], busd: Busd) -> None:
+    pub = spawn("pub", "t")
+    pub.write(b"a\n")
+    until(lambda: busd("read", "t").stdout == b"a\n", "nothing was kept")
+    pub.process.send_signal(signal.SIGINT)
+    assert pub.wait() == -signal.SIGINT
+    assert pub.stderr.read() == b"busd: interrupted; 1 messages kept\n"
+
+
+# sub and read
+
+
+def test_any_number_of_readers_get_the_same(spawn: Callable[..., Spawned], busd: Busd) -> None:
+    readers = [spawn("sub", "t", "--slow", "spill") for _ in range(3)]
+    until(lambda: subscribers(busd) == 3, "the subscriptions are not there")
+    got: list[bytes] = []
+    threads = [threading.Thread(target=lambda one=one: got.append(one.stdout.read())) for one in readers]
+    for thread in threads:
+        thread.start()
+    lines = b"".join([b"line %d\n" % number for number in range(50_000)])
+    busd("pub", "t", "--eof", given=lines)
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert [one.wait() for one in readers] == [0, 0, 0]
+    assert [len(one) for one in got] == [len(lines)] * 3
+    assert set(got) == {lines}
+
+
+def test_binary_streams_arrive_as_they_were(busd: Busd) -> None:
+    data = os.urandom(1 << 20)
+    busd("pub", "t", "--block", "64k", "--eof", given=data)
+    assert busd("sub", "t", "--from", "first", "--format", "bytes").stdout == data
+
+
+def test_it_ends_when_all_named_topics_ended(busd: Busd) -> None:
+    busd("pub", "a", "--eof", "-m", "1")
+    assert busd("sub", "a,b", "--from", "first", "--within", "300ms").stdout == b"1\n"
+    busd("pub", "b", "--eof", "-m", "2")
+    assert busd("sub", "a", "b", "--from", "first").stdout == b"1\n2\n"
+    assert busd("sub", "a", "b").stdout == b""
+
+
+def test_a_pattern_does_not_end(busd: Busd) -> None:
+    busd("pub", "a", "--eof", "-m", "1")
+    assert busd("sub", "*", "--from", "first", "--limit", "2", "--within", "300ms", status=1).stdout == b"1\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["sub", "t", "--limit", "1", "--from", "first"], 0),
+        (["sub", "t", "--until", "end"], 0),
+        (["sub", "t", "--within", "50ms"], 1),
+        (["sub", "t", "--within", "50ms", "--from", "first"], 0),
+        (["sub", "t", "--within", "50ms", "--from", "first", "--limit", "9"], 1),
+        (["read", "t"], 0),
+        (["read", "none"], 0),
+        (["read", "none", "--within", "50ms"], 1),
+        (["read", "t", "--within", "50ms"], 0),
+        (["sub", "t", "--from", "99"], 2),
+    ],
+)
+def test_exit_status(busd: Busd, words: list[str], status: int) -> None:
+    busd("pub", "t", "-m", "1")
+    busd(*words, status=status)
+
+
+def test_read_waits_for_a_first_message(spawn: Callable[..., Spawned], busd: Busd) -> None:
+    read = spawn("read", "t", "--within", "20s")
+    time.sleep(0.3)
+    busd("pub", "t", "-m", "late")
+    assert read.wait() == 0
+    assert read.stdout.read() == b"late\n"
+
+
+def test_last_and_limit(busd: Busd) -> None:
+    busd("pub", "a", given=b"1\n2\n3\n")
+    busd("pub", "b", given=b"4\n5\n")
+    assert busd("read", ">", "--last", "1").stdout == b"3\n5\n"
+    assert busd("read", ">", "--from", "2", "--limit", "3").stdout == b"2\n3\n4\n"
+
+
+def test_formats(busd: Busd) -> None:
+    busd("pub", "t", "--whole", given=b"a\nb")
+    assert busd("read", "t", "-f", "line").stdout == b"ESC t 1 a\\nb\nEND end next=2\n"
+    assert busd("read", "t", "-f", "offset").stdout == b"1\tt\ta\nb\n"
+    stamp, topic, payload = busd("read", "t", "-f", "time").stdout.split(b"\t")
+    assert (len(stamp), topic, payload) == (27, b"t", b"a\nb\n")
+    message, end = map(json.loads, busd("read", "t", "-f", "json").stdout.splitlines())
+    assert (message["payload"], end) == ("a\nb", {"kind": "END", "reason": "end", "next": 2})
+
+
+def test_output_to_a_file(busd: Busd, tmp_path: Path) -> None:
+    lines = b"".join([b"%d\n" % number for number in range(10_000)])
+    busd("pub", "t", given=lines)
+    assert busd("read", "t", "-o", str(tmp_path / "out")).stdout == b""
+    assert (tmp_path / "out").read_bytes() == lines
+    assert b"No such file" in busd("read", "t", "-o", "/nowhere/out", status=2).stderr
+
+
+def test_a_loss_is_told_and_is_status_3(make_server: Callable[..., ServerProcess]) -> None:
+    server = make_server("--segment-bytes", "4k", "--max-messages", "10", "--sync", "never")
+    env = {"BUSD_ADDRESS": server.address}
+    for _ in range(5):
+        run([*BUSD, "pub", "t"], b"x" * 100 + b"\n" + 100 * b"line\n", env=env)
+
+    def trimmed() -> bool:
+        return b"lost" in run([*BUSD, "sub", "t", "--from", "1", "--until", "end"], env=env, status=None).stderr
+
+    until(trimmed, "nothing was trimmed")
+    done = run([*BUSD, "sub", "t", "--from", "1", "--until", "end"], env=env, status=3)
+    assert b"messages of t, offsets 1 to" in done.stderr
+    assert b"(trimmed)" in done.stderr
+
+
+def test_it_goes_on_after_the_server_came_back(
+    spawn: Callable[..., Spawned], server: ServerProcess, busd: Busd
+) -> None:
+    sub = spawn("sub", "t", "--from", "first")
+    busd("pub", "t", given=b"1\n2\n")
+    assert [sub.stdout.readline() for _ in range(2)] == [b"1\n", b"2\n"]
+    server.stop()
+    server.start()
+    busd("pub", "t", "--eof", given=b"3\n")
+    assert sub.stdout.read() == b"3\n"
+    assert sub.wait() == 0
+    assert b"connecting again" in sub.stderr.readline()
+
+
+def test_it_dies_quietly_when_its_reader_leaves(server: ServerProcess, busd: Busd) -> None:
+    busd("pub", "t", given=b"".join([b"%d\n" % number for number in range(100_000)]))
+    command = f"{' '.join(BUSD)} sub t --from first | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = run(command, env={"BUSD_ADDRESS": server.address})
+    assert done.stdout == b"0\n141\n"
+    assert done.stderr == b""
+
+
+def test_it_notices_that_its_reader_left_while_all_is_quiet(spawn: Callable[..., Spawned], busd: Busd) -> None:
+    sub = spawn("sub", "t")
+    until(lambda: subscribers(busd) == 1, "the subscription is not there")
+    sub.stdout.close()
+    assert sub.wait() == -signal.SIGPIPE
+    assert sub.stderr.read() == b""
+
+
+def test_ctrl_c(spawn: Callable[..., Spawned], busd: Busd) -> None:
+    sub = spawn("sub", "t")
+    until(lambda: subscribers(busd) == 1, "the subscription is not there")
+    sub.process.send_signal(signal.SIGINT)
+    assert sub.wait() == -signal.SIGINT
+    assert sub.stderr.read() == b""
+
+
+def test_a_reader_that_does_not_read_stops_it_and_loses_nothing(spawn: Callable[..., Spawned], busd: Busd) -> None:
+    sub = spawn("sub", "t", "--slow", "spill")
+    until(lambda: subscribers(busd) == 1, "the subscription is not there")
+    lines = b"".join([b"a line that is somewhat longer than the others, number %d\n" % n for n in range(100_000)])
+    busd("pub", "t", "--eof", given=lines)
+    time.sleep(0.3)
+    assert sub.process.poll() is None
+    assert sub.stdout.read() == lines
+    assert sub.wait() == 0
+
+
+# Looking and managing
+
+
+def test_topics_info_ping(busd: Busd) -> None:
+    busd("pub", "b", "--eof", "-m", "1")
+    busd("pub", "a.x", "-m", "2")
+    assert busd("topics").stdout == b"a.x\t1\t3\topen\nb\t1\t2\tended\n"
+    assert busd("topics", "a.*").stdout == b"a.x\t1\t3\topen\n"
+    assert json.loads(busd("topics", "b", "--json").stdout) == [
+        {"topic": "b", "messages": 1, "last": 2, "state": "ended"}
+    ]
+    assert b"next=4\n" in busd("info", "log").stdout
+    assert json.loads(busd("info", "--json").stdout)["next"] == 4
+    assert busd("ping").stdout.startswith(b"PONG from 127.0.0.1:")
+
+
+def test_reset(busd: Busd) -> None:
+    busd("pub", "t", given=b"1\n2\n")
+    assert busd("reset", "t", "--yes").stdout == b"2\n"
+    assert busd("read", "t").stdout == b""
+
+
+def test_version_and_help(busd: Busd) -> None:
+    assert busd("--version").stdout.startswith(b"busd ")
+    listed = busd("--help").stdout
+    for name in (b"serve", b"pub", b"sub", b"read", b"topics", b"info", b"ping", b"reset", b"verify", b"cat"):
+        assert name in listed
+        assert b"\n  busd " in busd(name.decode(), "--help").stdout or b" busd pub " in busd(name.decode(), "-h").stdout
+
+
+# A terminal
+
+
+def on_terminal(command: Sequence[str], env: dict[str, str], typed: bytes = b"") -> tuple[bytes, int]:
+    """What a command shows on a terminal, and its exit status."""
+    terminal, inside = pty.openpty()
+    environ = environment({**env, "TERM": "xterm", "COLUMNS": "120"})
+    child = subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside, env=environ)
+    os.close(inside)
+    shown = b""
+    try:
+        os.write(terminal, typed)
+        while piece := os.read(terminal, 65_536):
+            shown += piece
+    except OSError:
+        # Linux says EIO when the other side is closed.
+        pass
+    finally:
+        os.close(terminal)
+    return shown, child.wait(PATIENCE_S)
+
+
+def test_payloads_cannot_steer_a_terminal(server: ServerProcess, busd: Busd) -> None:
+    busd("pub", "t", "--whole", given=b"\x1b[2Jgone")
+    env = {"BUSD_ADDRESS": server.address}
+    assert on_terminal([*BUSD, "read", "t"], env) == (b"\\x1b[2Jgone\r\n", 0)
+    assert busd("read", "t").stdout == b"\x1b[2Jgone\n"
+
+
+def test_tables_on_a_terminal(server: ServerProcess, busd: Busd) -> None:
+    busd("pub", "t", "-m", "x")
+    shown, status = on_terminal([*BUSD, "topics"], {"BUSD_ADDRESS": server.address})
+    assert status == 0
+    assert "─".encode() in shown
+    assert b"messages" in shown
+
+
+@pytest.mark.parametrize(("typed", "kept", "status"), [(b"n\n", b"x\n", 1), (b"y\n", b"", 0)])
+def test_reset_asks_on_a_terminal(server: ServerProcess, busd: Busd, typed: bytes, kept: bytes, status: int) -> None:
+    busd("pub", "t", "-m", "x")
+    shown, ended = on_terminal([*BUSD, "reset", "t"], {"BUSD_ADDRESS": server.address}, typed)
+    assert b"Remove 1 messages of 1 topics?" in shown
+    assert ended == status
+    assert busd("read", "t").stdout == kept
+
+
+# serve
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--sync", "often"], b"sync: 'often' is none of always, interval, never"),
+        (["--max-bytes", "3x"], b"[main] max_bytes: '3x' is not a size"),
+        (["--no-tcp"], b"there is nothing to listen on"),
+        (["--no-tcp", "--tcp", "x"], b"--tcp and --no-tcp exclude each other"),
+        (["--config", "/nowhere.toml"], b"/nowhere.toml: No such file or directory"),
+        (["--tcp", "1.2.3.4.5:x"], b"tcp: '1.2.3.4.5:x' is not an address"),
+    ],
+)
+def test_bad_settings_are_one_line_and_status_2(tmp_path: Path, words: list[str], said: bytes) -> None:
+    done = run([*BUSD, "serve", "--data", str(tmp_path / "d"), *words], status=2)
+    assert said in done.stderr
+    assert done.stderr.startswith(b"busd: ")
+    assert done.stderr.count(b"\n") == 1
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_second_server_on_the_same_data_is_refused(server: ServerProcess) -> None:
+    done = run([*BUSD, "serve", "--tcp", "127.0.0.1:0", "--data", str(server.data)], status=2)
+    assert str(server.pid).encode() in done.stderr
+    assert done.stderr.count(b"\n") == 1
