@@ -15,6 +15,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from zlib import crc32
 
 import hiredis
 
@@ -96,6 +97,48 @@ class Window:
             if position + size > self._end:
                 raise BadRecord("short", f"a hole of {size} bytes, {self._end - position} there")
         return Found(position, size, record)
+
+
+def sound(read: Read, start: int, index: SegmentIndex) -> bool:
+    """True when everything that the index names between byte `start` and its end is there and checks.
+
+    What stands between two entries, or before the first, may only be clean stops.
+    """
+    window = Window(read, index.end)
+    base, data, view = 0, b"", memoryview(b"")
+    gaps = [(start, index.positions[0])] if index.positions else []
+    try:
+        for number, position in enumerate(index.positions):
+            end = index.end_of(number)
+            if end - base > len(data):
+                base, data = position, read(position, max(WINDOW_BYTES, end - position))
+                view = memoryview(data)
+            at = position - base
+            stop = at + PREFIX_BYTES + int(data[at + 12 : at + 22])
+            if (
+                stop > len(data)
+                or data[at : at + 1] != b"+"
+                or int(data[at + 3 : at + 11], 16) != crc32(view[at + 12 : stop])
+            ):
+                return False
+            if not data.startswith(b"%d " % index.firsts[number], at + PREFIX_BYTES):
+                return False
+            if number in index.holes:
+                stop += index.holes[number].hop
+            if base + stop != end:
+                gaps.append((base + stop, end))
+        return all(_is_gap(window, *gap) for gap in gaps)
+    except (ValueError, BadRecord):
+        return False
+
+
+def _is_gap(window: Window, position: int, end: int) -> bool:
+    while position < end:
+        found = window.record_at(position)
+        if not isinstance(found.record, CleanStop):
+            return False
+        position += found.size
+    return position == end
 
 
 def walk(read: Read, start: int, end: int, prev: int, index: SegmentIndex | None = None) -> Iterator[Found | Flaw]:

@@ -8,10 +8,11 @@ Pure.  Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from busd.rules.record import COLUMN_BASE, Batch, TopicLine
+from busd.rules.segment_index import SegmentIndex
 
 
 @dataclass(slots=True)
@@ -37,24 +38,44 @@ def state_of(line: TopicLine) -> TopicState:
 
 def note(topics: dict[bytes, TopicState], batch: Batch) -> int:
     """Take in a batch that landed; returns how many messages it added (none for control records)."""
-    column, flags, steps = batch.column, batch.flags, batch.steps
+    column, flags, steps, control = batch.column, batch.flags, batch.steps, batch.control
     offsets = None if steps is None else batch.offsets()
     for index, topic in enumerate(batch.topics):
         state = topics.get(topic)
         if state is None:
             state = topics[topic] = TopicState()
         at = batch.n - 1 if column is None else column.rfind(COLUMN_BASE + index)
-        state.last = batch.first + at if offsets is None else offsets[at]
-        if "r" in flags:
-            state.floor, state.dead, state.live, state.ended = state.last, state.count, 0, False
-        elif "e" in flags:
-            state.ended = True
-        else:
+        _place(state, flags, batch.first + at if offsets is None else offsets[at])
+        if not control:
             added = batch.count_of(index)
             state.count += added
             state.live += added
-            state.ended = False
-    return 0 if batch.control else batch.n
+    return 0 if control else batch.n
+
+
+def note_index(topics: dict[bytes, TopicState], index: SegmentIndex, record: Callable[[int], object]) -> None:
+    """The same for all entries of an index at once; `record` reads one: control records and each topic's last."""
+    for topic, entries in index.topics.items():
+        state = topics.setdefault(topic, TopicState())
+        before = state.count
+        newest = len(entries.counts) - 1
+        for at in [at for at, count in enumerate(entries.counts) if not count or at == newest]:
+            batch = record(entries.numbers[at])
+            if isinstance(batch, Batch):
+                column = batch.column
+                place = batch.n - 1 if column is None else column.rfind(COLUMN_BASE + batch.topics.index(topic))
+                state.count = before + sum(entries.counts[:at])
+                _place(state, batch.flags, batch.offsets()[place])
+        state.count = before + sum(entries.counts)
+        state.live = state.count - state.dead
+
+
+def _place(state: TopicState, flags: str, offset: int) -> None:
+    """Take in what the newest record of a topic says."""
+    state.last = offset
+    if "r" in flags:
+        state.floor, state.dead, state.live = offset, state.count, 0
+    state.ended = "e" in flags
 
 
 def add_lost(topics: dict[bytes, TopicState], counts: Mapping[bytes, int], last: int) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -21,6 +22,11 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _IOV_MAX = 1024
 # Absent on other systems: then every read that must not block is one for a thread.
 _NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
+
+
+_BUFFER_BYTES = 1 << 18
+_NO_BUFFER = bytearray()
+_buffers = threading.local()
 
 
 class DiskFull(Exception):
@@ -180,15 +186,18 @@ class RealFile:
         """See File."""
         if not _NOWAIT:
             return None
-        buffer = bytearray(length)
+        # One buffer a thread: a new one each time is cleared first, which costs as much as the copy out of it.
+        buffer: bytearray = getattr(_buffers, "buffer", _NO_BUFFER)
+        if len(buffer) < length:
+            buffer = _buffers.buffer = bytearray(max(length, _BUFFER_BYTES))
+        view = memoryview(buffer)
         try:
-            count = os.preadv(self._fd, [buffer], at, _NOWAIT)
+            count = os.preadv(self._fd, [view[:length]], at, _NOWAIT)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL):
                 return None
             raise _trouble(error, self.path, at) from error
-        del buffer[count:]
-        return bytes(buffer)
+        return bytes(view[:count])
 
     def close(self) -> None:
         """See File."""

@@ -16,7 +16,7 @@ from busd.rules.record import PREFIX_BYTES, BadRecord, Batch, CleanStop, Hole, O
 from busd.rules.recovery import Plan, Verdict, plan
 from busd.rules.scan import Flaw, Found, Read, walk
 from busd.rules.segment_index import SegmentIndex
-from busd.rules.topic_state import TopicState, add_lost, note, state_of
+from busd.rules.topic_state import TopicState, add_lost, state_of
 from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
 from busd.world.segment import Cache, Segment, Shelf, index_path, read_opening, reader_of, saved_index
 
@@ -181,12 +181,9 @@ def _last(store: Recovered, segments: list[Segment], name: str, next_offset: int
     for topic, line in head.topics().items():
         store.topics[topic] = state_of(line)
     store.total, store.born, store.sure = head.total, head.born, head.sure
-
-    def take(batch: Batch) -> None:
-        store.total += note(store.topics, batch)
-
     hints, loaded = (saved[0], saved[2]) if saved is not None else (None, 0)
-    found = plan(read, last.data_at, last.size, last.prev, hints, take)
+    found = plan(read, last.data_at, last.size, last.prev, hints, store.topics)
+    store.total += found.messages
     shelf.land(tuple(segments), found.last)
     _carry_out(store, last, found, loaded, next_offset)
     return segments
