@@ -70,7 +70,8 @@ def plan(
     if hints is not None and len(hints) and hints.end <= end and sound(read, start, hints):
         # A checksum for each record is all that what the index names needs: 200,000 small batches in 0.4 s, not 2.8.
         window = Window(read, hints.end)
-        note_index(topics, hints, lambda number: window.record_at(hints.positions[number]).record)
+        positions = hints.positions
+        note_index(topics, hints, lambda number: window.record_at(positions[number]).record)
         fresh, hints = hints, None
         result = Plan(Verdict.CLEAN, end, fresh, fresh.last, fresh.synced, None, True, messages=fresh.messages)
         start, prev = fresh.end, fresh.last

@@ -114,12 +114,9 @@ def sound(read: Read, start: int, index: SegmentIndex) -> bool:
                 base, data = position, read(position, max(WINDOW_BYTES, end - position))
                 view = memoryview(data)
             at = position - base
-            stop = at + PREFIX_BYTES + int(data[at + 12 : at + 22])
-            if (
-                stop > len(data)
-                or data[at : at + 1] != b"+"
-                or int(data[at + 3 : at + 11], 16) != crc32(view[at + 12 : stop])
-            ):
+            kind, size = peek(data, at)
+            stop = at + size
+            if stop > len(data) or kind not in "BH" or int(data[at + 3 : at + 11], 16) != crc32(view[at + 12 : stop]):
                 return False
             if not data.startswith(b"%d " % index.firsts[number], at + PREFIX_BYTES):
                 return False
@@ -128,7 +125,7 @@ def sound(read: Read, start: int, index: SegmentIndex) -> bool:
             if base + stop != end:
                 gaps.append((base + stop, end))
         return all(_is_gap(window, *gap) for gap in gaps)
-    except (ValueError, BadRecord):
+    except BadRecord:
         return False
 
 
