@@ -141,27 +141,33 @@ class RespDecoder:
 
     def _some_arguments(self, data: bytes, at: int) -> int:
         """Take arguments up to the end of the command or of what is whole; where it stopped."""
+        # Names of its own for what the loop touches: a third less time than through self.
+        match, append = _BULK.match, self._arguments.append
+        one_limit, all_limit = self._argument_limit, self._command_limit
+        taken, total = 0, self._bytes
         for _ in range(min(self._left, _FEW_ARGUMENTS)):
-            head = _BULK.match(data, at)
+            head = match(data, at)
             if head is None:
                 _refuse(data, at, b"$", "the length of an argument")
-                return at
-            size, start = int(head[1]), head.end()
-            if size > self._argument_limit or self._bytes + size > self._command_limit:
+                break
+            start = head.end()
+            end = start + int(head[1])
+            if end - start > one_limit or total + end - start > all_limit:
                 self._too_big = True
                 self._arguments = []
-                return self._drop(data, at)
-            end = start + size
-            if len(data) < end + 2:
+                break
+            if data[end : end + 2] != CRLF:
+                if len(data) >= end + 2:
+                    raise _no_end(data, end)
                 self._needed = end + 2 - at
-                return at
-            if not data.startswith(CRLF, end):
-                raise _no_end(data, end)
-            self._arguments.append(data[start:end])
-            self._left -= 1
-            self._bytes += size
+                break
+            append(data[start:end])
+            total += end - start
+            taken += 1
             at = end + 2
-        return at
+        self._left -= taken
+        self._bytes = total
+        return self._drop(data, at) if self._too_big else at
 
     def _many_arguments(self, data: bytes, at: int) -> tuple[int, int]:
         """Take those of many arguments that are surely whole; where the next begins, and how many they are."""

@@ -126,12 +126,14 @@ def _help(args: list[bytes], resp: bool, limits: Limits) -> rq.Request:
 def _hello(args: list[bytes], resp: bool, limits: Limits) -> rq.Request:
     if not args:
         return rq.Hello()
-    # Redis clients may add SETNAME name (no use here) and AUTH user password (which nobody would check).
-    rest = [word.upper() for word in args[1::2]] if len(args) % 2 == 0 else []
     if args[0] not in (b"2", b"3"):
         raise BusError("PROTO", f"HELLO takes 2 or 3, not {quoted(args[0])}")
-    if b"AUTH" in [word.upper() for word in args[1:2]] or b"AUTH" in rest:
+    # Redis clients may add SETNAME name (no use here) and AUTH user password (which nobody would check).
+    options = args[1:]
+    if b"AUTH" in [word.upper() for word in options[::2]]:
         raise BusError("ARG", "this server has no users; leave AUTH out")
+    if options and (len(options) != 2 or options[0].upper() != b"SETNAME"):
+        raise BusError("ARG", "HELLO takes 2 or 3, and SETNAME name")
     if not resp:
         raise BusError("PROTO", "HELLO chooses a version of RESP; this connection is inline, say HELLO alone")
     return rq.Hello(int(args[0]))

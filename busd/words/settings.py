@@ -15,6 +15,8 @@ from busd.words.errors import BusError
 
 Sync = Literal["always", "interval", "never"]
 KIB, MIB = 1 << 10, 1 << 20
+# Twice the longest topic and a little: below it nobody could subscribe.
+MIN_LINE_BYTES = 512
 
 
 class BadSetting(ValueError):
@@ -97,8 +99,28 @@ def _duration(value: object) -> int:
         raise ValueError(error.text) from None
 
 
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise ValueError(f"{value!r} is not a text; write it in quotes")
+
+
+def _percent(value: object) -> int:
+    percent = _count(value)
+    if not 1 <= percent <= 100:
+        raise ValueError(f"{percent} is not a percentage from 1 to 100")
+    return percent
+
+
+def _line_size(value: object) -> int:
+    size = _size(value)
+    if size < MIN_LINE_BYTES:
+        raise ValueError(f"{size} is below {MIN_LINE_BYTES}: a command with a topic must fit")
+    return size
+
+
 def _patterns(value: object) -> tuple[bytes, ...]:
-    text = ",".join(value) if isinstance(value, list) else str(value)
+    text = ",".join(map(_text, value)) if isinstance(value, list) else _text(value)
     try:
         return topics.parse_patterns(text.encode())
     except BusError as error:
@@ -106,10 +128,15 @@ def _patterns(value: object) -> tuple[bytes, ...]:
 
 
 def _store_name(value: object) -> str:
-    text = str(value)
-    if text == "main" or not topics.is_topic(text.replace("{topic}", "t").encode()) or len(text) > 40:
+    text = _text(value)
+    if (
+        text == "main"
+        or text.count("{topic}") > 1
+        or not topics.is_topic(text.replace("{topic}", "t").encode())
+        or len(text) > 40
+    ):
         raise ValueError(
-            f"{text!r} is not a store's name: A-Z a-z 0-9 _ - . and {{topic}}, 40 characters at most, not main"
+            f"{text!r} is not a store's name: A-Z a-z 0-9 _ - . and {{topic}} once, 40 characters at most, not main"
         )
     return text
 
@@ -138,11 +165,13 @@ _LIMITS: dict[str, tuple[str, _Reader]] = {
         if f.name != "unfinished_ns"
     },
     "unfinished": ("unfinished_ns", _duration),
+    "line_bytes": ("line_bytes", _line_size),
+    "total_percent": ("total_percent", _percent),
 }
 _TOP: dict[str, tuple[str, _Reader]] = {
-    "data": ("data", str),
-    "tcp": ("tcp", str),
-    "unix": ("unix", str),
+    "data": ("data", _text),
+    "tcp": ("tcp", _text),
+    "unix": ("unix", _text),
     "sync": ("sync", _sync),
 }
 

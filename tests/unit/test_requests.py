@@ -1,0 +1,18 @@
+"""busd.words.requests: what the two dialects share, and what not."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from busd.words.requests import BARE_FORMATS, INLINE_FORMATS, RESP_FORMATS, Format, Publish, Quit
+
+
+def test_every_format_belongs_to_one_dialect() -> None:
+    assert sorted(INLINE_FORMATS + RESP_FORMATS) == sorted(get_args(Format))
+    assert set(BARE_FORMATS) <= set(INLINE_FORMATS)
+
+
+def test_defaults() -> None:
+    assert Quit().eol == b"\n"
+    run = Publish(b"t", [b"x"], 1)
+    assert (run.answers, run.kind, run.headers, run.eol) == ("each", "message", False, b"\n")

@@ -1,0 +1,134 @@
+"""busd.words.settings: what a mapping becomes, and what is said about one that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from busd.words.settings import KIB, MIB, BadSetting, Limits, Settings, StoreRule, settings_from
+
+
+def test_nothing_is_the_defaults() -> None:
+    assert settings_from({}) == Settings()
+
+
+def test_the_defaults_are_those_of_the_specification() -> None:
+    limits = Limits()
+    assert (limits.payload_bytes, limits.line_bytes, limits.command_bytes) == (MIB, 4 * KIB, 2 * MIB)
+    assert (limits.headers, limits.header_bytes, limits.topics, limits.connections) == (64, 4 * KIB, 100_000, 10_000)
+    assert (limits.outbox_bytes, limits.spill_outbox_bytes, limits.total_percent) == (MIB, 64 * KIB, 80)
+    assert limits.unfinished_ns == 30 * 10**9
+    assert Settings().sync == "always"
+
+
+def test_everything_at_once() -> None:
+    settings = settings_from(
+        {
+            "data": "/d",
+            "tcp": "0.0.0.0:1",
+            "unix": "/s",
+            "sync": "interval",
+            "main": {"max_bytes": "1G", "max_age": "7d", "max_messages": 5, "keep_last": "2", "rotate_at": "23:59"},
+            "limits": {
+                "payload_bytes": 10,
+                "headers": "3",
+                "unfinished": "250ms",
+                "total_percent": 100,
+                "total_bytes": "2G",
+                "line_bytes": 512,
+            },
+            "store": [
+                {"match": "jobs.>,x", "name": "jobs", "segment_bytes": "1M"},
+                {"match": ["a.*", "b"], "name": "per-{topic}"},
+            ],
+        }
+    )
+    assert settings == Settings(
+        data="/d",
+        tcp="0.0.0.0:1",
+        unix="/s",
+        sync="interval",
+        main=StoreRule(
+            max_bytes=1 << 30, max_age_ns=7 * 86_400 * 10**9, max_messages=5, keep_last=2, rotate_at_s=86_340
+        ),
+        stores=(
+            StoreRule("jobs", (b"jobs.>", b"x"), segment_bytes=MIB),
+            StoreRule("per-{topic}", (b"a.*", b"b")),
+        ),
+        limits=Limits(
+            payload_bytes=10,
+            headers=3,
+            unfinished_ns=250 * 10**6,
+            total_percent=100,
+            total_bytes=2 << 30,
+            line_bytes=512,
+        ),
+    )
+    assert [rule.per_topic for rule in settings.stores] == [False, True]
+
+
+def test_a_small_cap_makes_small_segments() -> None:
+    assert settings_from({"main": {"max_bytes": "1M"}}).main.segment_bytes == 256 * KIB
+    assert settings_from({"main": {"max_bytes": "1G"}}).main.segment_bytes == 64 * MIB
+    assert settings_from({"main": {"max_bytes": "16k"}}).main.segment_bytes == 4 * KIB
+
+
+STORE_NAME = "is not a store's name: A-Z a-z 0-9 _ - . and {topic} once, 40 characters at most, not main"
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ({"tpc": "x"}, "tpc is not a setting; did you mean tcp?"),
+        ({"zzz": 1}, "zzz is not a setting; known are data, tcp, unix, sync"),
+        ({"tcp": 7379}, "tcp: 7379 is not a text; write it in quotes"),
+        ({"data": True}, "data: True is not a text; write it in quotes"),
+        ({"sync": "often"}, "sync: 'often' is none of always, interval, never"),
+        ({"sync": ["always"]}, "sync: ['always'] is none of always, interval, never"),
+        ({"main": 5}, "[main] is a table"),
+        ({"main": {"name": "x"}}, "[main] name is not a setting; known are segment_bytes, rotate_at, max_bytes, "),
+        ({"main": {"max_age": 5}}, "[main] max_age: '5' is not a duration like 250ms 5s 10m 2h 7d"),
+        ({"main": {"rotate_at": "24:00"}}, "[main] rotate_at: '24:00' is not a time of day like 00:00 or 23:30 (UTC)"),
+        ({"main": {"max_messages": -1}}, "[main] max_messages: -1 is not a number from 0"),
+        ({"main": {"max_messages": True}}, "[main] max_messages: True is not a number from 0"),
+        ({"main": {"max_messages": "1k"}}, "[main] max_messages: '1k' is not a number from 0"),
+        ({"main": {"max_bytes": "2.5M"}}, "[main] max_bytes: '2.5M' is not a size like 4096 64k 10M 1G"),
+        ({"main": {"max_bytes": True}}, "[main] max_bytes: 'True' is not a size like 4096 64k 10M 1G"),
+        ({"main": {"max_bytes": "8k"}}, "[main]: max_bytes 8192 is below 16k"),
+        ({"main": {"segment_bytes": 4095}}, "[main]: segment_bytes 4095 is below 4k"),
+        ({"limits": {"headrs": 1}}, "[limits] headrs is not a setting; did you mean headers?"),
+        ({"limits": {"unfinished_ns": 1}}, "[limits] unfinished_ns is not a setting; did you mean unfinished?"),
+        ({"limits": {"total_percent": 0}}, "[limits] total_percent: 0 is not a percentage from 1 to 100"),
+        ({"limits": {"total_percent": 101}}, "[limits] total_percent: 101 is not a percentage from 1 to 100"),
+        ({"limits": {"line_bytes": 511}}, "[limits] line_bytes: 511 is below 512: a command with a topic must fit"),
+        ({"store": {"match": "a"}}, "store is written [[store]], once for each rule"),
+        ({"store": ["a"]}, "[[store]] is a table"),
+        ({"store": [{"name": "x"}]}, "[[store]] 1: match is missing"),
+        ({"store": [{"match": "a"}]}, "[[store]] 1: name is missing"),
+        ({"store": [{"match": "a", "name": "x"}, {"match": "b", "name": "x"}]}, "two rules have the name 'x'"),
+        ({"store": [{"match": "a..b", "name": "x"}]}, "[[store]] 1 match: 'a..b' is not a pattern: "),
+        ({"store": [{"match": [1], "name": "x"}]}, "[[store]] 1 match: 1 is not a text; write it in quotes"),
+        ({"store": [{"match": "a", "name": "main"}]}, f"[[store]] 1 name: 'main' {STORE_NAME}"),
+        ({"store": [{"match": "a", "name": "../x"}]}, f"[[store]] 1 name: '../x' {STORE_NAME}"),
+        ({"store": [{"match": "a", "name": "x" * 41}]}, f"[[store]] 1 name: '{'x' * 41}' {STORE_NAME}"),
+        ({"store": [{"match": "a", "name": "{topic}{topic}"}]}, f"[[store]] 1 name: '{{topic}}{{topic}}' {STORE_NAME}"),
+        ({"store": [{"match": "a", "name": "x", "max": 1}]}, "[[store]] 1 max is not a setting; did you mean max_age?"),
+    ],
+)
+def test_what_cannot_be_used_is_named(table: Mapping[str, object], text: str) -> None:
+    with pytest.raises(BadSetting) as caught:
+        settings_from(table)
+    assert str(caught.value).startswith(text)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Settings().sync = "never"  # type: ignore[misc]
+
+
+def test_the_table_that_was_read_stays_as_it_was() -> None:
+    table: dict[str, object] = {"main": {"max_bytes": "1G"}, "limits": {"headers": 1}, "store": [], "data": "d"}
+    settings_from(table)
+    assert table == {"main": {"max_bytes": "1G"}, "limits": {"headers": 1}, "store": [], "data": "d"}
