@@ -6,10 +6,12 @@ A tool that is missing skips a test on a developer's machine and fails it where 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -90,3 +92,15 @@ def until(true: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
     while not true():
         assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"
         time.sleep(LOOK_S)
+
+
+def end_session(session: int) -> None:
+    """SIGKILL for every process of a session that a test began (start_new_session); its id is its first process's."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            # Fields behind the name in brackets: state, parent, group, session.
+            facts = (entry / "stat").read_text().rpartition(")")[2].split()
+            if int(facts[3]) == session:
+                os.kill(int(entry.name), signal.SIGKILL)

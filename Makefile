@@ -1,0 +1,51 @@
+# busd: what one types here.  Needs python3 (3.11 or later), python3-venv and make; all else goes into .venv.
+#
+#   make demo               a broker, some traffic, a crash and a restart, shown with the commands
+#   make test               every check: lint, types, tests
+#   make lint               lint and types only
+#   make kill ROUNDS=200    kill -9 under load, so many times for each sync policy
+#   make soak ROUNDS=200    kill, and the randomised tests with many more examples
+#   make clean              remove what the above made
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ROUNDS ?= 200
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+# One file for each state of the environment, newer than what it was made from.
+RUNS := $(VENV)/.installed
+CHECKS := $(VENV)/.installed-for-tests
+
+.PHONY: demo test lint kill soak clean
+
+demo: $(RUNS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(CHECKS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+kill: $(CHECKS)
+	BUSD_KILL_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/process/test_kill.py -s
+
+soak: kill
+	$(BIN)/pytest --hypothesis-profile=soak --timeout=3600 tests/unit tests/recovery tests/fuzz
+
+clean:
+	rm -rf $(VENV) *.egg-info build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(RUNS): pyproject.toml | $(BIN)/pip
+	$(PIP) install --editable .
+	@touch $@
+
+$(CHECKS): pyproject.toml | $(BIN)/pip
+	$(PIP) install --editable '.[test]'
+	@touch $@ $(RUNS)
