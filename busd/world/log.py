@@ -272,11 +272,12 @@ class DiskLog:
 
     def offset_at(self, time_ns: int, done: Callable[[int], None]) -> None:
         """See Log."""
-        stores, horizon = list(self.stores.open.values()), self.horizon
+        stores, horizon = [(store, store.last) for store in self.stores.open.values()], self.horizon
 
         def work() -> int:
-            found = [store.offset_at(time_ns) for store in stores if store.last]
-            return min([horizon, *(offset for offset in found)])
+            # A store that has nothing so late says last + 1, which other stores may be beyond.
+            found = [(store.offset_at(time_ns), last) for store, last in stores]
+            return min([horizon, *(offset for offset, last in found if offset <= last)])
 
         self._runtime.in_thread(work, done)
 

@@ -1,0 +1,324 @@
+"""The log: one sequence, group commit, the horizon, and what a failing disk may and may not do to them."""
+
+from __future__ import annotations
+
+import pytest
+
+from busd.rules.record import Batch, Hole
+from busd.words.settings import Settings, settings_from
+from busd.world.disk import DiskFailed, DiskFull
+from tests.support.log_kit import LogKit
+
+TWO_STORES = settings_from({"store": [{"match": "jobs.>", "name": "jobs"}]})
+PER_TOPIC = settings_from({"store": [{"match": "own.>", "name": "own-{topic}"}]})
+
+
+def test_offsets_rise_in_the_order_of_arrival_over_all_stores() -> None:
+    kit = LogKit(TWO_STORES)
+    kit.committer.hold = True
+    for topic, payload in ((b"a", b"1"), (b"jobs.x", b"2"), (b"a", b"3"), (b"jobs.y", b"4")):
+        kit.publish(topic, payload)
+    kit.committer.hold = False
+    kit.committer.release()
+    kit.runtime.run()
+    assert kit.answers == [1, 2, 3, 4]
+    expected = [(1, b"a", b"1"), (2, b"jobs.x", b"2"), (3, b"a", b"3"), (4, b"jobs.y", b"4")]
+    assert kit.seen == expected
+    assert kit.messages() == expected
+    assert kit.messages(b"a") == [expected[0], expected[2]]
+
+
+def test_nothing_is_visible_and_nothing_answered_before_it_is_decided() -> None:
+    kit = LogKit()
+    kit.committer.hold = True
+    kit.publish(b"a", b"1")
+    assert (kit.answers, kit.seen, kit.log.horizon, kit.read()) == ([], [], 1, [])
+    kit.committer.release()
+    assert (kit.answers, kit.log.horizon) == ([1], 2)
+
+
+def test_one_commit_takes_what_waits_and_one_is_in_flight() -> None:
+    kit = LogKit()
+    kit.committer.hold = True
+    kit.publish(b"a", b"1")
+    for number in range(5):
+        kit.publish(b"b", b"%d" % number)
+    assert kit.committer.submitted == 1
+    kit.committer.release()
+    assert kit.committer.submitted == 2
+    assert kit.answers == [1, 2, 3, 4, 5, 6]
+
+
+def test_congested_while_more_waits_than_one_commit_takes() -> None:
+    kit = LogKit()
+    kit.committer.hold = True
+    kit.publish(b"a", b"x")
+    assert not kit.log.congested
+    kit.publish(b"a", b"y" * 300_000)
+    assert kit.log.congested
+    kit.committer.release()
+    assert not kit.log.congested
+
+
+@pytest.mark.parametrize(
+    ("kind", "failure", "code"),
+    [("append", DiskFull("f:0: no space"), "FULL"), ("append", DiskFailed("f:0: I/O error"), "DISK")],
+)
+def test_a_write_that_fails_is_answered_and_leaves_everything_else_as_it_was(
+    kind: str, failure: Exception, code: str
+) -> None:
+    kit = LogKit()
+    kit.publish(b"a", b"before")
+    kit.disk.failure = failure
+    kit.disk.fail_all = {kind}
+    kit.publish(b"a", b"lost")
+    assert kit.answers == [1, code]
+    assert kit.messages() == [(1, b"a", b"before")]
+    kit.disk.fail_all = set()
+    kit.publish(b"a", b"after")
+    if code == "FULL":
+        assert kit.answers == [1, "FULL", 3], "offset 2 is void, the disk is believed again"
+        assert kit.messages() == [(1, b"a", b"before"), (3, b"a", b"after")]
+        assert kit.crash().messages() == kit.messages()
+
+
+def test_a_failed_sync_latches_the_store_and_only_that() -> None:
+    kit = LogKit(TWO_STORES)
+    kit.publish(b"a", b"1")
+    kit.publish(b"jobs.x", b"2")
+    kit.disk.failure = DiskFailed("f:0: fdatasync: I/O error")
+    kit.disk.fail_all = {"sync"}
+    kit.publish(b"a", b"lost")
+    kit.disk.fail_all = set()
+    kit.publish(b"a", b"refused")
+    kit.publish(b"jobs.x", b"kept")
+    assert kit.answers == [1, 2, "DISK", "DISK", 4]
+    assert kit.messages() == [(1, b"a", b"1"), (2, b"jobs.x", b"2"), (4, b"jobs.x", b"kept")]
+    assert dict(kit.log.info()["server"])["health"] != "ok"
+    after = kit.crash()
+    assert after.messages() == kit.messages(), "nothing that was answered with an error comes back"
+
+
+def test_answers_of_a_commit_in_which_one_store_failed() -> None:
+    kit = LogKit(TWO_STORES)
+    kit.publish(b"a", b"1")
+    kit.publish(b"jobs.x", b"2")
+    kit.committer.hold = True
+    kit.publish(b"a", b"3")
+    for topic in (b"a", b"jobs.x", b"a"):
+        kit.publish(topic, b"next")
+    kit.committer.hold = False
+    number = len(kit.disk.calls)
+    kit.disk.failure = DiskFull("f:0: no space")
+    kit.committer.hold = True
+    kit.committer.release()
+    kit.disk.fail_at = number + len(kit.disk.calls) - number
+    kit.committer.hold = False
+    kit.committer.release()
+    kit.runtime.run()
+    kept = [answer for answer in kit.answers if isinstance(answer, int)]
+    assert kept == sorted(kept)
+    assert [offset for offset, _, _ in kit.messages()] == kept
+
+
+def test_reset_removes_what_was_there_also_in_the_same_commit() -> None:
+    kit = LogKit()
+    kit.publish(b"t", b"1", b"2")
+    kit.committer.hold = True
+    kit.publish(b"other", b"x")
+    kit.publish(b"t", b"3")
+    outcomes = kit.reset(b"t")
+    kit.committer.release()
+    (outcome,) = outcomes
+    assert outcome.removed == 3
+    topic = kit.log.topic(b"t")
+    assert topic is not None
+    assert (topic.live, topic.floor) == (0, outcome.first)
+    assert kit.log.floors == {b"t": outcome.first}
+    assert kit.crash().log.floors == kit.log.floors
+
+
+def test_eof_is_a_state_that_survives_and_that_a_message_ends() -> None:
+    kit = LogKit()
+    kit.publish(b"t", b"x")
+    kit.publish(b"t", b"", kind="eof")
+    for known in (kit, kit.crash()):
+        topic = known.log.topic(b"t")
+        assert topic is not None
+        assert topic.ended
+    kit.publish(b"t", b"y")
+    topic = kit.log.topic(b"t")
+    assert topic is not None
+    assert not topic.ended
+
+
+def test_a_log_for_each_topic() -> None:
+    kit = LogKit(PER_TOPIC)
+    for number in range(6):
+        kit.publish(b"own.%d" % (number % 3), b"%d" % number)
+    assert kit.disk.listdir(f"{kit.settings.data}/logs") == ["main", "own-own.0", "own-own.1", "own-own.2"]
+    assert [payload for _, _, payload in kit.messages()] == [b"0", b"1", b"2", b"3", b"4", b"5"]
+    assert [payload for _, _, payload in kit.crash().messages(b"own.1")] == [b"1", b"4"]
+
+
+def test_after_a_changed_rule_old_messages_are_read_where_they_lie() -> None:
+    kit = LogKit()
+    kit.publish(b"jobs.x", b"old")
+    kit.stop()
+    later = LogKit(TWO_STORES, kit.disk)
+    later.publish(b"jobs.x", b"new")
+    assert later.messages(b"jobs.x") == [(1, b"jobs.x", b"old"), (2, b"jobs.x", b"new")]
+    topic = later.log.topic(b"jobs.x")
+    assert topic is not None
+    assert topic.live == 2
+
+
+@pytest.mark.parametrize("budget", [1, 100, 300, 1 << 16])
+def test_stores_are_read_in_offset_order_in_pieces_of_any_size(budget: int) -> None:
+    kit = LogKit(TWO_STORES)
+    for number in range(40):
+        kit.committer.hold = number % 7 != 0
+        kit.publish((b"a", b"jobs.x", b"jobs.y")[number % 3], b"%d" % number, b"+")
+    kit.committer.hold = False
+    kit.committer.release()
+    kit.runtime.run()
+    offsets = [offset for offset, _, _ in kit.messages(budget=budget)]
+    assert offsets == list(range(1, 81))
+    later = [offset for offset, _, _ in kit.messages(start=33, budget=budget) if offset >= 33]
+    assert later == list(range(33, 81))
+
+
+def test_cold_data_is_read_in_a_thread() -> None:
+    kit = LogKit(TWO_STORES)
+    kit.publish(b"a", b"1")
+    kit.publish(b"jobs.x", b"2")
+    kit.disk.cold = True
+    assert [offset for offset, _, _ in kit.messages()] == [1, 2]
+
+
+def test_the_cap_refuses_and_reading_goes_on() -> None:
+    kit = LogKit(settings_from({"limits": {"total_bytes": "2k"}}))
+    kit.log.start()
+    kit.runtime.run()
+    while not kit.answers or isinstance(kit.answers[-1], int):
+        kit.publish(b"t", b"x" * 200)
+    assert kit.answers[-1] == "FULL"
+    kept = [answer for answer in kit.answers if isinstance(answer, int)]
+    assert [offset for offset, _, _ in kit.messages()] == kept
+
+
+def test_too_many_topics_are_refused_and_known_ones_go_on() -> None:
+    kit = LogKit(settings_from({"limits": {"topics": 2}}))
+    for topic in (b"a", b"b", b"c", b"a"):
+        kit.publish(topic, b"x")
+    assert kit.answers == [1, 2, "LIMIT", 3]
+
+
+def test_last_floors_and_times() -> None:
+    kit = LogKit(TWO_STORES)
+    for number in range(9):
+        kit.runtime.time_ns += 1_000_000_000
+        kit.publish((b"a", b"jobs.x", b"b")[number % 3], b"%d" % number)
+    floors: list[dict[bytes, int]] = []
+    kit.log.last_floors(lambda topic: topic != b"b", 2, floors.append)
+    offsets: list[int] = []
+    start_ns = kit.runtime.now_ns() - kit.runtime.time_ns
+    for seconds in (0, 5, 9, 10):
+        kit.log.offset_at(start_ns + seconds * 1_000_000_000, offsets.append)
+    kit.runtime.run()
+    assert floors == [{b"a": 4, b"jobs.x": 5}]
+    assert offsets == [1, 5, 9, 10]
+
+
+def test_a_clean_stop_and_a_kill_go_on_where_they_were() -> None:
+    kit = LogKit()
+    kit.publish(b"t", b"1", b"2")
+    killed = kit.crash()
+    kit.stop()
+    clean = LogKit(kit.settings, kit.disk)
+    for after in (killed, clean):
+        assert after.opened.report == []
+        after.publish(b"t", b"3")
+        assert after.answers == [3]
+        assert after.log.epoch == 1
+        assert [offset for offset, _, _ in after.messages()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("sync", ["interval", "never"])
+def test_a_power_cut_without_sync_raises_the_epoch_and_names_the_loss(sync: str) -> None:
+    kit = LogKit(settings_from({"sync": sync}))
+    kit.publish(b"t", b"shown")
+    assert kit.answers == [1]
+    after = LogKit(kit.settings, kit.disk.crash(99, "lost"), "boot-2")
+    assert after.log.epoch == 2
+    after.publish(b"t", b"next")
+    offset = after.answers[0]
+    assert isinstance(offset, int)
+    assert offset > 1, "an offset that was shown is not given again"
+    holes = [record for record in after.read() if isinstance(record, Hole)]
+    assert [(hole.reason, hole.counts) for hole in holes] == [("unsynced", None)]
+    assert (holes[0].first, holes[0].last) == (1, offset - 1)
+
+
+def test_a_power_cut_under_always_takes_nothing() -> None:
+    kit = LogKit()
+    kit.publish(b"t", b"1")
+    kit.publish(b"t", b"2")
+    for name, disk in kit.disk.crashes():
+        after = LogKit(kit.settings, disk, "boot-2")
+        assert after.messages() == [(1, b"t", b"1"), (2, b"t", b"2")], name
+        after.publish(b"t", b"3")
+        assert after.answers == [3], name
+        assert after.log.epoch == 1, name
+
+
+def test_interval_syncs_within_a_second_without_traffic() -> None:
+    kit = LogKit(settings_from({"sync": "interval"}))
+    kit.log.start()
+    kit.publish(b"t", b"x")
+    synced = LogKit(kit.settings, kit.disk.crash(99, "lost"), kit.boot)
+    assert synced.messages() == []
+    kit.runtime.advance(1_000_000_000)
+    synced = LogKit(kit.settings, kit.disk.crash(99, "lost"), kit.boot)
+    assert synced.messages() == [(1, b"t", b"x")]
+    assert dict(kit.log.info()["log"])["synced"] == 1
+
+
+def test_retention_acts_by_itself_and_the_loss_is_counted() -> None:
+    rules = {"main": {"segment_bytes": "4k", "max_messages": 20}}
+    kit = LogKit(settings_from(rules))
+    kit.log.start()
+    for number in range(120):
+        kit.publish(b"ab"[number % 2 :][:1], b"%03d" % number + b"x" * 200)
+        kit.runtime.advance(100_000_000)
+    records = kit.read(b"a")
+    assert isinstance(records[0], Hole)
+    first = next(record for record in records if isinstance(record, Batch))
+    assert records[0].reason == "trimmed"
+    assert records[0].last == first.first - 1 or records[0].last == first.prev
+    assert records[0].counts is not None
+    kept = [offset for offset, _, _ in kit.messages(b"a")]
+    assert records[0].counts.get(b"a", 0) == 60 - len(kept)
+    assert 10 <= len(kept) < 40
+    again = kit.crash().read(b"a")
+    assert isinstance(again[0], Hole)
+    assert again[0].counts == records[0].counts
+
+
+def test_a_second_server_is_told_who_has_it() -> None:
+    from busd.world.disk import Locked
+
+    kit = LogKit()
+    with pytest.raises(Locked):
+        LogKit(kit.settings, kit.disk)
+    kit.stop()
+    LogKit(kit.settings, kit.disk)
+
+
+def test_unknown_format_is_refused() -> None:
+    from busd.world.meta import WrongFormat
+
+    kit = LogKit(Settings())
+    kit.disk.set_contents(f"{kit.settings.data}/meta", b"format 99\n")
+    with pytest.raises(WrongFormat, match="format 99"):
+        kit.crash()
