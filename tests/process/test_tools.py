@@ -21,7 +21,7 @@ import redis
 
 from tests.conftest import MakeServer
 from tests.support.server import ServerFailed, ServerProcess, read_all, read_lines
-from tests.support.tools import need, run, until
+from tests.support.tools import ROOT, need, run, until
 
 # The way in, by tool and transport; each takes stdin to the server and the answers to stdout, and ends with the server.
 WAYS = {
@@ -146,6 +146,33 @@ def test_binary_through_pub_and_back(server: ServerProcess, tmp_path: Path) -> N
     run(f"busd pub blob --block 64k < {path}", env={"BUSD_ADDRESS": server.address})
     run(f"echo SUB blob FROM first UNTIL end FORMAT bytes | {way_of('nc-unix', server)} > {out}")
     run(["cmp", str(path), str(out)])
+
+
+# --- What the server tells of itself ---
+
+
+def documented_info() -> dict[str, list[str]]:
+    """Section of INFO: its names, from protocol.md; of the stores the names behind the store's."""
+    text = (ROOT / "protocol.md").read_text()
+    table = text.partition("| section | names |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)
+    return {section: re.findall(r"\w+(?==)" if section == "stores" else r"\w+", names) for section, names in rows}
+
+
+@pytest.mark.parametrize("section", ["server", "log", "stores", "clients"])
+def test_info_has_the_documented_names(server: ServerProcess, section: str) -> None:
+    server.ask(b"PUB t x\n")
+    told = server.ask(b"INFO %b\n" % section.encode()).decode().splitlines()
+    assert told[0] == f"*{len(told) - 1}"
+    names = re.findall(r"(\w+)=", "\n".join(told).partition("main=")[2]) if section == "stores" else None
+    assert (names or [line.partition("=")[0] for line in told[1:]]) == documented_info()[section]
+
+
+def test_hello_tells_the_documented_names(server: ServerProcess) -> None:
+    text = (ROOT / "protocol.md").read_text()
+    (names,) = re.findall(r"`HELLO` answers who is there: a list of `([a-z ]+)`", text)
+    told = server.ask(b"HELLO\n").decode().splitlines()
+    assert [line.partition("=")[0] for line in told[1:]] == names.split()
 
 
 # --- Redis clients ---
