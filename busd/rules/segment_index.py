@@ -65,7 +65,7 @@ class SegmentIndex:
         self.last = prev
         self.synced = 0
         self.messages = 0
-        self._start = start
+        self.start = start
         self._paged = 0
         self._paged_end = start
         self._recent: set[bytes] = set()
@@ -206,7 +206,7 @@ class SegmentIndex:
 
     def all_pages(self) -> bytes:
         """Everything as one page, as if none had been made before."""
-        self._paged, self._paged_end, self._recent = 0, self._start, set(self.topics)
+        self._paged, self._paged_end, self._recent = 0, self.start, set(self.topics)
         return self.page()
 
     def load(self, data: bytes, at: int = 0) -> int:
