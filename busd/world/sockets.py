@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import stat
+import struct
 
 # sun_path holds 108 bytes with the closing NUL.
 _MAX_PATH_BYTES = 107
@@ -108,4 +109,5 @@ def _clear(path: str) -> None:
             return
         except OSError as error:
             raise BadAddress(f"{path} exists and cannot be probed: {error.strerror or error}") from None
-    raise BadAddress(f"another server listens on {path}")
+        pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    raise BadAddress(f"another server, process {pid}, listens on {path}")

@@ -312,6 +312,7 @@ def test_the_data_directory_has_one_server(server: ServerProcess, make_server: M
 def test_a_unix_socket_has_one_server(server: ServerProcess, make_server: MakeServer) -> None:
     told = refused(make_server, "--unix", str(server.unix))
     assert str(server.unix) in told
+    assert re.search(rf"\b{server.pid}\b", told), told
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(server.unix))
         connection.sendall(b"PING\nQUIT\n")
