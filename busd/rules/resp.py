@@ -171,10 +171,8 @@ class RespDecoder:
 
     def _many_arguments(self, data: bytes, at: int) -> tuple[int, int]:
         """Take those of many arguments that are surely whole; where the next begins, and how many they are."""
-        if len(data) - at > self._argument_limit:
-            return at, 0
         # Whether they are too much for a command is seen at the next one: the last there is is never among them.
-        arguments, after = whole_arguments(data, at, self._left)
+        arguments, after = whole_arguments(data, at, self._left, self._argument_limit)
         self._arguments += arguments
         self._left -= len(arguments)
         self._bytes += sum(map(len, arguments))

@@ -58,10 +58,11 @@ def publishes(data: bytes, at: int, limits: Limits) -> tuple[Publish | None, int
     return *(taken or _many_topics(data, at, verb, limits) or single), True
 
 
-def whole_arguments(data: bytes, at: int, count: int) -> tuple[list[bytes], int]:
-    """Take up to `count` arguments from `at` on: those, and where the next begins.  Stops before what is in doubt.
+def whole_arguments(data: bytes, at: int, count: int, limit_bytes: int) -> tuple[list[bytes], int]:
+    """Take up to `count` arguments from `at` on: those, and where the next begins.
 
-    The last that there is may not be whole, so it is never taken.
+    Stops before what is in doubt and before what is longer than `limit_bytes`.  The last that there is may not be
+    whole, so it is never taken.
     """
     rows = data[at + 1 :].split(b"\r\n$", count - 1)
     rows.pop()
@@ -71,6 +72,8 @@ def whole_arguments(data: bytes, at: int, count: int) -> tuple[list[bytes], int]
     good = len(rows)
     if (expected := _spelled(arguments, _DECIMALS, b"%d")) != sizes:
         good = next(index for index, size in enumerate(expected) if size != sizes[index])
+    if len(data) - at > limit_bytes:
+        good = next((index for index in range(good) if len(arguments[index]) > limit_bytes), good)
     # Each is `$`, its part and CR LF.
     return list(arguments[:good]), at + 3 * good + sum(map(len, rows[:good]))
 
@@ -133,10 +136,8 @@ def _columns(fields: list[list[bytes]], limits: Limits) -> tuple[bytes | list[by
 
 
 def _first_doubt(fields: list[list[bytes]], limits: Limits) -> int:
-    """Index of the first part that is in doubt; `_columns` takes those before it."""
+    """Index of the first part that is in doubt; `_columns` takes those before it.  The first has four fields."""
     doubt = next((index for index, field in enumerate(fields) if len(field) != 4), len(fields))
-    if doubt == 0:
-        return 0
     topic_sizes, topics, sizes, payloads = zip(*fields[:doubt], strict=True)
     bad = {topic for topic in set(topics) if not _allowed([topic], (b"",), limits)}
     columns = zip(

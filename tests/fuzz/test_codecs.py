@@ -153,7 +153,8 @@ def command_blocks(draw: st.DrawFn) -> bytes:
         command = resp(b"PUB", topics[0], payloads[0])
         wrong = bytearray(command)
         wrong[draw(st.integers(0, len(command) - 1))] = draw(st.sampled_from(b"0123\r\n$*+PUBt"))
-        return command * draw(st.integers(0, 3)) + bytes(wrong) * draw(st.integers(1, 3))
+        other = resp(b"PUB", b"other", b"") * draw(st.integers(0, 1))
+        return (command + other) * draw(st.integers(0, 3)) + (bytes(wrong) + other) * draw(st.integers(1, 3))
     if kind == "mpub":
         return resp(b"MPUB", topics[0], *payloads * draw(st.sampled_from([1, 5])))
     if kind == "other":

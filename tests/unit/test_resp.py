@@ -303,8 +303,22 @@ def test_too_many_arguments_are_not_held() -> None:
 
 
 def test_a_payload_that_is_allowed_fits_whatever_a_command_may_have() -> None:
-    limits = Limits(payload_bytes=1000, command_bytes=10)
-    assert flat(RespDecoder(limits).feed(resp(b"PUB", b"t", b"x" * 1000))) == flat([pub(b"t", b"x" * 1000)])
+    data = resp(b"PUB", b"t", b"x" * 1000)
+    decoder = RespDecoder(Limits(payload_bytes=1000, command_bytes=10))
+    assert flat(decoder.feed(data[:500]) + decoder.feed(data[500:])) == flat([pub(b"t", b"x" * 1000)])
+
+
+@pytest.mark.parametrize("step", [1000, 50_000, 1 << 20])
+def test_many_arguments_are_counted_over_all_reads(step: int) -> None:
+    limits = Limits(payload_bytes=5000, command_bytes=100_000)
+    good, bad = resp(b"MPUB", b"t", *[b"x" * 5000] * 19), resp(b"MPUB", b"t", *[b"x" * 5000] * 20)
+    data = good + bad + good
+    decoder = RespDecoder(limits)
+    requests = [request for at in range(0, len(data), step) for request in decoder.feed(data[at : at + step])]
+    run = mpub(b"t", *[b"x" * 5000] * 19)
+    limit = "the limits are 100000 arguments, 9096 bytes for one, 100000 for all"
+    text = f"a command of 22 arguments and 100005 bytes; {limit}"
+    assert flat(requests) == expected([run, ("TOOBIG", text), run])
 
 
 def test_large_payloads_in_small_reads() -> None:

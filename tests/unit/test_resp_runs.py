@@ -49,6 +49,8 @@ PING = resp(b"PING")
         ([SNEAKY, T], 1),
         ([SNEAKY], 1),
         ([U, PING], 1),
+        ([T, U, T.replace(b"$1\r\nt", b"$2\r\nt"), U, T], 2),
+        ([T, U, U.replace(b"$0", b"$1"), U, T], 2),
         ([BAD], 0),
         ([BAD, T], 0),
         ([TOO_LONG], 0),
@@ -120,10 +122,11 @@ ARGUMENTS = b"$1\r\na\r\n$0\r\n\r\n$5\r\nhello\r\n"
         (b"$1\r\na\r\n$2\r\na\r\n" + ARGUMENTS, 9, [b"a"]),
         (b"$1\r\na\r\n$6\r\n\r\n$1\r\n\r\n" + ARGUMENTS, 9, [b"a"]),
         (b"$5000\r\n" + b"x" * 5000 + b"\r\n$1\r\na\r\n", 9, [b"x" * 5000]),
+        (b"$1\r\na\r\n$5001\r\n" + b"x" * 5001 + b"\r\n$1\r\na\r\n", 9, [b"a"]),
     ],
 )
 def test_whole_arguments(data: bytes, count: int, arguments: list[bytes]) -> None:
-    assert whole_arguments(b"*9\r\n" + data, 4, count) == (
+    assert whole_arguments(b"*9\r\n" + data, 4, count, 5000) == (
         arguments,
         4 + len(b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in arguments])),
     )
