@@ -24,22 +24,27 @@ class Output(Protocol):
         """Returns when they are out of our hands."""
 
 
+def write_stdout(data: bytes) -> None:
+    """Write to descriptor 1, unbuffered.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+    """
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(1, rest) :]
+        except BlockingIOError:
+            # Somebody who shares it made it non-blocking.
+            select.select([], [1], [])
+
+
 class Stdout:
-    """Descriptor 1, unbuffered."""
+    """Descriptor 1."""
 
     async def write(self, data: bytes) -> None:
-        """See Output.
-
-        Raises:
-            BrokenPipeError: nobody reads any more.
-        """
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[os.write(1, rest) :]
-            except BlockingIOError:
-                # Somebody who shares it made it non-blocking.
-                select.select([], [1], [])
+        """See Output; raises as `write_stdout`."""
+        write_stdout(data)
 
 
 @asynccontextmanager

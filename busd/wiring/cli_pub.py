@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -64,8 +64,10 @@ class Sender:
         self._tally = tally
 
     async def send(self, messages: list[bytes]) -> None:
-        """Send them; waits while the window is full."""
+        """Send them; waits while the window is full.  Nothing more is sent once something failed: no holes."""
         for group in groups(messages):
+            if self._tally.error is not None:
+                return
             if self._headers:
                 for payload in group:
                     self._submit(wire.publish(self._topic, payload, self._headers), 1)
@@ -103,7 +105,7 @@ class Sender:
 @click.option("--whole", is_flag=True, help="The whole input is one message.")
 @click.option("-H", "--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header for every message.")
 @click.option("--eof", is_flag=True, help="Mark the end of the stream at the end of the input.")
-@click.option("--offset", "tell_offset", is_flag=True, help="Print the offset of the last message.")
+@click.option("--offset", "tell_offset", is_flag=True, help="Print the offset of the last message, 0 without any.")
 @address_option
 def pub(
     topic: str,
@@ -157,6 +159,7 @@ async def _publish(
     with reaching(address):
         await client.open()
     sender = Sender(client, topic, tags, tally)
+    trouble = ""
     advance: Advance = _silent
     finish_progress: Callable[[], None] = _done
     if not texts and sys.stderr.isatty() and (total := known_size(files)) and total >= _PROGRESS_FROM_BYTES:
@@ -173,37 +176,43 @@ async def _publish(
         if texts:
             await sender.send(texts)
         else:
-            await _until_failed(_pump(files, size, splitter, sender, advance), tally)
+            trouble = await _until_failed(_pump(files, size, splitter, sender, advance), tally)
         await client.flush()
         # One more turn: callbacks of answered futures run behind this one.
         await asyncio.sleep(0)
-        if tally.error is None and eof:
+        if tally.error is None and not trouble and eof:
             with reaching(address):
                 tally.last = await client.eof(topic)
-    except TooLong as error:
-        await client.flush()
-        await asyncio.sleep(0)
-        raise Failure(f"{error}; {tally.text()}") from None
     finally:
         finish_progress()
         await client.close()
     if tally.error is not None:
-        raise Failure(f"{_reason(tally.error)}; {tally.text()}")
+        trouble = _reason(tally.error)
+    if trouble:
+        raise Failure(f"{trouble}; {tally.text()}")
     if tell_offset:
         click.echo(tally.last)
 
 
-async def _until_failed(work: Any, tally: Tally) -> None:
-    """Do the work, but no longer than until something was refused: nobody should wait for input then."""
+async def _until_failed(work: Coroutine[Any, Any, None], tally: Tally) -> str:
+    """Do the work, but no longer than until something was refused: nobody should wait for input then.
+
+    Returns why the input could not be read, or nothing.
+    """
     pump = asyncio.ensure_future(work)
     failed = asyncio.ensure_future(tally.failed.wait())
     await asyncio.wait((pump, failed), return_when=asyncio.FIRST_COMPLETED)
     failed.cancel()
-    if pump.done():
-        pump.result()
-    else:
+    if not pump.done():
         pump.cancel()
-        await asyncio.gather(pump, return_exceptions=True)
+    (outcome,) = await asyncio.gather(pump, return_exceptions=True)
+    if isinstance(outcome, TooLong):
+        return str(outcome)
+    if isinstance(outcome, OSError):
+        return f"{outcome.filename or 'input'}: {outcome.strerror or outcome}"
+    if isinstance(outcome, Exception):
+        raise outcome
+    return ""
 
 
 async def _pump(files: Sequence[str], size: int, splitter: Splitter, sender: Sender, advance: Advance) -> None:

@@ -12,13 +12,13 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import click
 from busd_client import aio
 from busd_client.address import Address
-from busd_client.events import End, EndOfStream, Gap, Message
+from busd_client.events import End, EndOfStream, Gap, Message, ReadResult
 from busd_client.stream import Part, Run, Wish
 
 from busd.wiring.cli import complain, die_of
@@ -148,8 +148,13 @@ class _Printer:
             terminal = self.output is None and sys.stdout.isatty()
             if self.output is None:
                 when_reader_leaves(lambda: sys.exit(die_of(signal.SIGPIPE)))
-            if self.wait_ns and not await self._wait():
-                return TIMED_OUT
+            if self.wait_ns:
+                found = await self._wait()
+                if not found:
+                    return TIMED_OUT
+                if self.wish.last is None:
+                    # Not the position again: `next` would be another one now.
+                    self.wish = replace(self.wish, start=found[0].offset)
             subscription = aio.Client(self.address).subscribe_to(self.wish, on_lost=self._reconnecting)
             with reaching(self.address):
                 await subscription.start()
@@ -162,13 +167,13 @@ class _Printer:
                 await output.write(self.formatter.part(subscription.ended))
             return self._status(subscription.ended)
 
-    async def _wait(self) -> bool:
+    async def _wait(self) -> ReadResult:
         async with aio.Client(self.address) as client:
             with reaching(self.address):
                 await client.open()
             start = self.wish.start
             within = (self.wait_ns or 0) / 1_000_000_000
-            return bool(await client.read(self.wish.patterns, start, self.wish.last, 1, within))
+            return await client.read(self.wish.patterns, start, self.wish.last, 1, within)
 
     def _take(self, parts: list[Part]) -> bytes:
         """The bytes of these parts, up to the end of the streams."""

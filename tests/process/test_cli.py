@@ -1,95 +1,20 @@
-"""The command line as people and scripts meet it: real processes, pipes, signals and a terminal."""
+"""`busd pub`, `sub` and `read` as people and scripts meet them: real processes, pipes and signals."""
 
 from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.commands import BUSD, PATIENCE_S, Busd, Spawned, subscribers, until
 from tests.support.server import ServerProcess
-from tests.support.tools import environment, run
-
-BUSD = [sys.executable, "-m", "busd"]
-# How long a process may take to do what it does at once when nothing is wrong.
-PATIENCE_S = 20.0
-
-Busd = Callable[..., subprocess.CompletedProcess[bytes]]
-
-
-@pytest.fixture
-def busd(server: ServerProcess) -> Busd:
-    """Runs `busd …` against the test's server."""
-
-    def call(*words: str, given: bytes = b"", status: int | None = 0) -> subprocess.CompletedProcess[bytes]:
-        return run([*BUSD, *words], given, env={"BUSD_ADDRESS": server.address}, status=status)
-
-    return call
-
-
-class Spawned:
-    """A `busd …` that runs beside the test."""
-
-    def __init__(self, server: ServerProcess, *words: str) -> None:
-        self.process = subprocess.Popen(
-            [*BUSD, *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment({"BUSD_ADDRESS": server.address, "PYTHONUNBUFFERED": "1"}),
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        self.stdin, self.stdout, self.stderr = self.process.stdin, self.process.stdout, self.process.stderr
-
-    def write(self, data: bytes) -> None:
-        """Give it bytes now."""
-        self.stdin.write(data)
-        self.stdin.flush()
-
-    def wait(self) -> int:
-        """Its exit status."""
-        return self.process.wait(PATIENCE_S)
-
-
-@pytest.fixture
-def spawn(server: ServerProcess) -> Iterator[Callable[..., Spawned]]:
-    """Starts `busd …` beside the test; what still runs at its end is killed."""
-    spawned: list[Spawned] = []
-
-    def start(*words: str) -> Spawned:
-        spawned.append(Spawned(server, *words))
-        return spawned[-1]
-
-    yield start
-    for one in spawned:
-        one.process.kill()
-        one.process.wait()
-        for stream in (one.stdin, one.stdout, one.stderr):
-            stream.close()
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
-def subscribers(busd: Busd) -> int:
-    facts = json.loads(busd("info", "clients", "--json").stdout)
-    return int(facts["subscriptions"])
-
+from tests.support.tools import run
 
 # pub
 
@@ -202,6 +127,13 @@ def test_where_nobody_is_that_is_said(words: list[str]) -> None:
     assert done.stderr == b"busd: no server at 127.0.0.1:1 (Connection refused); `busd serve` starts one\n"
 
 
+def test_input_that_cannot_be_read_leaves_a_count_and_no_end(busd: Busd, tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"1\n")
+    done = busd("pub", "t", str(tmp_path / "one"), "/proc/self/mem", "--eof", status=2)
+    assert done.stderr == b"busd: input: Input/output error; 1 messages kept\n"
+    assert busd("topics").stdout == b"t\t1\t1\topen\n"
+
+
 def test_closed_standard_input(server: ServerProcess) -> None:
     done = run(f"{' '.join(BUSD)} pub t <&-", env={"BUSD_ADDRESS": server.address}, status=2)
     assert done.stderr == b"busd: standard input is closed; give files or --message\n"
@@ -286,9 +218,10 @@ def test_exit_status(busd: Busd, words: list[str], status: int) -> None:
     busd(*words, status=status)
 
 
-def test_read_waits_for_a_first_message(spawn: Callable[..., Spawned], busd: Busd) -> None:
-    read = spawn("read", "t", "--within", "20s")
-    time.sleep(0.3)
+@pytest.mark.parametrize("start", ["first", "next"])
+def test_read_waits_for_a_first_message(spawn: Callable[..., Spawned], busd: Busd, start: str) -> None:
+    read = spawn("read", "t", "--within", "20s", "--from", start)
+    time.sleep(0.5)
     busd("pub", "t", "-m", "late")
     assert read.wait() == 0
     assert read.stdout.read() == b"late\n"
@@ -381,107 +314,3 @@ def test_a_reader_that_does_not_read_stops_it_and_loses_nothing(spawn: Callable[
     assert sub.process.poll() is None
     assert sub.stdout.read() == lines
     assert sub.wait() == 0
-
-
-# Looking and managing
-
-
-def test_topics_info_ping(busd: Busd) -> None:
-    busd("pub", "b", "--eof", "-m", "1")
-    busd("pub", "a.x", "-m", "2")
-    assert busd("topics").stdout == b"a.x\t1\t3\topen\nb\t1\t2\tended\n"
-    assert busd("topics", "a.*").stdout == b"a.x\t1\t3\topen\n"
-    assert json.loads(busd("topics", "b", "--json").stdout) == [
-        {"topic": "b", "messages": 1, "last": 2, "state": "ended"}
-    ]
-    assert b"next=4\n" in busd("info", "log").stdout
-    assert json.loads(busd("info", "--json").stdout)["next"] == 4
-    assert busd("ping").stdout.startswith(b"PONG from 127.0.0.1:")
-
-
-def test_reset(busd: Busd) -> None:
-    busd("pub", "t", given=b"1\n2\n")
-    assert busd("reset", "t", "--yes").stdout == b"2\n"
-    assert busd("read", "t").stdout == b""
-
-
-def test_version_and_help(busd: Busd) -> None:
-    assert busd("--version").stdout.startswith(b"busd ")
-    listed = busd("--help").stdout
-    for name in (b"serve", b"pub", b"sub", b"read", b"topics", b"info", b"ping", b"reset", b"verify", b"cat"):
-        assert name in listed
-        assert b"\n  busd " in busd(name.decode(), "--help").stdout or b" busd pub " in busd(name.decode(), "-h").stdout
-
-
-# A terminal
-
-
-def on_terminal(command: Sequence[str], env: dict[str, str], typed: bytes = b"") -> tuple[bytes, int]:
-    """What a command shows on a terminal, and its exit status."""
-    terminal, inside = pty.openpty()
-    environ = environment({**env, "TERM": "xterm", "COLUMNS": "120"})
-    child = subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside, env=environ)
-    os.close(inside)
-    shown = b""
-    try:
-        os.write(terminal, typed)
-        while piece := os.read(terminal, 65_536):
-            shown += piece
-    except OSError:
-        # Linux says EIO when the other side is closed.
-        pass
-    finally:
-        os.close(terminal)
-    return shown, child.wait(PATIENCE_S)
-
-
-def test_payloads_cannot_steer_a_terminal(server: ServerProcess, busd: Busd) -> None:
-    busd("pub", "t", "--whole", given=b"\x1b[2Jgone")
-    env = {"BUSD_ADDRESS": server.address}
-    assert on_terminal([*BUSD, "read", "t"], env) == (b"\\x1b[2Jgone\r\n", 0)
-    assert busd("read", "t").stdout == b"\x1b[2Jgone\n"
-
-
-def test_tables_on_a_terminal(server: ServerProcess, busd: Busd) -> None:
-    busd("pub", "t", "-m", "x")
-    shown, status = on_terminal([*BUSD, "topics"], {"BUSD_ADDRESS": server.address})
-    assert status == 0
-    assert "─".encode() in shown
-    assert b"messages" in shown
-
-
-@pytest.mark.parametrize(("typed", "kept", "status"), [(b"n\n", b"x\n", 1), (b"y\n", b"", 0)])
-def test_reset_asks_on_a_terminal(server: ServerProcess, busd: Busd, typed: bytes, kept: bytes, status: int) -> None:
-    busd("pub", "t", "-m", "x")
-    shown, ended = on_terminal([*BUSD, "reset", "t"], {"BUSD_ADDRESS": server.address}, typed)
-    assert b"Remove 1 messages of 1 topics?" in shown
-    assert ended == status
-    assert busd("read", "t").stdout == kept
-
-
-# serve
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--sync", "often"], b"sync: 'often' is none of always, interval, never"),
-        (["--max-bytes", "3x"], b"[main] max_bytes: '3x' is not a size"),
-        (["--no-tcp"], b"there is nothing to listen on"),
-        (["--no-tcp", "--tcp", "x"], b"--tcp and --no-tcp exclude each other"),
-        (["--config", "/nowhere.toml"], b"/nowhere.toml: No such file or directory"),
-        (["--tcp", "1.2.3.4.5:x"], b"tcp: '1.2.3.4.5:x' is not an address"),
-    ],
-)
-def test_bad_settings_are_one_line_and_status_2(tmp_path: Path, words: list[str], said: bytes) -> None:
-    done = run([*BUSD, "serve", "--data", str(tmp_path / "d"), *words], status=2)
-    assert said in done.stderr
-    assert done.stderr.startswith(b"busd: ")
-    assert done.stderr.count(b"\n") == 1
-    assert not (tmp_path / "d").exists()
-
-
-def test_a_second_server_on_the_same_data_is_refused(server: ServerProcess) -> None:
-    done = run([*BUSD, "serve", "--tcp", "127.0.0.1:0", "--data", str(server.data)], status=2)
-    assert str(server.pid).encode() in done.stderr
-    assert done.stderr.count(b"\n") == 1

@@ -1,0 +1,39 @@
+"""The command `busd` against the test's server."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.commands import BUSD, Busd, Spawned
+from tests.support.server import ServerProcess
+from tests.support.tools import run
+
+
+@pytest.fixture
+def busd(server: ServerProcess) -> Busd:
+    """Runs `busd …` against the test's server."""
+
+    def call(*words: str, given: bytes = b"", status: int | None = 0) -> subprocess.CompletedProcess[bytes]:
+        return run([*BUSD, *words], given, env={"BUSD_ADDRESS": server.address}, status=status)
+
+    return call
+
+
+@pytest.fixture
+def spawn(server: ServerProcess) -> Iterator[Callable[..., Spawned]]:
+    """Starts `busd …` beside the test; what still runs at its end is killed."""
+    spawned: list[Spawned] = []
+
+    def start(*words: str) -> Spawned:
+        spawned.append(Spawned(server, *words))
+        return spawned[-1]
+
+    yield start
+    for one in spawned:
+        one.process.kill()
+        one.process.wait()
+        for stream in (one.stdin, one.stdout, one.stderr):
+            stream.close()
