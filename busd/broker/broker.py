@@ -45,6 +45,7 @@ class Opening:
         self._until = MAX_OFFSET
         self._gone = False
         self._floors: Mapping[bytes, int] | None = None
+        self._horizon = broker.log.horizon
 
     def begin(self) -> None:
         """Resolve UNTIL, then FROM or LAST, then open."""
@@ -71,6 +72,12 @@ class Opening:
             self._subscriber.refused(BusError("STOPPING", "the server is going down"))
         self._close()
 
+    def leave(self) -> None:
+        """See Handle."""
+        if self._subscription is not None:
+            self._subscription.leave()
+        self._close()
+
     def _resolve(self, position: Position, got: Callable[[int], None]) -> None:
         log, value = self._broker.log, position.value
         if position.base is Base.OFFSET:
@@ -84,16 +91,33 @@ class Opening:
             log.offset_at(time_ns, got)
 
     def _got_until(self, offset: int) -> None:
+        if self._gone:
+            return
         position = self._request.until if isinstance(self._request, Subscribe) else None
         ahead_ns = 0
         if position is not None and position.base is Base.TIME:
             ahead_ns = position.value - self._broker.runtime.now_ns()
         if ahead_ns > 0:
             # Nothing was received then yet: end when the clock says so.
-            self._after(ahead_ns, "end")
+            self._after(ahead_ns, self._time_came)
+        elif self._beyond(offset):
+            return
         else:
             self._until = offset
         self._resolve_start()
+
+    def _time_came(self) -> None:
+        self._until = self._broker.log.horizon
+        if self._subscription is not None:
+            self._subscription.until(self._until)
+
+    def _beyond(self, offset: int) -> bool:
+        """True when there is no such position, and the reader was told."""
+        horizon = self._broker.log.horizon
+        if offset > horizon:
+            self._close()
+            self._subscriber.refused(BusError("POS", f"{offset} is beyond the end; the next offset is {horizon}"))
+        return offset > horizon
 
     def _resolve_start(self) -> None:
         request = self._request
@@ -108,22 +132,18 @@ class Opening:
 
     def _got_floors(self, floors: dict[bytes, int]) -> None:
         self._floors = floors
-        self._got_start(min(floors.values(), default=self._broker.log.horizon))
+        # Topics that came since the question are read from where it was asked.
+        self._got_start(min(floors.values(), default=self._horizon))
 
     def _got_start(self, offset: int) -> None:
-        if self._gone:
-            return
-        log = self._broker.log
-        if offset > log.horizon:
-            self._close()
-            self._subscriber.refused(BusError("POS", f"{offset} is beyond the end; the next offset is {log.horizon}"))
+        if self._gone or self._beyond(offset):
             return
         subscription = self._make(offset)
         self._subscription = subscription
         request = self._request
         if request.within_ns is not None:
-            self._after(request.within_ns, "time")
-        self._subscriber.opened(offset, log.epoch)
+            self._after(request.within_ns, lambda: self.end("time"))
+        self._subscriber.opened(offset, self._broker.log.epoch)
         subscription.start()
 
     def _make(self, offset: int) -> Subscription:
@@ -137,7 +157,7 @@ class Opening:
             self._until,
             request.limit,
             drop,
-            limits.outbox_bytes if drop or one_answer else limits.spill_outbox_bytes,
+            limits.outbox_bytes if drop or one_answer else min(limits.spill_outbox_bytes, limits.outbox_bytes),
             self._floors,
             wait_first=isinstance(request, Read) and request.within_ns is not None,
             one_answer=one_answer,
@@ -159,9 +179,9 @@ class Opening:
         encoder: Encoder = _encoder(request.format, request.eol, array)
         return encoder
 
-    def _after(self, delay_ns: int, reason: str) -> None:
+    def _after(self, delay_ns: int, call: Callable[[], None]) -> None:
         previous = self._cancel_timer
-        cancel = self._broker.runtime.later(delay_ns, lambda: self.end(reason))
+        cancel = self._broker.runtime.later(delay_ns, call)
 
         def both() -> None:
             cancel()

@@ -160,6 +160,9 @@ class Handle(Protocol):
     def end(self, reason: str | None) -> None:
         """End it; with a reason END is sent and `ended` called, without one it is dropped in silence."""
 
+    def leave(self) -> None:
+        """End it as the reader asked (UNSUB): a gap that it was not told of is, then nothing of it comes any more."""
+
 
 class Engine(Protocol):
     """Everything a session can ask of a bus."""

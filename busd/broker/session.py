@@ -58,10 +58,13 @@ class Session:
         self._commands = 0
         self._input_ended = False
         self._paused = False
+        self._awaits_room = False
         self._closed = False
         self._reading = False
         self._bare = False
         self._pumping = False
+        # Also without a subscription `drained` must come when more was written than may be.
+        wire.bound(limits.outbox_bytes)
 
     @property
     def dialect(self) -> str:
@@ -114,14 +117,22 @@ class Session:
         """The outbox is half empty."""
         if self._handle is not None:
             self._handle.drained()
-        self._steer()
+        self._soon_pump()
 
     def expire(self, now_ns: int) -> None:
         """Close when a command was begun too long ago."""
         since = self.unfinished_since_ns
-        if since is not None and now_ns - since > self._limits.unfinished_ns and not self._closed:
+        if since is None or self._closed or self._input_ended:
+            return
+        if self._paused:
+            # It cannot finish while it is not read from.
+            self.unfinished_since_ns = now_ns
+        elif now_ns - since > self._limits.unfinished_ns:
             seconds = self._limits.unfinished_ns // 1_000_000_000
-            self._fail(BusError("TIMEOUT", f"a command was begun and not finished within {seconds}s"))
+            error = BusError("TIMEOUT", f"a command was begun and not finished within {seconds}s")
+            self._input_ended = True
+            self._queue.append(rq.Bad(error))
+            self._pump()
 
     def stop(self) -> None:
         """The server stops: what was accepted is answered, nothing more is read."""
@@ -137,13 +148,14 @@ class Session:
         request, self._opening = self._opening, None
         if isinstance(request, rq.Subscribe):
             self.subscription = b",".join(request.patterns).decode()
-            if request.format not in rq.BARE_FORMATS:
+            if request.format not in rq.BARE_FORMATS and not self._quiet:
                 self._say(self._replies.ok(request.eol, f"next={next_offset} epoch={epoch}"))
             self._soon_pump()
 
     def refused(self, error: BusError) -> None:
         """See Subscriber."""
         request, self._opening, self._handle, self._answer = self._opening, None, None, None
+        self._reading = self._bare = False
         if request is not None:
             self._say_error(error, request.eol)
         self._soon_pump()
@@ -156,8 +168,10 @@ class Session:
             answer, self._answer = self._answer, None
             self._wire.write(answer.bytes())
         if self._bare:
+            # Closed as after a half-close: what is still owed to PUBs is answered first.
             self._bare = False
-            self._close()
+            self._input_ended = True
+            self._queue.clear()
         self._soon_pump()
 
     def failed(self) -> None:
@@ -175,6 +189,9 @@ class Session:
         self._pumping = True
         try:
             while self._queue and not self._closed and self._opening is None and not self._reading:
+                if self._wire.buffered() > self._limits.outbox_bytes:
+                    # Short commands can have long answers; `drained` goes on.
+                    break
                 request = self._queue[0]
                 if self._outstanding and not isinstance(request, rq.Publish):
                     break
@@ -195,15 +212,16 @@ class Session:
             return
         congested = self._engine.congested
         pause = bool(self._queue) or congested or self._wire.buffered() > self._limits.outbox_bytes
-        if pause == self._paused:
-            return
-        self._paused = pause
-        if not pause:
-            self._wire.resume_reading()
-            return
-        self._wire.pause_reading()
-        if congested:
-            self._engine.when_roomy(self._steer)
+        if congested and not self._awaits_room:
+            self._awaits_room = True
+            self._engine.when_roomy(self._room)
+        if pause != self._paused:
+            self._paused = pause
+            (self._wire.pause_reading if pause else self._wire.resume_reading)()
+
+    def _room(self) -> None:
+        self._awaits_room = False
+        self._steer()
 
     def _handle_request(self, request: rq.Request) -> None:
         self._commands += 1
@@ -259,6 +277,7 @@ class Session:
             raise BusError("BUSY", "this connection has a subscription; UNSUB ends it")
         self._opening = request
         self._reading = True
+        self._bare = request.format in rq.BARE_FORMATS
         if self._version:
             self._answer = AnswerArray()
             self._attach(self._engine.read(request, _Reader(self, self._answer), self._version))
@@ -274,7 +293,8 @@ class Session:
         if self._handle is not None:
             handle, self._handle = self._handle, None
             self.subscription = ""
-            handle.end(None)
+            self._bare = False
+            handle.leave()
         self._say_ok(request.eol)
 
     def _reset(self, request: rq.Reset) -> None:
@@ -308,7 +328,7 @@ class Session:
         self._say_ok(request.eol)
 
     def _quit(self, request: rq.Quit) -> None:
-        self._say(self._replies.ok(request.eol))
+        self._say_ok(request.eol)
         self._close()
 
     def _bad(self, request: rq.Bad) -> None:

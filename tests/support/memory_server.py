@@ -158,6 +158,7 @@ class MemoryConnection:
     def bound(self, limit_bytes: int) -> None:
         """See Outbox."""
         self._low = limit_bytes // 2
+        self._over = self._over or len(self._queued) > self._low
 
     def pause_reading(self) -> None:
         """See Wire."""
