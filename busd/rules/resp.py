@@ -29,9 +29,10 @@ MAX_ARGUMENTS = 100_000
 _FEW_ARGUMENTS = 16
 # No number in a head may be larger: who sends that does not mean it, and skipping it would take minutes.
 MAX_NUMBER = 1 << 30
-# A shortcut that took fewer commands or arguments than this was hardly worth its pass over the whole read, ...
-_WORTH_ITEMS = 64
-# ... so after this many of them in one read the rest is parsed plainly: a hostile read costs five passes more.
+# A shortcut looks at all the rest of a read.  When it takes less than this part of it, the pass was hardly worth it;
+# when it takes more each time, all passes together cost eight times the first at most ...
+_WORTH_PART = 8
+# ... and after this many poor ones the rest is parsed plainly.
 _MAX_FAILURES = 4
 
 _ARRAY = re.compile(rb"\*(0|[1-9][0-9]{0,9})\r\n")
@@ -107,14 +108,14 @@ class RespDecoder:
             if self._left == 0:
                 if failures < _MAX_FAILURES:
                     run, at, passed = publishes(data, at, self._limits)
-                    failures += passed and (run is None or len(run.items) < _WORTH_ITEMS)
+                    failures += passed and (at - before) * _WORTH_PART < len(data) - before
                     if run is not None:
                         add(requests, run)
                         continue
                 at = self._open(data, at)
             elif self._left > _FEW_ARGUMENTS and failures < _MAX_FAILURES and not self._too_big:
-                at, taken = self._many_arguments(data, at)
-                failures += taken < _WORTH_ITEMS
+                at = self._many_arguments(data, at)
+                failures += (at - before) * _WORTH_PART < len(data) - before
                 before = -1
             if self._left:
                 at = self._drop(data, at) if self._too_big else self._some_arguments(data, at)
@@ -169,14 +170,14 @@ class RespDecoder:
         self._bytes = total
         return self._drop(data, at) if self._too_big else at
 
-    def _many_arguments(self, data: bytes, at: int) -> tuple[int, int]:
-        """Take those of many arguments that are surely whole; where the next begins, and how many they are."""
-        # Whether they are too much for a command is seen at the next one: the last there is is never among them.
+    def _many_arguments(self, data: bytes, at: int) -> int:
+        """Take those of many arguments that are surely whole; where the next begins."""
         arguments, after = whole_arguments(data, at, self._left, self._argument_limit)
         self._arguments += arguments
         self._left -= len(arguments)
+        # Whether they are too much for a command is seen at the next one: the last there is is never among them.
         self._bytes += sum(map(len, arguments))
-        return after, len(arguments)
+        return after
 
     def _drop(self, data: bytes, at: int) -> int:
         """Pass over one argument of a command that is too big, or as much of it as there is; where it stopped."""

@@ -58,5 +58,7 @@ class BusError(Exception):
 def quoted(raw: bytes, limit: int = 60) -> str:
     """Foreign bytes for an error text: printable, in quotes, cut at `limit` characters."""
     text = raw[: limit + 1].decode("utf-8", "backslashreplace")
-    safe = "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode() for ch in text)
+    safe = text
+    if not text.isprintable():
+        safe = "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode() for ch in text)
     return f"'{safe[:limit]}…'" if len(safe) > limit or len(raw) > limit else f"'{safe}'"

@@ -148,8 +148,15 @@ class Housekeeping(Request):
 
 @dataclass(slots=True)
 class Bad(Request):
-    """Something that cannot be carried out; answered in its place, `times` times.  `unknown`: it did not even name a command."""
+    """Something that cannot be carried out; answered in its place, `times` times.
+
+    `unknown`: it did not even name a command.
+    """
 
     error: BusError
     unknown: bool = False
     times: int = 1
+
+    def __post_init__(self) -> None:
+        # A raised exception keeps the frames it came through, with the whole read and the requests before this one.
+        self.error.__traceback__ = self.error.__context__ = None
