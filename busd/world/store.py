@@ -134,7 +134,9 @@ class Store:
 
     def _facts(self) -> ActiveFacts:
         index, sealed = self._index, self._active.head.total
-        oldest, newest = (index.times[0], index.times[-1]) if len(index) else (0, 0)
+        # The first entry may be a recorded loss, which has no time.
+        oldest = next((time_ns for time_ns in index.times[:2] if time_ns), 0)
+        newest = index.times[-1] if len(index) else 0
         return ActiveFacts(self._active.size, self.total - sealed, oldest, newest)
 
     # Before a commit, on the loop.
@@ -149,7 +151,7 @@ class Store:
         loss = self._shelf.pending
         prev = self._shelf.last
         if loss is not None:
-            first, prev = min(first, loss.last + 1), loss.prev
+            first, prev = loss.first, loss.prev
         name = max(first, self._active.first + 1)
         head = Opening(self.name, epoch, name, prev, 0, self._born, self._sure, self.total, now_ns)
         return Roll(head, loss)

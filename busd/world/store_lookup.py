@@ -112,7 +112,8 @@ def count(shelf: Shelf, wanted: Wanted, lo: int, hi: int) -> int | None:
         if counts is None or (counts and hi <= segments[0].prev):
             return None
         total = sum(counts.values())
-    number, stop = shelf.find(segments, lo), shelf.find(segments, hi - 1)
+    number = shelf.find(segments, lo)
+    stop = max(0, bisect_left(segments, hi - 1, key=lambda segment: segment.prev) - 1)
     while number <= stop:
         last = shelf.last_of(segments, number)
         whole = number

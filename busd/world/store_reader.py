@@ -60,6 +60,7 @@ def read(
     step = _Step(shelf, cursor, wanted, horizon, budget_bytes, may_block)
     if not step.seek():
         return None
+    step.began = (step.number, step.position)
     done = step.run()
     if done is None:
         if step.idle():
@@ -79,6 +80,7 @@ class _Step(Telling):
         self.budget = max(budget_bytes, 1)
         self.topics: dict[bytes, bool] = {}
         self.position = 0
+        self.began = (0, 0)
         self.hops: list[int] | None = None
         self.hops_end = 0
         self.retried = -1
@@ -133,10 +135,8 @@ class _Step(Telling):
             self.hops = hops
 
     def idle(self) -> bool:
-        """True when this call has come no further than the cursor was."""
-        cursor = self.cursor
-        segment = self.segments[self.number]
-        moved = self.offset > cursor.offset or segment is not cursor._segment or self.position != cursor._position
+        """True when this call has come no further than where it began."""
+        moved = self.offset > self.cursor.offset or (self.number, self.position) != self.began
         return not self.records and not moved
 
     def commit(self, done: bool) -> Chunk:
