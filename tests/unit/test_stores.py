@@ -1,0 +1,55 @@
+"""Which store takes a topic, and which settings an existing one gets."""
+
+from __future__ import annotations
+
+from busd.words.settings import settings_from
+from busd.world.stores import Stores
+from tests.support.memory_disk import MemoryDisk
+
+RULES = settings_from(
+    {
+        "store": [
+            {"match": "jobs.urgent.>", "name": "urgent", "keep_last": 1},
+            {"match": ["jobs.>", "work.*"], "name": "jobs", "keep_last": 2},
+            {"match": "own.>", "name": "log-{topic}", "keep_last": 3},
+        ]
+    }
+)
+
+
+def stores() -> Stores:
+    """Stores on an empty disk, with the rules above."""
+    found = Stores(MemoryDisk(), "data/logs", RULES)
+    found.load(1, 1, 0)
+    return found
+
+
+def test_the_first_rule_that_matches_takes_a_topic() -> None:
+    routes = stores()
+    for topic, name in (
+        (b"jobs.urgent.x", "urgent"),
+        (b"jobs.urgent", "jobs"),
+        (b"work.a", "jobs"),
+        (b"work.a.b", "main"),
+        (b"own.a-b.c", "log-own.a-b.c"),
+        (b"else", "main"),
+    ):
+        assert routes.route(topic) == name
+        assert routes.route(topic) == name, "the second answer comes from a cache"
+
+
+def test_a_store_on_disk_gets_the_rule_that_made_it() -> None:
+    routes = stores()
+    for name, keep_last in (("urgent", 1), ("jobs", 2), ("log-own.x", 3), ("left-over", 0), ("main", 0)):
+        assert routes.create(name, 1, 1, 0).rule.keep_last == keep_last
+
+
+def test_what_lies_there_is_opened_also_without_a_rule() -> None:
+    disk = MemoryDisk()
+    first = Stores(disk, "data/logs", RULES)
+    first.load(1, 1, 0)
+    first.add(first.create("jobs", 1, 1, 0))
+    second = Stores(disk.copy(), "data/logs", settings_from({}))
+    second.load(1, 1, 0)
+    assert sorted(second.open) == ["jobs", "main"]
+    assert second.route(b"jobs.x") == "main"
