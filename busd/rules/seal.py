@@ -1,7 +1,8 @@
 """Sealing: the requests that waited become batches, one or more a store, with offsets dealt in the order of arrival.
 
 This is the only place that deals offsets.  Runs are dealt whole: a run of n messages takes n consecutive offsets.
-A store's batch is cut where the kind changes, beyond about BATCH_BYTES, and where it would name more than MAX_TOPICS topics.
+A store's batch is cut where the kind changes, beyond about BATCH_BYTES, and where it would name more than MAX_TOPICS
+topics.
 
 Pure; per run Python, per message C.
 """

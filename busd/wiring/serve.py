@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import resource
 import signal
 import sys
@@ -22,6 +23,9 @@ from busd.world.store import NewerFormat
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT.  0 after an orderly stop, 2 when it could not start; says why on stderr."""
     _raise_descriptors()
+    # A read of 256 KiB makes thousands of objects at once, none of them garbage: with the default of 700 the collector
+    # looks at them again and again.  Parsing 20 mixed topics: 305 ns a message with the default, 247 so.
+    gc.set_threshold(50_000, 50, 50)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings))

@@ -37,7 +37,8 @@ _SLOW_COMMITS = 100
 
 
 class DiskLog:
-    """See the module.  Made by `open_log`; `visible` is called with what the horizon rose over."""
+    """See the module.  Made by `open_log`; `visible` is called with what the horizon rose over, `on_idle` when nothing
+    waits any more."""
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class DiskLog:
         self.epoch = meta.epoch
         self.floors: dict[bytes, int] = {}
         self.visible: Callable[[list[Batch]], None] = lambda batches: None
+        self.on_idle: Callable[[], None] = lambda: None
         self.stores = stores
         self._disk = disk
         self._settings = settings
@@ -252,6 +254,8 @@ class DiskLog:
     def _free(self) -> None:
         self._busy = False
         self._begin()
+        if self.idle:
+            self.on_idle()
 
     def _stamp(self) -> int:
         return self._clock.stamp(self._runtime.now_ns(), self._runtime.monotonic_ns())

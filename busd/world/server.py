@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import time
@@ -98,8 +99,11 @@ class Server:
         if self._tick is not None:
             self._tick.cancel()
         self._log.refuse()
-        while not self._log.idle and loop.time() < deadline:
-            await asyncio.sleep(0.005)
+        if not self._log.idle:
+            decided = asyncio.Event()
+            self._log.on_idle = decided.set
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(decided.wait(), _STOP_S)
         self._broker.stop()
         for connection in list(self._connections):
             if connection.session is not None:
