@@ -1,0 +1,232 @@
+"""The record format: golden bytes, so that one changed byte names the field that broke; and what parse refuses."""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from busd.rules.record import (
+    COLUMN_BASE,
+    MAX_RECORD_BYTES,
+    BadRecord,
+    Batch,
+    CleanStop,
+    Hole,
+    Item,
+    Opening,
+    TopicLine,
+    envelope,
+    frame,
+    frame_clean_stop,
+    frame_hole,
+    frame_opening,
+    glance,
+    parse,
+    peek,
+    topic_lines,
+)
+
+# Written by hand.  Each value of a field is one that occurs nowhere else in its record.
+BATCH = (
+    b"+B a2b2d110 0000000104 71 3 1700000000000000005 64 52 h jobs.a,news 010 2,7\r\n"
+    b"*3\r\n$5\r\nhello\r\n*3\r\n$2\r\nhi\r\n$3\r\nkey\r\n$2\r\nk1\r\n$0\r\n\r\n"
+)
+PLAIN = b"+B d7ce9610 0000000036 9 2 17 8 6 - t\r\n*2\r\n$1\r\nx\r\n$3\r\nabc\r\n"
+HOLE = b"+H 26fd742d 0000000033 12 19 11 4096 trimmed a:3,b.c:4\r\n"
+OPENING = (
+    b"+S 52b552f7 0000000085 1 main 3 500 499 620 2 7 310 1700000000000000009\r\n"
+    b"a 300 499 120 90 e\r\nb 10 44 0 0 o\r\n"
+)
+STOP = b"+C e65df3f0 0000000029 900 899 1700000000000000011\r\n"
+
+
+def fixed(record: bytes) -> bytes:
+    """The record with length and CRC as they must be: what the golden text leaves to arithmetic."""
+    rest = b"%010d" % (len(record) - 23) + record[22:]
+    return b"%b%08x %b" % (record[:3], crc32(rest), rest)
+
+
+def test_golden_texts_have_the_right_length_and_crc() -> None:
+    for golden in (BATCH, PLAIN, HOLE, OPENING, STOP):
+        assert golden == fixed(golden)
+
+
+def test_golden_batch_field_by_field() -> None:
+    batch = parse(BATCH)
+    assert isinstance(batch, Batch)
+    assert batch.first == 71
+    assert batch.n == 3
+    assert batch.time_ns == 1700000000000000005
+    assert batch.prev == 64
+    assert batch.synced == 52
+    assert batch.flags == "h"
+    assert batch.topics == (b"jobs.a", b"news")
+    assert batch.column == b"010"
+    assert batch.steps == (2, 7)
+    assert batch.items() == [b"hello", [b"hi", b"key", b"k1"], b""]
+    assert batch.record == BATCH
+    assert batch.last == 80
+    assert list(batch.offsets()) == [71, 73, 80]
+    assert batch.payloads() == [b"hello", b"hi", b""]
+    assert [batch.topic_of(n) for n in range(3)] == [b"jobs.a", b"news", b"jobs.a"]
+    assert [batch.count_of(n) for n in range(2)] == [2, 1]
+    assert not batch.control
+
+
+def test_golden_batch_is_what_frame_writes() -> None:
+    items: list[Item] = [b"hello", [b"hi", b"key", b"k1"], b""]
+    batch = frame(71, 1700000000000000005, 64, 52, "h", (b"jobs.a", b"news"), b"010", (2, 7), items)
+    assert batch.record == BATCH
+    assert frame(9, 17, 8, 6, "-", (b"t",), None, None, [b"x", b"abc"]).record == PLAIN
+    assert frame(9, 17, 8, 6, "e", (b"t",), None, None, [b""]).control
+
+
+def test_golden_hole() -> None:
+    hole = Hole(12, 19, 11, 4096, "trimmed", {b"a": 3, b"b.c": 4})
+    assert parse(HOLE) == hole
+    assert frame_hole(hole) == HOLE
+    for other in (Hole(1, 1, 0, 0, "corrupt", None), Hole(1, 1, 0, 0, "corrupt", {})):
+        assert parse(frame_hole(other)) == other
+
+
+def test_golden_opening() -> None:
+    opening = parse(OPENING)
+    assert isinstance(opening, Opening)
+    assert opening.store == "main"
+    assert opening.epoch == 3
+    assert opening.first == 500
+    assert opening.prev == 499
+    assert opening.until == 620
+    assert opening.born == 2
+    assert opening.sure == 7
+    assert opening.total == 310
+    assert opening.time_ns == 1700000000000000009
+    topics = {b"a": TopicLine(300, 499, 120, 90, True), b"b": TopicLine(10, 44, 0, 0, False)}
+    assert opening.topics() == topics
+    assert topic_lines(topics.items()) == opening.lines
+    assert frame_opening(opening) == OPENING
+
+
+def test_golden_clean_stop() -> None:
+    stop = CleanStop(900, 899, 1700000000000000011)
+    assert parse(STOP) == stop
+    assert frame_clean_stop(stop) == STOP
+
+
+def read_one(data: bytes) -> object:
+    """The record at the start, as a reader takes it."""
+    size = peek(data)[1]
+    if size > len(data):
+        raise BadRecord("short", "more than there is")
+    return parse(data[:size])
+
+
+@pytest.mark.parametrize("golden", [BATCH, PLAIN, HOLE, OPENING, STOP])
+def test_every_flipped_bit_is_seen(golden: bytes) -> None:
+    for at in range(len(golden)):
+        for bit in range(8):
+            data = bytearray(golden)
+            data[at] ^= 1 << bit
+            with pytest.raises(BadRecord):
+                read_one(bytes(data))
+
+
+@pytest.mark.parametrize("golden", [BATCH, HOLE, OPENING, STOP])
+def test_peek_needs_the_prefix_and_no_more(golden: bytes) -> None:
+    assert peek(golden[:23]) == (golden[1:2].decode(), len(golden))
+    assert peek(b"before" + golden, 6) == (golden[1:2].decode(), len(golden))
+    for size in range(23):
+        with pytest.raises(BadRecord) as caught:
+            peek(golden[:size])
+        assert caught.value.reason == "short"
+
+
+def test_peek_refuses_other_things() -> None:
+    for data in (b"\0" * 30, b"+X 00000000 0000000000 ....", b"+B 0000000g 0000000000 ....", BATCH[1:40]):
+        with pytest.raises(BadRecord) as caught:
+            peek(data)
+        assert caught.value.reason == "form"
+    with pytest.raises(BadRecord) as caught:
+        peek(b"+B 00000000 %010d " % MAX_RECORD_BYTES)
+    assert caught.value.reason == "form"
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "body"),
+    [
+        ("B", b"9 2 17 9 6 - t", b"*2\r\n$0\r\n\r\n$0\r\n\r\n"),  # first is not above prev
+        ("B", b"9 0 17 8 6 - t", b"*0\r\n"),  # no message
+        ("B", b"9 2 17 8 6 - a,b 0", b""),  # a column of another length
+        ("B", b"9 2 17 8 6 - a,b 02", b""),  # a column that names a third topic
+        ("B", b"9 2 17 8 6 - a,b 0/", b""),  # a column below the first topic
+        ("B", b"9 2 17 8 6 - t 1,1", b""),  # too many steps
+        ("B", b"9 2 17 8 6 - t 0", b""),  # offsets that do not rise
+        ("B", b"9 2 17 8 6 - t 1 1", b""),  # something more
+        ("B", b"9 x 17 8 6 - t", b""),
+        ("B", b"9", b""),
+        ("H", b"9 8 7 0 trimmed -", b""),  # ends before it begins
+        ("H", b"9 10 9 0 trimmed -", b""),
+        ("H", b"9 10 8 -1 trimmed -", b""),
+        ("S", b"1 main 1 1", b""),
+        ("C", b"1", b""),
+        ("I", b"", b""),  # a page of an index is no record of a log
+    ],
+)
+def test_valid_checksums_over_nonsense(kind: str, fields: bytes, body: bytes) -> None:
+    with pytest.raises(BadRecord) as caught:
+        parse(envelope(kind, fields, body))
+    assert caught.value.reason == "form"
+
+
+def test_a_newer_format_is_told_apart() -> None:
+    with pytest.raises(BadRecord) as caught:
+        parse(envelope("S", b"2 main 1 1 0 0 1 1 0 5 and more"))
+    assert caught.value.reason == "format"
+    assert "format 2; this busd reads format 1" in str(caught.value)
+
+
+def test_topics_of_an_opening_that_make_no_sense() -> None:
+    opening = parse(envelope("S", b"1 main 1 1 0 0 1 1 0 5", b"a 1 2\r\n"))
+    assert isinstance(opening, Opening)
+    with pytest.raises(BadRecord):
+        opening.topics()
+
+
+def test_bodies_that_do_not_hold_what_the_line_says() -> None:
+    for body in (b"*1\r\n$1\r\nx\r\n", b"$1\r\nx\r\n", b"*2\r\n$1\r\nx\r\n", b"nonsense\r\n"):
+        batch = parse(envelope("B", b"9 2 17 8 6 - t", body))
+        assert isinstance(batch, Batch)
+        with pytest.raises(BadRecord):
+            batch.items()
+
+
+payloads = st.binary(max_size=30) | st.sampled_from([b"", b"\r\n", b"+B 00000000 ", b"x" * 5000])
+items = st.lists(payloads | st.lists(payloads, min_size=3, max_size=5).filter(lambda x: len(x) % 2 == 1), min_size=1)
+
+
+@given(items=items, topics=st.integers(1, 78), sparse=st.booleans(), data=st.data())
+def test_round_trip_and_glance_agrees_with_parse(
+    items: list[Item], topics: int, sparse: bool, data: st.DataObject
+) -> None:
+    names = tuple(b"t%d" % n for n in range(topics))
+    column = None
+    if topics > 1:
+        column = bytes(data.draw(st.integers(COLUMN_BASE, COLUMN_BASE + topics - 1)) for _ in items)
+    steps = tuple(data.draw(st.integers(1, 9)) for _ in items[1:]) if sparse and len(items) > 1 else None
+    flags = "h" if any(isinstance(item, list) for item in items) else "-"
+    batch = frame(10, 20, 5, 4, flags, names, column, steps, items)
+    again = parse(batch.record)
+    assert isinstance(again, Batch)
+    assert again.items() == items
+    fields = ("first", "n", "time_ns", "prev", "synced", "flags", "topics", "column", "steps", "body_at")
+    assert [getattr(again, name) for name in fields] == [getattr(batch, name) for name in fields]
+    assert glance(b"xx" + batch.record + b"yy", 2) == (len(batch.record), 10, batch.last, 5, b",".join(names))
+    assert glance(batch.record[: batch.body_at - 1], 0) is None
+
+
+def test_glance_is_for_batches() -> None:
+    for other in (HOLE, OPENING, STOP, b"", b"\0" * 40, BATCH.replace(b"2,7\r", b"2,,\r")):
+        assert glance(other, 0) is None
