@@ -34,7 +34,7 @@ class Event(Enum):
 class Action(Enum):
     """What it does about it."""
 
-    NOTHING = "nothing, the log has it"
+    NOTHING = "nothing"
     DELIVER = "deliver"
     WAIT = "wait for the outbox"
     JOIN = "join the live readers, in the same call"
