@@ -28,7 +28,7 @@ CACHE_BYTES = 64 << 20
 class Segment:
     """One file `<first>.log` with its opening (`head`, without topics) and, while cached, file, index and topics."""
 
-    __slots__ = ("damages", "data_at", "file", "first", "head", "index", "path", "size", "topics", "touched")
+    __slots__ = ("damages", "data_at", "file", "first", "head", "index", "path", "pinned", "size", "topics", "touched")
 
     def __init__(self, path: str, first: int, head: Opening, data_at: int, size: int) -> None:
         self.path = path
@@ -41,6 +41,8 @@ class Segment:
         self.topics: dict[bytes, TopicLine] | None = None
         self.damages: dict[int, Flaw] = {}
         self.touched = 0
+        # Its name is gone or stands for something else: whoever still reads it needs the file that is open.
+        self.pinned = False
 
     @property
     def prev(self) -> int:
@@ -154,6 +156,8 @@ class Cache:
             self._weights[segment] = weight
             total = sum(self._weights.values())
             for old in sorted(self._weights, key=lambda one: one.touched)[:-1]:
+                if old.pinned:
+                    continue
                 if total <= self._limit_bytes and len(self._weights) <= self._limit_segments:
                     break
                 total -= self._weights.pop(old)
@@ -208,8 +212,19 @@ class Shelf:
         file = segment.file
         if file is None and may_block:
             file = segment.file = self.disk.open(segment.path)
-            self.cache.keep(segment)
+            self._keep(segment)
         return file
+
+    def _keep(self, segment: Segment) -> None:
+        # The active segment is not the cache's to take away.
+        if segment is not self.segments[-1]:
+            self.cache.keep(segment)
+
+    def pin(self, segment: Segment) -> None:
+        """Keep the file of a segment open for those who still read it, before its name goes.  Waits for the disk."""
+        segment.pinned = True
+        if segment.file is None:
+            segment.file = self.disk.open(segment.path)
 
     def index(self, segments: Sequence[Segment], number: int, may_block: bool) -> SegmentIndex | None:
         """The segment's index; None when it is not loaded and must not be loaded here."""
@@ -229,10 +244,10 @@ class Shelf:
         index = saved[0] if saved is not None else SegmentIndex(segment.data_at, segment.prev)
         if index.end < segment.size:
             sound = extend_index(index, read, segment.size, self.last_of(segments, number))
-            if sound and head is not None:
+            if sound and head is not None and not segment.pinned:
                 self._save(segment, read, index)
         segment.index = index
-        self.cache.keep(segment)
+        self._keep(segment)
         return index
 
     def _save(self, segment: Segment, read: Read, index: SegmentIndex) -> None:
@@ -258,5 +273,5 @@ class Shelf:
             saved = saved_index(self.disk, segment.path, None)
             topics = saved[1].topics() if saved is not None else {}
         segment.topics = topics
-        self.cache.keep(segment)
+        self._keep(segment)
         return topics

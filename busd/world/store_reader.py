@@ -336,7 +336,10 @@ class _Step(Telling):
             raise Stuck
         if self.may_block:
             return _read(file, at, length)
-        data = file.read_now(at, length)
+        try:
+            data = file.read_now(at, length)
+        except (DiskFailed, DiskFull):
+            data = None
         if not data:
             raise Stuck
         return data

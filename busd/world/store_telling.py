@@ -47,6 +47,7 @@ class Telling:
         return index
 
     def tell_trimmed(self, segment: Segment) -> None:
+        """What is wanted from below the first segment that is kept."""
         topics = self.shelf.topics(segment, self.may_block)
         if topics is None:
             raise Stuck

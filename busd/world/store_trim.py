@@ -131,6 +131,7 @@ class Trimmer:
     def _delete(self, segments: Sequence[Segment], result: Trimmed) -> None:
         disk = self._shelf.disk
         for segment in segments:
+            self._shelf.pin(segment)
             try_remove(disk, segment.index_path)
             disk.remove(segment.path)
             result.gone.append(segment)
@@ -210,6 +211,8 @@ class Trimmer:
             # The old hints must not outlive the file they describe: the new opening may be equal to the old one.
             disk.remove(target.index_path)
             disk.sync_dir(self._shelf.path)
+            for number in numbers:
+                self._shelf.pin(segments[number])
             disk.rename(temporary, target.path)
         except (DiskFull, DiskFailed):
             try_remove(disk, temporary)

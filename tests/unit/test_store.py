@@ -454,3 +454,38 @@ def test_memory_of_the_index_is_bounded() -> None:
         kit.commit((b"a", b"x"))
     index = kit.store._index
     assert index.weight_bytes() <= 36 * 2000 + 1000
+
+
+def test_the_active_segment_is_never_taken_from_memory() -> None:
+    """However many sealed segments are looked at with a cache of two, and also when it is the only one left."""
+    kit = Kit(rule=replace(SMALL, max_bytes=16384))
+    for _ in range(60):
+        kit.commit((b"a", b"x" * 300), (b"b", b"y"))
+    for _ in range(3):
+        assert kit.store.count(only(b"a"), 2, kit.next) == 59
+        assert kit.store.nth_last(b"b", 55, kit.next) == 12
+        assert read_all(kit.store, 3).losses == []
+        kit.commit((b"c", b"goes on"))
+    kit.trim()
+    kit.reopen()
+    for _ in range(3):
+        assert read_all(kit.store, may_block=True).losses[0][0] == 1
+        kit.commit((b"a", b"goes on"))
+
+
+@pytest.mark.parametrize("keep_last", [0, 1])
+def test_lookups_between_trim_and_trimmed(keep_last: int) -> None:
+    """Names are gone or stand for other files, and the loop does not know yet: what was there is still read."""
+    kit = Kit(rule=replace(SMALL, max_bytes=16384, keep_last=keep_last))
+    kit.commit((b"rare", b"kept"))
+    for _ in range(80):
+        kit.commit((b"a", b"x" * 300), (b"b", b"y"))
+    kit.reopen()
+    result = kit.store.trim(kit.store.expired(kit.now_ns))
+    assert result.gone != []
+    assert read_all(kit.store).messages == kit.kept
+    assert read_all(kit.store).losses == []
+    assert kit.store.count(only(b"a"), 1, kit.next) == 80
+    assert kit.store.nth_last(b"b", 80, kit.next) == 3
+    kit.store.trimmed(result)
+    assert [reason for _, _, reason, _ in read_all(kit.store).losses] == ["trimmed"]
