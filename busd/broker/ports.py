@@ -111,8 +111,11 @@ class Log(Protocol):
     def cursor(self, position: int) -> Any:
         """A place to read from."""
 
-    def read(self, cursor: Any, wanted: Wanted, budget_bytes: int, done: Callable[[Piece], None]) -> None:
-        """The next piece up to the horizon; `done` in this call if the cache has it, else in a later turn."""
+    def read(self, cursor: Any, wanted: Wanted, budget_bytes: int, done: Callable[[Piece | Exception], None]) -> None:
+        """The next piece up to the horizon; `done` in this call if the cache has it, else in a later turn.
+
+        A fault (damage is none, it is a Hole) is raised, or given to `done` in a later turn.
+        """
 
     def first(self, wanted: Wanted) -> int:
         """The first offset kept of the stores that may hold such topics."""

@@ -204,16 +204,21 @@ class Subscription:
             self._caught_up()
             return
         self._reading = True
-        self._log.read(self._cursor, self.wanted, min(PIECE_BYTES, self.terms.outbox_bytes), self._got)
-
-    def _got(self, piece: Piece) -> None:
         try:
+            self._log.read(self._cursor, self.wanted, min(PIECE_BYTES, self.terms.outbox_bytes), self._got)
+        except Exception as error:
+            self.failed(error)
+
+    def _got(self, piece: Piece | Exception) -> None:
+        self._reading = False
+        try:
+            if isinstance(piece, Exception):
+                raise piece
             self._take(piece)
         except Exception as error:
             self.failed(error)
 
     def _take(self, piece: Piece) -> None:
-        self._reading = False
         for record in piece.records:
             if step(self.state, Event.READ)[0] is not Action.DELIVER:
                 return

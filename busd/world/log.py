@@ -266,7 +266,7 @@ class DiskLog:
         """See Log."""
         return Place(position)
 
-    def read(self, cursor: Place, wanted: Wanted, budget_bytes: int, done: Callable[[Piece], None]) -> None:
+    def read(self, cursor: Place, wanted: Wanted, budget_bytes: int, done: Callable[[Piece | Exception], None]) -> None:
         """See Log."""
         self._reader.read(cursor, wanted, self.horizon, budget_bytes, done)
 

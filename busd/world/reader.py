@@ -46,7 +46,7 @@ class Reader:
         self._runtime = runtime
 
     def read(
-        self, place: Place, wanted: Wanted, horizon: int, budget_bytes: int, done: Callable[[Piece], None]
+        self, place: Place, wanted: Wanted, horizon: int, budget_bytes: int, done: Callable[[Piece | Exception], None]
     ) -> None:
         """The next piece below `horizon`; `done` in this call unless a thread must wait for the disk."""
         if place.version != self._stores.version:
@@ -72,9 +72,10 @@ class Reader:
         def work() -> list[Chunk | None]:
             return [lane.store.read(lane.cursor, wanted, horizon, budget, may_block=True) for lane in blocked]
 
-        def filled(chunks: list[Chunk | None] | BaseException) -> None:
-            if isinstance(chunks, BaseException):
-                raise chunks
+        def filled(chunks: list[Chunk | None] | Exception) -> None:
+            if isinstance(chunks, Exception):
+                done(chunks)
+                return
             for lane, chunk in zip(blocked, chunks, strict=True):
                 assert chunk is not None
                 _fill(lane, chunk, horizon)

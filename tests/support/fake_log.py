@@ -75,14 +75,16 @@ class FakeLog:
         """See Log."""
         return [position]
 
-    def read(self, cursor: list[int], wanted: Wanted, budget_bytes: int, done: Callable[[Piece], None]) -> None:
+    def read(
+        self, cursor: list[int], wanted: Wanted, budget_bytes: int, done: Callable[[Piece | Exception], None]
+    ) -> None:
         """See Log."""
         if self.slow_reads is not None:
             self.slow_reads.append(lambda: self._read(cursor, wanted, done))
         else:
             self._read(cursor, wanted, done)
 
-    def _read(self, cursor: list[int], wanted: Wanted, done: Callable[[Piece], None]) -> None:
+    def _read(self, cursor: list[int], wanted: Wanted, done: Callable[[Piece | Exception], None]) -> None:
         rest = [record for record in self.records if record.last >= cursor[0]]
         piece, rest = rest[: self.piece_batches], rest[self.piece_batches :]
         cursor[0] = rest[0].first if rest else self.horizon

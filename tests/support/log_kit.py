@@ -80,9 +80,14 @@ class LogKit:
         """Records of these topics (of all, without any) from an offset to the horizon."""
         place = self.log.cursor(start)
         pieces: list[Piece] = []
+
+        def take(piece: Piece | Exception) -> None:
+            assert isinstance(piece, Piece), piece
+            pieces.append(piece)
+
         while not pieces or pieces[-1].next < self.log.horizon:
             known = len(pieces)
-            self.log.read(place, lambda topic: not wanted or topic in wanted, budget, pieces.append)
+            self.log.read(place, lambda topic: not wanted or topic in wanted, budget, take)
             self.runtime.run()
             assert len(pieces) == known + 1, "a read is answered once"
         return [record for piece in pieces for record in piece.records]

@@ -322,3 +322,20 @@ def test_unknown_format_is_refused() -> None:
     kit.disk.set_contents(f"{kit.settings.data}/meta", b"format 99\n")
     with pytest.raises(WrongFormat, match="format 99"):
         kit.crash()
+
+
+def test_a_read_that_fails_is_told_and_not_swallowed() -> None:
+    kit = LogKit()
+    kit.publish(b"t", b"x")
+    kit.disk.cold = True
+    fault = RuntimeError("a fault")
+
+    def broken(*args: object, **options: object) -> None:
+        if options.get("may_block"):
+            raise fault
+
+    kit.log.stores.open["main"].read = broken  # type: ignore[assignment, method-assign]
+    told: list[object] = []
+    kit.log.read(kit.log.cursor(1), lambda topic: True, 1 << 16, told.append)
+    kit.runtime.run()
+    assert told == [fault]
