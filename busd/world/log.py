@@ -22,9 +22,9 @@ from busd.rules.select import interleave
 from busd.words.errors import BusError
 from busd.words.requests import Publish
 from busd.words.settings import Settings
-from busd.words.units import NS_PER_S
 from busd.world.commit import Commit, Committer, Work
 from busd.world.disk import Disk, DiskFailed, DiskFull
+from busd.world.log_info import sections
 from busd.world.meta import Meta, raised, save_meta
 from busd.world.reader import Place, Reader
 from busd.world.store import Store
@@ -71,7 +71,7 @@ class DiskLog:
         self._stopping = False
         self._slow = 0
         self._health = Health()
-        self._upkeep = Upkeep(disk, settings, runtime, stores, self._health, self._stamp)
+        self._upkeep = Upkeep(disk, settings, runtime, stores, self._health, self._stamp, self.roll)
         for store in stores.open.values():
             self._known.update(store.topics)
             self._note_floors(store.topics)
@@ -89,7 +89,7 @@ class DiskLog:
             raise BusError("STOPPING", "the server is going down; nothing was kept")
         self._admit(run)
         health = self._health
-        if health.cap_bytes and self.stores.total_bytes + self._waiting_bytes + run.size_bytes > health.cap_bytes:
+        if health.cap_bytes and health.used_bytes + self._waiting_bytes + run.size_bytes > health.cap_bytes:
             health.full = f"the data directory is at its cap of {health.cap_bytes} bytes; nothing was kept"
             raise BusError("FULL", health.full)
         self._waiting.append((run, sink))
@@ -222,6 +222,7 @@ class DiskLog:
             if work.failure is None:
                 known = len(work.store.topics)
                 work.store.landed(work.batches, work.roll, work.batches[-1].last if commit.sync else None)
+                self._health.used_bytes += sum(len(batch.record) for batch in work.batches)
                 if len(work.store.topics) != known:
                     self.stores.version += 1
                 kept += work.batches
@@ -250,6 +251,18 @@ class DiskLog:
             sink(outcome)
         except Exception as error:
             self._runtime.fault(error)
+
+    def roll(self) -> None:
+        """Begin new segments where one is due, also when nothing is published; not while a commit is under way."""
+        if self._busy or self._stopping:
+            return
+        now_ns = self._stamp()
+        stores = self.stores.open.values()
+        rolls = [(store, store.begin(0, self.horizon, self.epoch, now_ns)) for store in stores]
+        commit = Commit([Work(store, roll, []) for store, roll in rolls if roll is not None], sync=False)
+        if commit.works:
+            self._busy = True
+            self._committer.submit(commit.carry_out, lambda: self._decided([], Sealed({}, [], self.horizon), commit))
 
     def _free(self) -> None:
         self._busy = False
@@ -321,33 +334,11 @@ class DiskLog:
             if topic is not None and topic.floor:
                 self.floors[name] = topic.floor
 
-    # Looking.
-
     def info(self) -> Mapping[str, Pairs]:
         """See Log."""
-        stores = self.stores.open.values()
-        log: Pairs = [
-            ("first", min(store.first for store in stores)),
-            ("next", self.horizon),
-            ("epoch", self.epoch),
-            ("topics", len(self._known)),
-            ("messages", sum(state.live for store in stores for state in store.topics.values())),
-            ("bytes", self.stores.total_bytes),
-            ("cap_bytes", self._health.cap_bytes),
-            ("synced", min(store.synced for store in stores)),
-        ]
-        lines: Pairs = [
-            (store.name, f"first={store.first} last={store.last} bytes={store.bytes} segments={store.segments}")
-            for store in stores
-        ]
-        ahead_s = self._clock.ahead_ns // NS_PER_S
-        server: Pairs = [
-            ("data", self._settings.data),
-            ("sync", self._settings.sync),
-            ("health", self._health.text),
-            ("clock", f"ahead: {ahead_s}s, not followed" if ahead_s else "ok"),
-        ]
-        return {"server": server, "log": log, "stores": lines}
+        return sections(
+            self._settings, self.stores, self._health, self.horizon, self.epoch, len(self._known), self._clock.ahead_ns
+        )
 
     # The end.
 

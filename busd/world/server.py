@@ -114,8 +114,10 @@ class Server:
             except TimeoutError:
                 for connection in list(self._connections):
                     connection.abort()
+        await loop.run_in_executor(None, self._runtime.close)
+        # What those threads brought back is taken in before the log closes.
+        await asyncio.sleep(0)
         await loop.run_in_executor(None, self._log.close)
-        self._runtime.close()
         self._opened.lock.release()
 
     # Host, for the sessions.

@@ -61,8 +61,12 @@ def _open(
     stores = Stores(disk, f"{settings.data}/logs", settings)
     known = meta.floor if meta.clean or power_cut else 1
     stores.load(meta.epoch, known, runtime.now_ns())
-    next_offset = max(known, *(store.last + 1 for store in stores.open.values()))
-    report += [line for store in stores.open.values() for line in store.report]
+    opened = stores.open.values()
+    if any(store.doubtful for store in opened):
+        # Bytes were cut off: offsets behind the last one kept may have been given out, and one names one message.
+        known = max(known, meta.floor)
+    next_offset = max(known, *(store.last + 1 for store in opened))
+    report += [line for store in opened for line in store.report]
     meta = replace(meta, boot=boot, sync=settings.sync, clean=False)
     meta = raised(meta, next_offset) or meta
     save_meta(disk, path, meta)

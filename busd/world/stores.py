@@ -14,6 +14,7 @@ from busd.rules.select import Wanted
 from busd.words.patterns import matcher
 from busd.words.settings import Settings, StoreRule
 from busd.world.disk import Disk
+from busd.world.segment import Cache
 from busd.world.store import Store
 
 # A full directory entry is 255 bytes; what topics of 200 bytes leave for the prefix is checked by the settings.
@@ -29,6 +30,7 @@ class Stores:
         self._main = settings.main
         self._rules = [(matcher(rule.match), rule) for rule in settings.stores]
         self._routes: dict[bytes, str] = {}
+        self._cache = Cache()
         self.open: dict[str, Store] = {}
         # Rises when a store or a topic comes: readers look again for what they want.
         self.version = 0
@@ -44,8 +46,9 @@ class Stores:
     def create(self, name: str, epoch: int, next_offset: int, now_ns: int) -> Store:
         """Open one, make it when it is new.  Blocking; not known until `add`."""
         path = f"{self._path}/{name}"
+        rule = self._rule_of(name)
         return Store.open(
-            self._disk, path, name, self._rule_of(name), epoch=epoch, next_offset=next_offset, now_ns=now_ns
+            self._disk, path, name, rule, epoch=epoch, next_offset=next_offset, now_ns=now_ns, cache=self._cache
         )
 
     def add(self, store: Store) -> None:

@@ -21,22 +21,27 @@ _TICK_NS = NS_PER_S
 
 @dataclass(slots=True)
 class Health:
-    """What is wrong.  `failed`: by store, why it waits for a restart; `full`: why the last run was refused."""
+    """What is wrong.  `failed`: by store, why it waits for a restart; `full`: why the last run was refused;
+    `trouble`: what kept retention from its work."""
 
     failed: dict[str, str] = field(default_factory=dict)
     full: str = ""
+    trouble: str = ""
     cap_bytes: int = 0
+    used_bytes: int = 0
 
     @property
     def text(self) -> str:
         """`ok`, or what is wrong."""
         if self.failed:
             return "disk: " + "; ".join(f"{name}: {text}" for name, text in self.failed.items())
-        return f"full: {self.full}" if self.full else "ok"
+        if self.full:
+            return f"full: {self.full}"
+        return f"retention: {self.trouble}" if self.trouble else "ok"
 
 
 class Upkeep:
-    """See the module.  `stamp`: the time of receipt, which does not leap."""
+    """See the module.  `stamp`: the time of receipt, which does not leap; `roll`: begins segments that are due."""
 
     def __init__(
         self,
@@ -46,6 +51,7 @@ class Upkeep:
         stores: Stores,
         health: Health,
         stamp: Callable[[], int],
+        roll: Callable[[], None],
     ) -> None:
         self._disk = disk
         self._settings = settings
@@ -53,6 +59,7 @@ class Upkeep:
         self._stores = stores
         self._health = health
         self._stamp = stamp
+        self._roll = roll
         self._trimming = False
         self._syncing = False
         self._cancel: Callable[[], None] | None = None
@@ -62,6 +69,7 @@ class Upkeep:
         if self._settings.sync == "interval":
             self._sync_written()
         self._trim()
+        self._roll()
         self._measure_cap()
         self._cancel = self._runtime.later(_TICK_NS, self.start)
 
@@ -105,25 +113,23 @@ class Upkeep:
             return
         self._trimming = True
 
-        def work() -> None:
-            for store, trims in found:
-                try:
-                    results.append((store, store.trim(trims)))
-                except (DiskFull, DiskFailed) as error:
-                    failures.append((store, error))
+        def work() -> list[tuple[Store, Trimmed]]:
+            return [(store, store.trim(trims)) for store, trims in found]
 
-        def done(result: object) -> None:
+        def done(result: list[tuple[Store, Trimmed]] | Exception) -> None:
             self._trimming = False
-            for store, trimmed in results:
+            if isinstance(result, Exception):
+                raise result
+            for store, trimmed in result:
                 store.trimmed(trimmed)
+            self._health.trouble = "; ".join(f"{trimmed.error}" for _, trimmed in result if trimmed.error)
             self._stores.version += 1
 
-        results: list[tuple[Store, Trimmed]] = []
-        failures: list[tuple[Store, Exception]] = []
         self._runtime.in_thread(work, done)
 
     def _measure_cap(self) -> None:
         limits = self._settings.limits
+        self._health.used_bytes = self._stores.total_bytes
         if limits.total_bytes:
             self._health.cap_bytes = limits.total_bytes
             return

@@ -334,8 +334,36 @@ def test_a_read_that_fails_is_told_and_not_swallowed() -> None:
         if options.get("may_block"):
             raise fault
 
-    kit.log.stores.open["main"].read = broken  # type: ignore[assignment, method-assign]
+    kit.log.stores.open["main"].read = broken  # type: ignore[method-assign]
     told: list[object] = []
     kit.log.read(kit.log.cursor(1), lambda topic: True, 1 << 16, told.append)
     kit.runtime.run()
     assert told == [fault]
+
+
+def test_a_segment_is_begun_at_its_time_of_day_without_traffic() -> None:
+    kit = LogKit(settings_from({"main": {"rotate_at": "08:30"}}))
+    kit.log.start()
+    kit.publish(b"t", b"x")
+    kit.runtime.advance(29 * 60 * 1_000_000_000)
+    assert kit.log.stores.open["main"].segments == 1, "08:29"
+    kit.runtime.advance(2 * 60 * 1_000_000_000)
+    assert kit.log.stores.open["main"].segments == 2, "08:31"
+    kit.publish(b"t", b"y")
+    assert kit.messages() == kit.crash().messages() == [(1, b"t", b"x"), (2, b"t", b"y")]
+
+
+def test_offsets_that_may_have_been_given_out_are_not_given_again() -> None:
+    kit = LogKit()
+    kit.publish(b"t", b"kept")
+    kit.publish(b"t", b"torn")
+    disk = kit.disk.copy()
+    path = f"{kit.settings.data}/logs/main/{1:020d}.log"
+    disk.set_contents(path, disk.contents()[path][:-5])
+    after = LogKit(kit.settings, disk)
+    after.publish(b"t", b"new")
+    assert after.messages()[0] == (1, b"t", b"kept")
+    offset = after.answers[0]
+    assert isinstance(offset, int)
+    assert offset > 2
+    assert any(".cut" in line for line in after.opened.report)

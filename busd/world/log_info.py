@@ -1,0 +1,40 @@
+"""What INFO says of a log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from busd.rules.replies import Pairs
+from busd.words.settings import Settings
+from busd.words.units import NS_PER_S
+from busd.world.stores import Stores
+from busd.world.upkeep import Health
+
+
+def sections(
+    settings: Settings, stores: Stores, health: Health, horizon: int, epoch: int, topics: int, ahead_ns: int
+) -> Mapping[str, Pairs]:
+    """The sections server, log and stores; names and meanings as in protocol.md."""
+    found = stores.open.values()
+    log: Pairs = [
+        ("first", min(store.first for store in found)),
+        ("next", horizon),
+        ("epoch", epoch),
+        ("topics", topics),
+        ("messages", sum(state.live for store in found for state in list(store.topics.values()))),
+        ("bytes", stores.total_bytes),
+        ("cap_bytes", health.cap_bytes),
+        ("synced", min(store.synced for store in found)),
+    ]
+    lines: Pairs = [
+        (store.name, f"first={store.first} last={store.last} bytes={store.bytes} segments={store.segments}")
+        for store in found
+    ]
+    ahead_s = ahead_ns // NS_PER_S
+    server: Pairs = [
+        ("data", settings.data),
+        ("sync", settings.sync),
+        ("health", health.text),
+        ("clock", f"ahead: {ahead_s}s, not followed" if ahead_s else "ok"),
+    ]
+    return {"server": server, "log": log, "stores": lines}
