@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import compress, groupby
 
 from busd.rules.record import COLUMN_BASE, MAX_TOPICS, Batch, Item, frame
 from busd.words.units import MAX_OFFSET
@@ -217,7 +217,9 @@ def _merged(cluster: list[Batch]) -> list[Batch]:
     if len(cluster) == 1:
         return cluster
     if any(batch.control for batch in cluster):
-        # Rare: an EOF or RESET between messages of another store.  One batch a message keeps the kinds apart.
+        # Rare: an EOF or RESET between messages of another store.  Neighbours of one kind stay together.
         singles = [Selection(batch, at, at + 1, None, 1) for batch in cluster for at in range(batch.n)]
-        return sorted((reframe(single) for single in singles), key=lambda batch: batch.first)
+        singles.sort(key=lambda single: single.first)
+        kinds = groupby(singles, lambda single: single.batch.flags if single.batch.control else "")
+        return [batch for _, group in kinds for batch in merge(list(group))]
     return merge([Selection(batch, 0, batch.n, None, batch.n) for batch in cluster])
