@@ -9,6 +9,7 @@ BUSD_KILL_ROUNDS sets the number of kills for each policy (10).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import random
 import socket
@@ -26,6 +27,8 @@ ROUNDS = int(os.environ.get("BUSD_KILL_ROUNDS", "10"))
 # Small, so that files end and begin while we kill.
 SEGMENT_BYTES = "256k"
 BURST = 200
+# Messages read back at once, at most.
+PAGE = 200_000
 # A kill comes this long after the publishers began: within the first commits, or some hundred later.
 MIN_LIFE_S, MAX_LIFE_S = 0.02, 0.4
 # For each restart, and a second for each round.
@@ -86,20 +89,53 @@ class Watcher:
                     self.problems.append(line)
 
 
-def stored(server: ServerProcess, start: int) -> tuple[dict[int, tuple[bytes, bytes]], int]:
-    """The messages from an offset on, and the next offset; anything but messages is a failure."""
-    lines = server.ask(b"READ k.> FROM %d\n" % start, 60).splitlines()
-    end = lines.pop()
-    assert end.startswith(b"END end next="), end
-    found: dict[int, tuple[bytes, bytes]] = {}
-    last = start - 1
-    for line in lines:
-        kind, topic, offset, payload = line.split(b" ", 3)
-        assert kind == b"MSG", line
-        assert int(offset) > last, f"offset {int(offset)} behind {last}"
-        last = int(offset)
-        found[last] = (topic, payload)
-    return found, int(end.rpartition(b"=")[2])
+Kept = dict[int, tuple[bytes, bytes]]
+
+
+def pages(server: ServerProcess, start: int) -> Iterator[tuple[Kept, int]]:
+    """The messages from an offset on, piece by piece, each with the next offset; anything but messages is a failure."""
+    end = b""
+    while not end.startswith(b"END end "):
+        lines = server.ask(b"READ k.> FROM %d LIMIT %d\n" % (start, PAGE), 60).splitlines()
+        end = lines.pop()
+        assert end.startswith((b"END end next=", b"END limit next=")), end
+        found: Kept = {}
+        last = start - 1
+        for line in lines:
+            kind, topic, offset, payload = line.split(b" ", 3)
+            assert kind == b"MSG", line
+            assert int(offset) > last, f"offset {int(offset)} behind {last}"
+            last = int(offset)
+            found[last] = (topic, payload)
+        start = int(end.rpartition(b"=")[2])
+        yield found, start
+
+
+def stored(server: ServerProcess, start: int) -> tuple[Kept, int]:
+    """All of them, and the next offset."""
+    found: Kept = {}
+    after = start
+    for page, following in pages(server, start):
+        found |= page
+        after = following
+    return found, after
+
+
+class Digest:
+    """What a long run of messages was, in little memory."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._hash = hashlib.sha256()
+
+    def add(self, found: Kept) -> None:
+        """More messages, in order."""
+        self.count += len(found)
+        self._hash.update(b"".join([b"%d %b %b\n" % (offset, *message) for offset, message in found.items()]))
+
+    def value(self) -> bytes:
+        """Differs when any message, offset or topic does."""
+        return self._hash.digest()
 
 
 @contextlib.contextmanager
@@ -122,7 +158,7 @@ def test_kill_9_takes_nothing_that_was_answered(policy: str, make_server: MakeSe
     print(f"seed {seed}")
     chance = random.Random(seed)
     server = make_server("--sync", policy, "--segment-bytes", SEGMENT_BYTES)
-    known: dict[int, tuple[bytes, bytes]] = {}
+    known, everything = Digest(), Digest()
     begin, given, answered, seen = 1, 0, 0, 0
     for number in range(ROUNDS):
         publishers = [
@@ -137,18 +173,19 @@ def test_kill_9_takes_nothing_that_was_answered(policy: str, make_server: MakeSe
         found, after = stored(server, begin)
         check(publishers, watcher, found, given)
         assert after > max(found, default=begin - 1)
-        known.update(found)
+        known.add(found)
         answered += sum(len(one.answered) for one in publishers)
         seen += len(watcher.seen)
         given = max([given, *found, *watcher.seen, *(max(one.answered, default=0) for one in publishers)])
         begin = after
-    everything, _ = stored(server, 1)
-    assert everything == known
-    print(f"{len(known)} kept, {answered} answered, {seen} seen")
+    for page, _ in pages(server, 1):
+        everything.add(page)
+    assert everything.value() == known.value(), "an offset names another message than it did, or none"
+    print(f"{known.count} kept, {answered} answered, {seen} seen")
     assert min(answered, seen) > ROUNDS, "nothing was tested"
 
 
-def check(publishers: list[Publisher], watcher: Watcher, found: dict[int, tuple[bytes, bytes]], given: int) -> None:
+def check(publishers: list[Publisher], watcher: Watcher, found: Kept, given: int) -> None:
     """One round's promises; `given` is the highest offset of the rounds before."""
     assert watcher.problems == []
     assert min(found, default=given + 1) > given, "an offset was given twice"
