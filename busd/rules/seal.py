@@ -84,7 +84,7 @@ def seal(
     for number, run in enumerate(runs):
         firsts.append(next_offset)
         if run.kind == "reset":
-            removed[number] = _count_removed(run, parts, route, live)
+            removed[number] = _count_removed(run, parts, live)
         for store, part in _split(run, next_offset, route):
             parts.setdefault(store, []).append(part)
         next_offset += len(run.items)
@@ -111,20 +111,19 @@ def _split(run: Publish, first: int, route: Callable[[bytes], str]) -> Iterator[
         yield store, Part(taken, list(compress(topics, mine)), some, size, run.headers, run.kind)
 
 
-def _count_removed(
-    run: Publish, parts: dict[str, list[Part]], route: Callable[[bytes], str], live: Callable[[bytes], int]
-) -> int:
+def _count_removed(run: Publish, parts: dict[str, list[Part]], live: Callable[[bytes], int]) -> int:
     """Fill in a RESET's payloads: what was readable, and what this commit holds before it."""
+    here: Counter[bytes] = Counter()
+    cleared: set[bytes] = set()
+    for part in chain.from_iterable(parts.values()):
+        if part.kind == "reset":
+            cleared |= part.names()
+            for topic in part.names():
+                here[topic] = 0
+        elif part.kind == "message":
+            here.update({part.topics: len(part.items)} if isinstance(part.topics, bytes) else part.topics)
     topics = [run.topics] if isinstance(run.topics, bytes) else run.topics
-    counts = []
-    for topic in topics:
-        before = live(topic)
-        for part in parts.get(route(topic), ()):
-            if part.kind == "reset" and topic in part.names():
-                before = 0
-            elif part.kind == "message":
-                before += len(part.items) if part.topics == topic else Counter(part.topics)[topic]
-        counts.append(before)
+    counts = [here[topic] + (0 if topic in cleared else live(topic)) for topic in topics]
     run.items[:] = [b"%d" % count for count in counts]
     return sum(counts)
 

@@ -1,0 +1,208 @@
+"""Sealing: offsets in the order of arrival, batches that can be framed, counts of a RESET."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from busd.rules import seal as module
+from busd.rules.record import MAX_TOPICS, Batch, Item, frame, parse
+from busd.rules.seal import BATCH_BYTES, Draft, Sealed, seal
+from busd.words.requests import Publish
+
+# offset, topic, payload, kind
+Row = tuple[int, bytes, bytes, str]
+
+
+def one_store(topic: bytes) -> str:
+    """All in main."""
+    return "main"
+
+
+def by_first_letter(topic: bytes) -> str:
+    """A store a letter."""
+    return topic[:1].decode()
+
+
+def nothing_live(topic: bytes) -> int:
+    """No topic has a message."""
+    return 0
+
+
+def run(topics: bytes | list[bytes], count: int = 1, kind: Any = "message", headers: bool = False) -> Publish:
+    """A run of messages."""
+    count = count if isinstance(topics, bytes) else len(topics)
+    items: list[Item] = [b"p%d" % at for at in range(count)]
+    if headers:
+        items[0] = [b"p0", b"k", b"v"]
+    return Publish(topics, items, 10 * count, headers=headers, kind=kind)
+
+
+def framed(draft: Draft) -> Batch:
+    """The batch of a draft, written and read again."""
+    made = frame(draft.offsets[0], 1, 0, 0, draft.flags, draft.topics, draft.column, draft.steps, draft.items)
+    read = parse(made.record)
+    assert isinstance(read, Batch)
+    assert list(read.offsets()) == list(draft.offsets)
+    return read
+
+
+def rows(draft: Draft) -> list[Row]:
+    """Its messages."""
+    batch = framed(draft)
+    kinds = {"-": "message", "h": "message", "e": "eof", "r": "reset"}
+    return [
+        (offset, batch.topic_of(at), payload, kinds[batch.flags])
+        for at, (offset, payload) in enumerate(zip(batch.offsets(), batch.payloads(), strict=True))
+    ]
+
+
+names = st.sampled_from([b"a.x", b"a.y", b"b", b"c", *(b"w.%d" % number for number in range(200))])
+runs = st.lists(
+    st.one_of(
+        st.tuples(names, st.integers(1, 5), st.sampled_from(["message", "message", "eof"]), st.booleans()),
+        st.tuples(st.lists(names, min_size=1, max_size=150), st.just(1), st.just("message"), st.booleans()),
+    ),
+    min_size=1,
+    max_size=10,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(asked=runs, first=st.integers(1, 5000), stores=st.booleans())
+def test_everything_is_dealt_once_in_the_order_of_arrival(
+    asked: list[tuple[Any, int, Any, bool]], first: int, stores: bool
+) -> None:
+    made = [run(topics, count, kind, headers and kind == "message") for topics, count, kind, headers in asked]
+    route = by_first_letter if stores else one_store
+    expected: list[Row] = []
+    firsts = []
+    offset = first
+    for one in made:
+        firsts.append(offset)
+        for at, item in enumerate(one.items):
+            topic = one.topics if isinstance(one.topics, bytes) else one.topics[at]
+            expected.append((offset, topic, item if isinstance(item, bytes) else item[0], one.kind))
+            offset += 1
+    sealed = seal(made, first, route, nothing_live)
+    assert (sealed.firsts, sealed.next, sealed.removed) == (firsts, offset, {})
+    for store, drafts in sealed.drafts.items():
+        found = [row for draft in drafts for row in rows(draft)]
+        assert found == [row for row in expected if route(row[1]) == store]
+        assert all(len(draft.topics) <= MAX_TOPICS for draft in drafts)
+        assert all(len({row[3] for row in rows(draft)}) == 1 for draft in drafts)
+    assert sum(len(draft.items) for drafts in sealed.drafts.values() for draft in drafts) == len(expected)
+
+
+def test_runs_of_one_topic_become_one_dense_batch() -> None:
+    sealed = seal([run(b"a", 3), run(b"a", 2)], 7, one_store, nothing_live)
+    (draft,) = sealed.drafts["main"]
+    assert (draft.topics, draft.column, draft.steps) == ((b"a",), None, None)
+    assert list(draft.offsets) == [7, 8, 9, 10, 11]
+    assert draft.size_bytes == 50
+
+
+def test_the_items_of_a_single_run_are_not_copied() -> None:
+    one = run(b"a", 3)
+    (draft,) = seal([one], 1, one_store, nothing_live).drafts["main"]
+    assert draft.items is one.items
+
+
+def test_kinds_and_headers_have_their_flags() -> None:
+    sealed = seal(
+        [run(b"a"), run(b"a", headers=True), run(b"a", kind="eof"), run(b"a"), run(b"a", kind="reset")],
+        1,
+        one_store,
+        nothing_live,
+    )
+    assert [draft.flags for draft in sealed.drafts["main"]] == ["h", "e", "-", "r"]
+
+
+def sizes(sealed: Sealed) -> list[int]:
+    """Bytes of each batch of main."""
+    return [draft.size_bytes for draft in sealed.drafts["main"]]
+
+
+def test_batches_are_cut_by_size_and_a_run_never_is() -> None:
+    small = Publish(b"a", [b"x"], BATCH_BYTES // 4)
+    large = Publish(b"a", [b"x"], 3 * BATCH_BYTES)
+    whole = seal([small] * 4, 1, one_store, nothing_live)
+    assert sizes(whole) == [BATCH_BYTES]
+    cut = seal([small] * 5, 1, one_store, nothing_live)
+    assert [len(draft.items) for draft in cut.drafts["main"]] == [4, 1]
+    mixed = seal([small, large, small], 1, one_store, nothing_live)
+    assert sizes(mixed) == [BATCH_BYTES // 4, 3 * BATCH_BYTES, BATCH_BYTES // 4]
+
+
+@pytest.mark.parametrize("count", [1, MAX_TOPICS, MAX_TOPICS + 1, 500])
+def test_batches_are_cut_by_topics(count: int) -> None:
+    singles = [run(b"t.%d" % number) for number in range(count)]
+    mixed = [run([b"t.%d" % number for number in range(count)])]
+    for asked in (singles, mixed, [*singles, *mixed]):
+        sealed = seal(asked, 1, one_store, nothing_live)
+        assert all(len(draft.topics) <= MAX_TOPICS for draft in sealed.drafts["main"])
+        assert sum(len(draft.items) for draft in sealed.drafts["main"]) == sealed.next - 1
+        if count <= MAX_TOPICS:
+            assert len(sealed.drafts["main"]) == 1
+
+
+def test_a_store_that_takes_some_of_a_run_has_steps() -> None:
+    sealed = seal([run([b"a", b"b", b"a", b"b", b"b"])], 1, by_first_letter, nothing_live)
+    (a,), (b,) = sealed.drafts["a"], sealed.drafts["b"]
+    assert (list(a.offsets), a.steps) == ([1, 3], (2,))
+    assert (list(b.offsets), b.steps) == ([2, 4, 5], (2, 1))
+    assert (a.size_bytes, b.size_bytes) == (20, 30)
+
+
+# RESET.
+
+actions = st.lists(
+    st.one_of(
+        st.tuples(st.just("message"), st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=4)),
+        st.tuples(st.just("one"), st.sampled_from([b"a", b"b", b"c"]), st.integers(1, 4)),
+        st.tuples(st.just("eof"), st.sampled_from([b"a", b"b", b"c"])),
+        st.tuples(st.just("reset"), st.sets(st.sampled_from([b"a", b"b", b"c"]), min_size=1).map(sorted)),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=150)
+@given(
+    script=actions, live=st.dictionaries(st.sampled_from([b"a", b"b", b"c"]), st.integers(1, 100)), cut=st.booleans()
+)
+def test_a_reset_counts_what_was_live_and_what_the_commit_holds_before_it(
+    script: list[tuple[Any, ...]], live: dict[bytes, int], cut: bool
+) -> None:
+    counts = Counter(live)
+    asked: list[Publish] = []
+    expected: dict[int, dict[bytes, int]] = {}
+    for verb, what, *count in script:
+        if verb == "reset":
+            expected[len(asked)] = {topic: counts[topic] for topic in what}
+            counts.update({topic: -counts[topic] for topic in what})
+            asked.append(Publish(what, [b""] * len(what), 0, kind="reset"))
+            continue
+        asked.append(run(what, count[0] if count else 1, "eof" if verb == "eof" else "message"))
+        if verb == "one":
+            counts[what] += count[0]
+        elif verb == "message":
+            counts.update(what)
+    sealed = seal(asked, 1, by_first_letter if cut else one_store, lambda topic: live.get(topic, 0))
+    assert sealed.removed == {number: sum(found.values()) for number, found in expected.items()}
+    for number, found in expected.items():
+        assert asked[number].items == [b"%d" % found[topic] for topic in asked[number].topics]  # type: ignore[index]
+
+
+def test_a_reset_of_one_topic_may_name_it_alone() -> None:
+    one = Publish(b"a", [b""], 0, kind="reset")
+    assert seal([run(b"a", 2), one], 1, one_store, lambda topic: 5).removed == {1: 7}
+    assert one.items == [b"7"]
+
+
+def test_flags_are_those_of_the_record() -> None:
+    assert set(module.FLAGS) == {"message", "eof", "reset"}
