@@ -163,6 +163,11 @@ class Cache:
                 total -= self._weights.pop(old)
                 old.file, old.index, old.topics = None, None, None
 
+    def pin(self, segment: Segment) -> None:
+        """From now on its file is not let go of."""
+        with self._guard:
+            segment.pinned = True
+
     def drop(self, segment: Segment) -> None:
         """Forget a segment that is gone or became active."""
         with self._guard:
@@ -181,6 +186,8 @@ class Shelf:
         self.disk = disk
         self.path = path
         self.cache = cache
+        # Held from the look at a segment's file to its opening: between them its name may go.
+        self._opening = threading.Lock()
         self.tip: tuple[tuple[Segment, ...], int, int] = ((), 0, 0)
         self.pending: Hole | None = None
         self.spoilt: list[int] = []
@@ -211,7 +218,10 @@ class Shelf:
         """The segment's file; None when it is not open and must not be opened here."""
         file = segment.file
         if file is None and may_block:
-            file = segment.file = self.disk.open(segment.path)
+            with self._opening:
+                file = segment.file
+                if file is None:
+                    file = segment.file = self.disk.open(segment.path)
             self._keep(segment)
         return file
 
@@ -222,9 +232,10 @@ class Shelf:
 
     def pin(self, segment: Segment) -> None:
         """Keep the file of a segment open for those who still read it, before its name goes.  Waits for the disk."""
-        segment.pinned = True
-        if segment.file is None:
-            segment.file = self.disk.open(segment.path)
+        self.cache.pin(segment)
+        with self._opening:
+            if segment.file is None:
+                segment.file = self.disk.open(segment.path)
 
     def index(self, segments: Sequence[Segment], number: int, may_block: bool) -> SegmentIndex | None:
         """The segment's index; None when it is not loaded and must not be loaded here."""

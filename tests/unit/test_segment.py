@@ -1,0 +1,41 @@
+"""The files of segments that are read while their names go."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from busd.world.disk import File
+from tests.support.store_kit import Kit
+
+
+def test_a_segment_that_is_removed_while_a_reader_opens_it_can_be_read() -> None:
+    kit = Kit()
+    for _ in range(4):
+        kit.commit((b"a", b"x"))
+        kit.roll()
+    shelf, segment = kit.store._shelf, kit.store._shelf.segments[0]
+    segment.file = None
+    open_file, trimmers = kit.disk.open, list[threading.Thread]()
+
+    def remove() -> None:
+        shelf.pin(segment)
+        kit.disk.remove(segment.path)
+
+    def open_slowly(path: str, writable: bool = False) -> File:
+        # The trimmer has all the time it wants, between a reader's look at the segment and its opening the file.
+        if not trimmers:
+            trimmers.append(threading.Thread(target=remove))
+            trimmers[0].start()
+            trimmers[0].join(0.05)
+        return open_file(path, writable)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kit.disk, "open", open_slowly)
+        file = shelf.file(segment, True)
+    trimmers[0].join()
+    assert not kit.disk.exists(segment.path)
+    assert file is not None
+    assert file is shelf.file(segment, False)
+    assert file.read(0, 2) == b"+S"
