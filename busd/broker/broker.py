@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any
 
 from busd.broker.fanout import Audience, Fanout
 from busd.broker.ports import Log, Outcome, Runtime, Sink, Subscriber
@@ -88,7 +89,18 @@ class Opening:
             got(min(log.first(self._wanted), log.horizon))
         else:
             time_ns = value if position.base is Base.TIME else self._broker.runtime.now_ns() - value
-            log.offset_at(time_ns, got)
+            log.offset_at(time_ns, self._unless_fault(got))
+
+    def _unless_fault(self, got: Callable[[Any], None]) -> Callable[[Any], None]:
+        """A question that failed ends it: nobody else would."""
+
+        def answered(answer: Any) -> None:
+            if not isinstance(answer, Exception):
+                got(answer)
+            elif not self._gone:
+                self._failed(answer)
+
+        return answered
 
     def _got_until(self, offset: int) -> None:
         if self._gone:
@@ -122,7 +134,7 @@ class Opening:
     def _resolve_start(self) -> None:
         request = self._request
         if request.last is not None:
-            self._broker.log.last_floors(self._wanted, request.last, self._got_floors)
+            self._broker.log.last_floors(self._wanted, request.last, self._unless_fault(self._got_floors))
             return
         start = request.start
         if start is None:

@@ -122,10 +122,8 @@ class Fanout:
             selection = select(batch, audience.wanted)
             key = None if selection is None else selection.selector
             for reader in list(audience.readers):
-                data = b""
-                if selection is not None:
-                    data = self._encode(encoded, reader, selection, key)
                 try:
+                    data = b"" if selection is None else self._encode(encoded, reader, selection, key)
                     reader.offered(batch, selection, data)
                 except Exception as error:
                     reader.failed(error)

@@ -120,11 +120,11 @@ class Log(Protocol):
     def first(self, wanted: Wanted) -> int:
         """The first offset kept of the stores that may hold such topics."""
 
-    def offset_at(self, time_ns: int, done: Callable[[int], None]) -> None:
-        """The first offset received at or after a time; the horizon when there is none."""
+    def offset_at(self, time_ns: int, done: Callable[[Any], None]) -> None:
+        """The first offset received at or after a time; the horizon when there is none; a fault is an Exception."""
 
-    def last_floors(self, wanted: Wanted, count: int, done: Callable[[dict[bytes, int]], None]) -> None:
-        """For each such topic, the offset from which its last `count` messages begin."""
+    def last_floors(self, wanted: Wanted, count: int, done: Callable[[Any], None]) -> None:
+        """For each such topic (a dict), the offset from which its last `count` messages begin; a fault as above."""
 
     def topic(self, name: bytes) -> Topic | None:
         """What is known of a topic."""

@@ -43,15 +43,15 @@ class Commit:
         try:
             if self.before is not None:
                 self.before()
-        except (DiskFull, DiskFailed) as failure:
+        except Exception as error:
             for work in self.works:
-                work.failure = failure
+                work.failure = _failure(error)
             return
         for work in self.works:
             try:
                 work.store.write(work.roll, [batch.record for batch in work.batches])
-            except (DiskFull, DiskFailed) as failure:
-                work.failure = failure
+            except Exception as error:
+                work.failure = _failure(error)
                 continue
             if self.sync:
                 self._sync(work)
@@ -64,6 +64,12 @@ class Commit:
             work.failure = failure
             # Nobody was told of these messages; a restart should not find them, if the disk lets us.
             work.store.undo()
+
+
+def _failure(error: Exception) -> Failure:
+    """What became of a work.  Whatever it was (a directory that somebody removed), a commit that is not decided would
+    let all publishers wait for ever."""
+    return error if isinstance(error, DiskFull | DiskFailed) else DiskFailed(f"{type(error).__name__}: {error}")
 
 
 class Committer(Protocol):

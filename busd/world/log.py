@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from busd.broker.ports import Outcome, Piece, Runtime, Sink, Topic, Wanted
 from busd.rules.clock import ReceiveClock
@@ -242,7 +243,10 @@ class DiskLog:
             count = len(run.items)
             errors = {at: void[first + at] for at in range(count) if first + at in void} if void else {}
             self._tell(sink, Outcome(first, count, errors, sealed.removed.get(number, 0)))
-        self.visible(kept if len(commit.works) == 1 else interleave(kept))
+        try:
+            self.visible(kept if len(commit.works) == 1 else interleave(kept))
+        except Exception as error:
+            self._runtime.fault(error)
         self._free()
 
     def _tell(self, sink: Sink, outcome: Outcome) -> None:
@@ -287,7 +291,7 @@ class DiskLog:
         """See Log."""
         return min((store.first for store in self.stores.holding(wanted)), default=self.horizon)
 
-    def offset_at(self, time_ns: int, done: Callable[[int], None]) -> None:
+    def offset_at(self, time_ns: int, done: Callable[[Any], None]) -> None:
         """See Log."""
         stores, horizon = [(store, store.last) for store in self.stores.open.values()], self.horizon
 
@@ -298,7 +302,7 @@ class DiskLog:
 
         self._runtime.in_thread(work, done)
 
-    def last_floors(self, wanted: Wanted, count: int, done: Callable[[dict[bytes, int]], None]) -> None:
+    def last_floors(self, wanted: Wanted, count: int, done: Callable[[Any], None]) -> None:
         """See Log."""
         stores, horizon = self.stores.holding(wanted), self.horizon
         names = [(store, name) for store in stores for name in list(store.topics) if wanted(name)]

@@ -265,3 +265,16 @@ def test_readers_of_one_kind_share_an_encoder() -> None:
     encoders = [handle._encoder() for handle in handles]
     assert encoders[0] is encoders[1]
     assert encoders[0] is not encoders[2]
+
+
+@pytest.mark.parametrize("words", ["a LAST 3", "a FROM -5m", "a FROM 1 UNTIL @1"])
+def test_a_question_to_the_disk_that_fails_ends_the_subscription(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, reader, faults = MemoryServer(), FakeSubscriber(), list[Exception]()
+    error = FileNotFoundError("a segment")
+    monkeypatch.setattr(server.runtime, "fault", faults.append)
+    monkeypatch.setattr(server.log, "offset_at", lambda time_ns, done: done(error))
+    monkeypatch.setattr(server.log, "last_floors", lambda wanted, count, done: done(error))
+    server.broker.subscribe(sub(words), reader, 0)
+    assert reader.told == ["failed"]
+    assert faults == [error]
+    assert server.broker.opened == {}

@@ -238,3 +238,17 @@ def test_publishers_wait_while_fan_out_is_behind() -> None:
     server.runtime.run()
     assert not server.broker.congested
     assert writer.reading
+
+
+def test_a_reader_whose_events_cannot_be_written_does_not_keep_others_from_theirs(
+    fan: tuple[Fanout, FakeRuntime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it, _ = fan
+    one, two = join(it, b"a"), join(it, b"a")
+    encoder = Line(b"\n")
+    monkeypatch.setattr(encoder, "messages", lambda selection: 1 // 0)
+    one.encoder = encoder
+    it.offer(batch(1, b"a"))
+    assert list(map(type, one.faults)) == [ZeroDivisionError]
+    assert (one.offers, two.offers) == ([], [(1, 1, b"MSG a 1 x\n")])
+    assert it.backlog_bytes == 0

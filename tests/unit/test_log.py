@@ -367,3 +367,28 @@ def test_offsets_that_may_have_been_given_out_are_not_given_again() -> None:
     assert isinstance(offset, int)
     assert offset > 2
     assert any(".cut" in line for line in after.opened.report)
+
+
+@pytest.mark.parametrize("kind", ["create", "append"])
+def test_a_fault_that_is_no_error_of_the_disk_is_answered_and_the_commits_go_on(kind: str) -> None:
+    kit = LogKit(settings_from({"main": {"segment_bytes": "64k"}, "store": [{"match": "jobs.>", "name": "jobs"}]}))
+    kit.publish(b"jobs.x", b"1")
+    kit.publish(b"a", b"2")
+    kit.disk.failure, kit.disk.fail_all = FileNotFoundError("somebody removed logs/main"), {kind}
+    kit.publish(b"a", b"x" * 70_000)
+    kit.disk.fail_all = set()
+    kit.publish(b"a", b"not before a restart")
+    kit.publish(b"jobs.x", b"5")
+    assert kit.answers == [1, 2, "DISK", "DISK", 4]
+    assert kit.messages() == [(1, b"jobs.x", b"1"), (2, b"a", b"2"), (4, b"jobs.x", b"5")]
+
+
+def test_a_fault_beyond_the_log_does_not_stop_the_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = LogKit()
+    faults: list[Exception] = []
+    monkeypatch.setattr(kit.runtime, "fault", faults.append)
+    monkeypatch.setattr(kit.log, "visible", lambda batches: 1 // 0)
+    kit.publish(b"a", b"1")
+    kit.publish(b"a", b"2")
+    assert kit.answers == [1, 2]
+    assert list(map(type, faults)) == [ZeroDivisionError] * 2
