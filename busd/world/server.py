@@ -176,6 +176,7 @@ class Server:
 
     def _enter(self, connection: Connection) -> Session | None:
         self._connections[connection] = None
+        self._all_gone.clear()
         if len(self._connections) > self.settings.limits.connections:
             text = f"{self.settings.limits.connections} connections are open; no more are taken"
             connection.write(f"-{BusError('LIMIT', text)}\n".encode())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -100,3 +102,19 @@ def test_a_half_closed_reader_that_is_gone_is_found(server: ServerProcess, unix:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     reader.close()
     until(lambda: subscriptions() == 0, "the server noticed")
+
+
+def test_a_reader_that_takes_its_time_gets_everything_when_the_server_stops(server: ServerProcess) -> None:
+    # Also when there was a moment without any connection before.
+    assert server.ask(b"PING\n") == b"PONG\n"
+    until(lambda: b"connections=1\n" in server.ask(b"INFO clients\n"), "the first connection was closed")
+    with server.connect() as reader, server.connect() as writer:
+        reader.sendall(b"SUB t FROM first\n")
+        read_lines(reader, 1)
+        writer.sendall(b"".join(b"PUB t %b\n" % (b"x" * 1000) for _ in range(8000)))
+        read_lines(writer, 8000)
+        with ThreadPoolExecutor(1) as pool:
+            stopped = pool.submit(server.stop)
+            time.sleep(0.5)
+            assert read_all(reader).splitlines()[-1].startswith(b"END closed next=")
+            assert stopped.result() == 0
