@@ -255,6 +255,24 @@ def test_a_fault_in_a_replay_ends_that_reader_alone() -> None:
     assert len(server.broker.opened) == 1
 
 
+@pytest.mark.parametrize("words", ["a FROM -5m", "a UNTIL @1", "a LAST 2", "a FROM 1"])
+def test_a_log_that_fails_to_answer_ends_that_reader_alone(words: str) -> None:
+    server = MemoryServer()
+    publish(server.broker, b"a", b"1")
+    faults: list[Exception] = []
+    server.runtime.fault = faults.append  # type: ignore[method-assign, assignment]
+    log, fault = server.log, RuntimeError("broken")
+    log.offset_at = lambda time_ns, done: done(fault)  # type: ignore[method-assign, arg-type]
+    log.last_floors = lambda wanted, count, done: done(fault)  # type: ignore[method-assign, arg-type]
+    log.read = lambda cursor, wanted, budget_bytes, done: done(fault)  # type: ignore[method-assign]
+    reader = FakeSubscriber()
+    server.broker.subscribe(sub(words), reader, 0)
+    assert faults == [fault]
+    assert reader.told[-1] == "failed"
+    assert not server.broker.opened
+    assert not server.broker.fanout._audiences
+
+
 def test_readers_of_one_kind_share_an_encoder() -> None:
     server = MemoryServer()
     one, two, three = (FakeSubscriber() for _ in range(3))

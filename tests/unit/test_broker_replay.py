@@ -111,7 +111,7 @@ def announced(bus: Bus, patterns: bytes, start: int, end: int) -> set[Seen]:
     return ended
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data(), piece_batches=st.integers(1, 4), actions=st.lists(steps, max_size=14))
 def test_nothing_is_missing_and_nothing_twice(data: st.DataObject, piece_batches: int, actions: list[Action]) -> None:
     bus = Bus(piece_batches)

@@ -83,7 +83,7 @@ def play(bus: Bus, reader: MemoryConnection, actions: Sequence[Action]) -> None:
         assert reader.buffered() <= max(OUTBOX_BYTES, OUTBOX_BYTES // 2 + largest) + end_bytes
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(actions=st.lists(slow_steps, max_size=25), patterns=st.sampled_from([b"a", b"bb", b"a,bb", b">"]))
 def test_what_a_dropping_reader_misses_is_named_exactly(actions: list[Action], patterns: bytes) -> None:
     bus = Bus()
@@ -102,7 +102,7 @@ def test_what_a_dropping_reader_misses_is_named_exactly(actions: list[Action], p
     assert info["delivered"] == sum(one.kind == "MSG" for one in seen(events))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(actions=st.lists(slow_steps, max_size=20), limit=st.integers(1, 12))
 def test_a_limited_reader_is_told_of_every_loss_before_its_end(actions: list[Action], limit: int) -> None:
     bus = Bus()
@@ -119,7 +119,7 @@ def test_a_limited_reader_is_told_of_every_loss_before_its_end(actions: list[Act
     check_lossy(events, [one for one in wanted(bus.kept, b"a") if one.offset < end.next])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     actions=st.lists(slow_steps, max_size=25),
     patterns=st.sampled_from([b"a", b"bb", b"a,bb", b">"]),

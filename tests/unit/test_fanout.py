@@ -180,7 +180,7 @@ actions = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(script=actions, per_turn=st.integers(1, 4))
 def test_order_is_kept_over_turns_while_readers_come_and_go(script: list[tuple[str, Any]], per_turn: int) -> None:
     server = MemoryServer()

@@ -109,7 +109,7 @@ def resp(data: bytes) -> list[Any]:
 # line
 
 
-@settings(max_examples=250)
+@settings(max_examples=60)
 @given(made=messages(), eol=st.sampled_from(EOLS))
 def test_line(made: tuple[list[Row], Selection], eol: bytes) -> None:
     rows, selection = made
@@ -153,6 +153,7 @@ def test_a_CR_in_one_payload_and_none_in_a_line_end_do_not_cancel_out(eol: bytes
 # raw, bytes
 
 
+@settings(max_examples=40)
 @given(made=messages())
 def test_bare_formats_are_payloads_and_nothing_else(made: tuple[list[Row], Selection]) -> None:
     rows, selection = made
@@ -163,7 +164,7 @@ def test_bare_formats_are_payloads_and_nothing_else(made: tuple[list[Row], Selec
 # json
 
 
-@settings(max_examples=250)
+@settings(max_examples=60)
 @given(made=messages(), eol=st.sampled_from(EOLS))
 def test_json(made: tuple[list[Row], Selection], eol: bytes) -> None:
     rows, selection = made
@@ -201,7 +202,7 @@ def _is_utf8(data: bytes) -> bool:
 # msg, batch
 
 
-@settings(max_examples=250)
+@settings(max_examples=60)
 @given(made=messages(), kind=st.sampled_from([b">", b"*"]))
 def test_msg(made: tuple[list[Row], Selection], kind: bytes) -> None:
     rows, selection = made
@@ -210,7 +211,7 @@ def test_msg(made: tuple[list[Row], Selection], kind: bytes) -> None:
     assert resp(data) == [[b"MSG", row.topic, row.offset, TIME_NS, row.payload, *row.headers] for row in rows]
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(made=messages())
 def test_batch_carries_frames_that_parse(made: tuple[list[Row], Selection]) -> None:
     rows, selection = made

@@ -65,7 +65,7 @@ def test_a_matcher_is_the_grammar(wanted: list[bytes], asked: list[bytes]) -> No
 actions = st.lists(st.tuples(st.booleans(), patterns, st.integers(0, 3), topics), max_size=40)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(actions=actions)
 def test_an_index_is_a_list_of_pairs(actions: list[tuple[bool, bytes, int, bytes]]) -> None:
     index: PatternIndex[int] = PatternIndex()

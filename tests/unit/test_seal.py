@@ -72,7 +72,7 @@ runs = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(asked=runs, first=st.integers(1, 5000), stores=st.booleans())
 def test_everything_is_dealt_once_in_the_order_of_arrival(
     asked: list[tuple[Any, int, Any, bool]], first: int, stores: bool
@@ -171,7 +171,7 @@ actions = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     script=actions, live=st.dictionaries(st.sampled_from([b"a", b"b", b"c"]), st.integers(1, 100)), cut=st.booleans()
 )

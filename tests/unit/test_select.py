@@ -82,7 +82,7 @@ wanted_sets = st.frozensets(st.sampled_from(TOPICS))
 floors_of = st.dictionaries(st.sampled_from(TOPICS), st.integers(0, 70))
 
 
-@settings(max_examples=300)
+@settings(max_examples=60)
 @given(batch=batches(), wanted=wanted_sets, lo=st.integers(0, 70), hi=st.integers(0, 70), floors=st.none() | floors_of)
 def test_select_is_a_filter(
     batch: Batch, wanted: frozenset[bytes], lo: int, hi: int, floors: dict[bytes, int] | None
@@ -165,7 +165,7 @@ def commits(draw: st.DrawFn) -> tuple[list[Row], list[Batch]]:
     return everything, draw(st.permutations(found))
 
 
-@settings(max_examples=300)
+@settings(max_examples=60)
 @given(commit=commits())
 def test_stores_interleave_in_the_order_of_offsets(commit: tuple[list[Row], list[Batch]]) -> None:
     everything, parts = commit

@@ -62,7 +62,7 @@ def answer_to(line: bytes) -> list[bytes]:
     }.get(line, [])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(script=st.lists(st.one_of(moves, st.sampled_from(["commit", "lose"])), max_size=16))
 def test_answers_come_in_the_order_of_the_commands(script: list[Any]) -> None:
     """Several sessions, commits held back: what is answered matches the commands one for one."""
