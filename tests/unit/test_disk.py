@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -172,21 +173,23 @@ def test_reads_that_would_wait_are_for_a_thread(tmp_path: Path, monkeypatch: pyt
     assert file.read_now(0, 5) is None
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files() -> Iterator[None]:
-    """RLIMIT_FSIZE at 100 bytes."""
+    """RLIMIT_FSIZE at 100 bytes; not a fixture, because pytest's own output may go to a file meanwhile."""
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, old[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_limit_of_the_process_is_a_full_disk(tmp_path: Path, small_files: None) -> None:
+def test_a_limit_of_the_process_is_a_full_disk(tmp_path: Path) -> None:
     file = RealDisk().create(str(tmp_path / "f"))
     file.append([b"x" * 60])
-    with pytest.raises(DiskFull, match=":100: "):
+    with small_files(), pytest.raises(DiskFull, match=":100: "):
         file.append([b"y" * 60])
     assert file.size() == 100, "the part that fitted stands there until the caller cuts it off"
     file.truncate(60)
