@@ -155,7 +155,7 @@ class Session:
     def refused(self, error: BusError) -> None:
         """See Subscriber."""
         request, self._opening, self._handle, self._answer = self._opening, None, None, None
-        self._reading = self._bare = False
+        self._reading = False
         if request is not None:
             self._say_error(error, request.eol)
         self._soon_pump()
@@ -293,7 +293,6 @@ class Session:
         if self._handle is not None:
             handle, self._handle = self._handle, None
             self.subscription = ""
-            self._bare = False
             handle.leave()
         self._say_ok(request.eol)
 

@@ -45,6 +45,11 @@ class FakeRuntime:
         heapq.heappush(self._timers, (self.time_ns + delay_ns, number, call))
         return lambda: self._cancelled.add(number)
 
+    @property
+    def timers(self) -> int:
+        """Calls that are still to come, unless cancelled."""
+        return sum(number not in self._cancelled for _, number, _ in self._timers)
+
     def in_thread(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """See Runtime: a turn later."""
 

@@ -222,6 +222,14 @@ def test_one_answer_has_the_larger_bound_and_spilling_never_more_than_dropping()
     assert (answer.limit_bytes, spilling.limit_bytes) == (5_000, 5_000)
 
 
+@pytest.mark.parametrize("words", ["a WITHIN 1h", "a UNTIL @2100-01-01", "a WITHIN 1h UNTIL @2100-01-01"])
+def test_a_subscription_that_is_over_leaves_no_timer(words: str) -> None:
+    server = MemoryServer()
+    reader = FakeSubscriber()
+    server.broker.subscribe(sub(words), reader, 0).end("closed")
+    assert server.runtime.timers == 0
+
+
 def test_stopping_ends_all_and_once() -> None:
     server = MemoryServer()
     readers = [FakeSubscriber() for _ in range(3)]
