@@ -20,7 +20,9 @@ show() {
 }
 start() {
   printf '$ busd serve --tcp 127.0.0.1:%s --data data &\n' "${port:-0}"
-  busd serve --tcp "127.0.0.1:${port:-0}" --data data 2>server.log &
+  # Emptied here and not by the child, or the last start's line would be found first.
+  : >server.log
+  busd serve --tcp "127.0.0.1:${port:-0}" --data data 2>>server.log &
   server=$!
   for _ in {1..1000}; do
     if grep -q ' ready, ' server.log || ! kill -0 "$server" 2>/dev/null; then break; fi
