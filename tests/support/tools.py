@@ -76,12 +76,12 @@ def run(
         status: the exit status it must have; None for any.
 
     Raises:
-        AssertionError: it ended otherwise, with what it wrote on stderr.
+        AssertionError: it ended otherwise, with the end of what it wrote.
     """
     words = ["bash", "-c", command] if isinstance(command, str) else list(command)
     done = subprocess.run(words, input=given, capture_output=True, env=environment(env), timeout=timeout_s, cwd=cwd)
     if status is not None:
-        told = done.stderr.decode("utf-8", "replace")
+        told = (done.stdout[-4000:] + done.stderr).decode("utf-8", "replace")
         assert done.returncode == status, f"{words} ended with {done.returncode}: {told}"
     return done
 
