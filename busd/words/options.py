@@ -72,7 +72,10 @@ def parse_read(args: list[bytes], resp: bool) -> Read:
     """
     if not args:
         raise BusError("ARG", "READ takes a pattern: READ pattern[,pattern…] [FROM pos | LAST n] …")
-    return Read(parse_patterns(args[0]), **_options("READ", args[1:], _READ, resp))
+    request = Read(parse_patterns(args[0]), **_options("READ", args[1:], _READ, resp))
+    if request.format == "batch":
+        raise BusError("ARG", "READ answers with one array, so it takes msg; batch is for SUB")
+    return request
 
 
 def _options(

@@ -63,7 +63,8 @@ class DiskLog:
         self._committer = committer
         self._meta = meta
         self._reader = Reader(stores, runtime)
-        self._clock = ReceiveClock(runtime.now_ns(), runtime.monotonic_ns())
+        newest_ns = max(store.newest_ns for store in stores.open.values())
+        self._clock = ReceiveClock(runtime.now_ns(), runtime.monotonic_ns(), newest_ns)
         self._waiting: list[tuple[Publish, Sink]] = []
         self._waiting_bytes = 0
         self._known: set[bytes] = set()
@@ -160,6 +161,8 @@ class DiskLog:
                 self.stores.add(store)
             if failures:
                 self._refuse(runs, error_of(failures[0]))
+                # Nothing to see, but who waited for room may go on.
+                self.visible([])
                 self._free()
             else:
                 self._commit(runs)

@@ -191,6 +191,8 @@ class Server:
 
     def _look_around(self) -> None:
         """Once a second: commands never finished, and half-closed peers that are gone altogether."""
+        # First, so that a fault below costs one look around and not all that would follow.
+        self._tick = asyncio.get_running_loop().call_later(1.0, self._look_around)
         now_ns = time.monotonic_ns()
         quiet = select.poll()
         watched: dict[int, Connection] = {}
@@ -204,4 +206,3 @@ class Server:
                 watched[fd] = connection
         for fd, _ in quiet.poll(0) if watched else ():
             watched[fd].abort()
-        self._tick = asyncio.get_running_loop().call_later(1.0, self._look_around)

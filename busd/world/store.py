@@ -122,6 +122,11 @@ class Store:
         return self._trimmer.first
 
     @property
+    def newest_ns(self) -> int:
+        """The newest time of receipt in it, or a later one at which its last segment began."""
+        return max(self._active.head.time_ns, self._index.times[-1] if len(self._index) else 0)
+
+    @property
     def last(self) -> int:
         """Highest offset that landed, 0 for none; after a loss the highest that may have."""
         loss = self._shelf.pending

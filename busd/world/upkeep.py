@@ -97,6 +97,8 @@ class Upkeep:
 
         def done(result: object) -> None:
             self._syncing = False
+            if isinstance(result, Exception):
+                raise result
             self._health.failed.update(failures)
             for store, last in written:
                 if store.name not in failures:

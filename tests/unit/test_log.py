@@ -392,3 +392,28 @@ def test_a_fault_beyond_the_log_does_not_stop_the_commits(monkeypatch: pytest.Mo
     kit.publish(b"a", b"2")
     assert kit.answers == [1, 2]
     assert list(map(type, faults)) == [ZeroDivisionError] * 2
+
+
+def test_time_does_not_fall_over_a_restart_with_a_clock_behind() -> None:
+    kit = LogKit()
+    kit.runtime.time_ns = 7200 * 1_000_000_000
+    kit.publish(b"t", b"x")
+    after = kit.crash()
+    assert after.runtime.time_ns == 0, "two hours behind"
+    after.publish(b"t", b"y")
+    times = [record.time_ns for record in after.read() if isinstance(record, Batch)]
+    assert len(times) == 2
+    assert times == sorted(times)
+
+
+def test_a_store_that_cannot_be_opened_refuses_its_messages_and_wakes_who_waits() -> None:
+    kit = LogKit(PER_TOPIC)
+    woken: list[int] = []
+    kit.log.visible = lambda batches: woken.append(len(batches))
+    kit.disk.failure = DiskFull("d: no space")
+    kit.disk.fail_all = {"create"}
+    kit.publish(b"own.x", b"lost")
+    assert (kit.answers, woken) == (["FULL"], [0])
+    kit.disk.fail_all = set()
+    kit.publish(b"own.x", b"kept")
+    assert kit.messages() == [(1, b"own.x", b"kept")], "no offset was dealt to what was refused"
