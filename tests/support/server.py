@@ -68,9 +68,11 @@ class ServerProcess:
             )  # fmt: skip
         deadline = time.monotonic() + START_TIMEOUT_S
         while (ready := _READY.search(self.log_of_this_start())) is None:
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            status = self._process.poll()
+            if status is not None or time.monotonic() > deadline:
                 self._end_group()
-                raise ServerFailed(f"the server is not ready:\n{self.log()}")
+                told = f"ended with {status}" if status is not None else f"is not ready after {START_TIMEOUT_S} s"
+                raise ServerFailed(f"the server {told}:\n{self.log()}")
             time.sleep(LOOK_S)
         if (tcp := _TCP.search(ready[1])) is not None:
             self.port = int(tcp[2])
