@@ -119,9 +119,16 @@ class Fanout:
         """A yield for each reader.  Encodings are kept only as long as this batch is under way."""
         encoded: dict[tuple[Any, bytes | None], bytes] = {}
         for audience in audiences:
-            selection = select(batch, audience.wanted)
+            readers = list(audience.readers)
+            try:
+                selection = select(batch, audience.wanted)
+            except Exception as error:
+                # Told to each, or they would miss a batch without a word.
+                for reader in readers:
+                    reader.failed(error)
+                continue
             key = None if selection is None else selection.selector
-            for reader in list(audience.readers):
+            for reader in readers:
                 try:
                     data = b"" if selection is None else self._encode(encoded, reader, selection, key)
                     reader.offered(batch, selection, data)

@@ -167,6 +167,20 @@ def test_a_fault_stays_with_its_reader(fan: tuple[Fanout, FakeRuntime]) -> None:
     assert len(one.offers) == len(two.offers) == 2
 
 
+def test_a_fault_in_choosing_is_told_to_those_it_concerns(fan: tuple[Fanout, FakeRuntime]) -> None:
+    it, _ = fan
+    one, other = join(it, b"a"), join(it, b">")
+
+    def fail(topic: bytes) -> bool:
+        raise RuntimeError("broken")
+
+    audience = it.enter((b"a",))
+    audience.wanted = fail
+    it.offer(batch(1, b"a"))
+    assert [str(fault) for fault in one.faults] == ["broken"]
+    assert (other.faults, len(other.offers)) == ([], 1)
+
+
 # With real subscriptions.
 
 actions = st.lists(
