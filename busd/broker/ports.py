@@ -5,26 +5,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from busd.rules.group_records import GroupState
 from busd.rules.record import Batch, Hole
 from busd.rules.replies import Pairs, Row
 from busd.words.errors import BusError
-from busd.words.requests import Publish, Read, Subscribe
+from busd.words.requests import Ack, Forget, Nack, Publish, Read, Seek, Subscribe, Token, Touch
 
 Wanted = Callable[[bytes], bool]
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a run: `count` messages from offset `first` on; `errors` by index for those that were not kept."""
+    """What became of a run: `count` messages from offset `first` on; `errors` by index for those that were not kept.
+
+    `offsets`: one a message, where they are not consecutive (duplicates have the offset of the first of their kind).
+    `more`: the rest of the run is told later, in another outcome.  `removed`: messages that a RESET removed.
+    """
 
     first: int
     count: int
     errors: Mapping[int, BusError]
     removed: int = 0
+    offsets: Sequence[int] | None = None
+    more: bool = False
 
 
 Sink = Callable[[Outcome], None]
@@ -132,6 +139,26 @@ class Log(Protocol):
     def topic_names(self, wanted: Wanted) -> list[bytes]:
         """Topics that have ever had a message, sorted."""
 
+    @property
+    def groups(self) -> Mapping[bytes, GroupState]:
+        """What is decided of each group, as a restart would find it.  Not to be changed by the caller."""
+
+    def note(self, lines: Sequence[bytes], done: Callable[[], None]) -> None:
+        """Write group records (lines of rules.group_records), not synced; then `done`, often within this call.
+
+        They keep the order of the calls.  What cannot be written is shown by the health, and `done` comes all the same.
+        """
+
+    def settle(self, lines: Sequence[bytes], sink: Callable[[BusError | None], None]) -> None:
+        """Group records that an answer waits for: decided by group commit as the policy says, in order, also when
+        there are none (then it only keeps the order of answers)."""
+
+    def count(self, wanted: Wanted, position: int, done: Callable[[Any], None]) -> None:
+        """How many messages of such topics can be read from `position` on, None when nobody knows; a fault as above."""
+
+    def pinned_bytes(self, wanted: Wanted, position: int) -> int:
+        """Bytes on disk in logs that keep what is not acknowledged, from `position` on, that such topics hold."""
+
     def info(self) -> Mapping[str, Pairs]:
         """Sections for INFO."""
 
@@ -167,6 +194,19 @@ class Handle(Protocol):
         """End it as the reader asked (UNSUB): a gap that it was not told of is, then nothing of it comes any more."""
 
 
+class Member(Handle, Protocol):
+    """A subscription in a group.  Tokens are of deliveries to this member; the others are stale."""
+
+    def ack(self, request: Ack, sink: Callable[[int, Token | None, BusError | None], None]) -> None:
+        """Settle; then `sink(how many, the first stale token, why it could not be kept)`."""
+
+    def nack(self, request: Nack) -> None:
+        """Give back; raises BusError STALE."""
+
+    def touch(self, request: Touch) -> None:
+        """Count the time anew; raises BusError STALE (the others have been touched)."""
+
+
 class Engine(Protocol):
     """Everything a session can ask of a bus."""
 
@@ -196,6 +236,18 @@ class Engine(Protocol):
 
     def reset(self, patterns: tuple[bytes, ...], sink: Sink) -> None:
         """Remove; the outcome's `removed` counts."""
+
+    def join(self, request: Subscribe, subscriber: Subscriber, version: int) -> Member:
+        """Become a member of a group (`request.group`), which is made when it is new."""
+
+    def seek(self, request: Seek, done: Callable[[int | BusError], None]) -> None:
+        """Move a group's place; `done(the offset)`."""
+
+    def forget(self, request: Forget, done: Callable[[BusError | None], None]) -> None:
+        """Delete a group."""
+
+    def groups(self, patterns: tuple[bytes, ...], done: Callable[[list[Row]], None]) -> None:
+        """Rows for GROUPS."""
 
     def topics(self, patterns: tuple[bytes, ...]) -> list[Row]:
         """Rows for TOPICS."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from busd.words.errors import BusError
-from busd.words.units import Position
+from busd.words.units import NS_PER_S, Position
 
 Item = bytes | list[bytes]
 Slow = Literal["drop", "spill"]
@@ -19,6 +19,10 @@ INLINE_FORMATS: tuple[Format, ...] = ("line", "raw", "bytes", "json")
 RESP_FORMATS: tuple[Format, ...] = ("msg", "batch")
 # These carry payloads and nothing else: no reply, no GAP; they end at a loss rather than jump it.
 BARE_FORMATS: tuple[Format, ...] = ("raw", "bytes")
+# A delivery in a group: the offset, and the how-manieth time it was given out.  `17` is (17, 1), `17.2` is (17, 2).
+Token = tuple[int, int]
+# Long enough for most commands, short enough that a worker that hangs is noticed within a coffee.
+WAIT_NS = 30 * NS_PER_S
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,11 +65,18 @@ class Subscribe(Request):
     within_ns: int | None = None
     slow: Slow | None = None
     format: Format = "line"
+    group: bytes = b""
+    window: int = 1
+    wait_ns: int = WAIT_NS
+    tries: int | None = None
 
 
 @dataclass(slots=True)
 class Read(Request):
-    """READ: what is there, one answer.  `within_ns`: how long it may wait for a first message."""
+    """READ: what is there, one answer.  `within_ns`: how long it may wait for a first message.
+
+    With `group` only what that group has not settled; nothing is given out by it.
+    """
 
     patterns: tuple[bytes, ...]
     start: Position | None = None
@@ -73,6 +84,7 @@ class Read(Request):
     limit: int | None = None
     within_ns: int | None = None
     format: Format = "line"
+    group: bytes = b""
 
 
 @dataclass(slots=True)
@@ -83,6 +95,52 @@ class Unsub(Request):
 @dataclass(slots=True)
 class Reset(Request):
     """RESET pattern."""
+
+    patterns: tuple[bytes, ...]
+
+
+@dataclass(slots=True)
+class Ack(Request):
+    """ACK: `through` and all that was sent before it on this connection, then `tokens`."""
+
+    tokens: list[Token]
+    through: Token | None = None
+
+
+@dataclass(slots=True)
+class Nack(Request):
+    """NACK: give one back; without `delay_ns` it backs off."""
+
+    token: Token
+    delay_ns: int | None = None
+    reason: bytes = b""
+
+
+@dataclass(slots=True)
+class Touch(Request):
+    """TOUCH: these need more time."""
+
+    tokens: list[Token]
+
+
+@dataclass(slots=True)
+class Seek(Request):
+    """SEEK group pos."""
+
+    group: bytes
+    position: Position
+
+
+@dataclass(slots=True)
+class Forget(Request):
+    """FORGET group."""
+
+    group: bytes
+
+
+@dataclass(slots=True)
+class Groups(Request):
+    """GROUPS [pattern]; the pattern is one of group names."""
 
     patterns: tuple[bytes, ...]
 
