@@ -14,6 +14,7 @@ from functools import lru_cache
 from busd.words import requests as rq
 from busd.words.errors import BusError, quoted
 from busd.words.escapes import unescape
+from busd.words.groups import parse_ack, parse_forget, parse_groups, parse_nack, parse_seek, parse_touch
 from busd.words.headers import parse_header_pairs, parse_header_words
 from busd.words.options import parse_read, parse_subscribe
 from busd.words.settings import Limits
@@ -94,7 +95,7 @@ def _end_of_stream(args: list[bytes], resp: bool, limits: Limits) -> rq.Request:
 
 
 def _subscribe(args: list[bytes], resp: bool, limits: Limits) -> rq.Request:
-    return parse_subscribe(args, resp)
+    return parse_subscribe(args, resp, limits)
 
 
 def _read(args: list[bytes], resp: bool, limits: Limits) -> rq.Request:
@@ -150,6 +151,11 @@ def _quiet(args: list[bytes], resp: bool, limits: Limits) -> rq.Request:
     return rq.Quiet(word == b"ON")
 
 
+def _plain(parse: Callable[[list[bytes]], rq.Request]) -> Build:
+    """A verb that is the same in both dialects and has no limits of its own."""
+    return lambda args, resp, limits: parse(args)
+
+
 def _bare(verb: str, request: type[rq.Unsub] | type[rq.Conns] | type[rq.Quit]) -> Build:
     def build(args: list[bytes], resp: bool, limits: Limits) -> rq.Request:
         if args:
@@ -179,14 +185,23 @@ COMMANDS: dict[str, Command] = {
     "HPUB": Command("HPUB topic k=v … :payload", "append a message with headers", None, _publish_headers),
     "MPUB": Command("MPUB topic payload …", "append many at once", _publish_many, None),
     "SUB": Command(
-        "SUB pattern[,pattern…] [FROM pos|LAST n] [UNTIL pos] [LIMIT n] [WITHIN dur] [SLOW drop|spill] [FORMAT f]",
-        "subscribe: replay, then live",
+        "SUB pattern[,pattern…] [FROM pos|LAST n] [UNTIL pos] [LIMIT n] [WITHIN dur] [SLOW drop|spill] [FORMAT f]"
+        " [GROUP g [WINDOW n] [WAIT dur] [TRIES n]]",
+        "subscribe: replay, then live; with GROUP a share of its messages",
         _subscribe,
     ),
     "READ": Command(
-        "READ pattern[,pattern…] [FROM pos|LAST n] [LIMIT n] [WITHIN dur] [FORMAT f]", "what is there, then END", _read
+        "READ pattern[,pattern…] [GROUP g] [FROM pos|LAST n] [LIMIT n] [WITHIN dur] [FORMAT f]",
+        "what is there, then END; with GROUP what it has not settled",
+        _read,
     ),
-    "UNSUB": Command("UNSUB", "end the subscription", _bare("UNSUB", rq.Unsub)),
+    "UNSUB": Command("UNSUB", "end the subscription; in a group, give back what is out", _bare("UNSUB", rq.Unsub)),
+    "ACK": Command("ACK [..]token …", "settle deliveries; with .. also all sent before", _plain(parse_ack)),
+    "NACK": Command("NACK token [DELAY dur] [reason]", "give a delivery back", _plain(parse_nack)),
+    "TOUCH": Command("TOUCH token …", "ask more time for deliveries", _plain(parse_touch)),
+    "SEEK": Command("SEEK group pos", "move a group to a position", _plain(parse_seek)),
+    "FORGET": Command("FORGET group", "delete a group without members", _plain(parse_forget)),
+    "GROUPS": Command("GROUPS [pattern[,pattern…]]", "list groups", _plain(parse_groups)),
     "RESET": Command("RESET pattern[,pattern…]", "remove all messages so far", _reset),
     "EOF": Command("EOF topic", "mark the end of a stream", _end_of_stream),
     "TOPICS": Command("TOPICS [pattern[,pattern…]]", "list topics", _topics),

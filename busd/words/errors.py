@@ -23,6 +23,8 @@ ERRORS: dict[str, ErrorKind] = {
     "PATTERN": ErrorKind("not a pattern"),
     "POS": ErrorKind("not a position, or one beyond the end"),
     "BUSY": ErrorKind("the connection has a subscription already"),
+    "GROUP": ErrorKind("no such group, no member of one, or not what this group is for"),
+    "STALE": ErrorKind("a token is of no delivery that this member has out; the others were acted on"),
     "TOOBIG": ErrorKind("longer than a limit; it was skipped, nothing was kept"),
     "LIMIT": ErrorKind("more of something than the server allows"),
     "CUT": ErrorKind("the input ended within a command; that one was not executed", fatal=True),

@@ -1,24 +1,87 @@
-"""Headers of a message: which names there are, which are reserved, what a value may be.
+"""Headers of a message: which names there are, which of them busd acts on, what a value may be.
 
     name   [A-Za-z0-9_-], 1 to 64 bytes, each once a message
     value  UTF-8 without CR, LF, NUL; inline also without blanks
 
-`event` and `sent` are the client's own times, Unix ns.  All other names are tags, but for the reserved ones.
+`event` and `sent` are the client's own times, Unix ns; `id`, `key`, `ttl` and `delay` steer.  All others are tags.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 from busd.words.errors import BusError, quoted
+from busd.words.groups import check_text
 from busd.words.settings import Limits
+from busd.words.units import parse_duration_ns
 
-TIMES = (b"event", b"sent")
-# They will steer groups and deduplication; taken as tags now, they would change their meaning under people's feet.
-RESERVED = (b"id", b"key", b"delay", b"ttl")
+# Kept per topic (id) and per group (key), so they are short.
+MAX_ID_BYTES = 200
 _NAME = re.compile(rb"[A-Za-z0-9_-]{1,64}")
-_CONTROL = re.compile(rb"[\r\n\0]")
 _WORD = re.compile(rb"[ \t]*([^ \t]+)")
+
+
+@dataclass(slots=True)
+class Steering:
+    """What a message's headers tell busd to do; empty or 0 where they say nothing."""
+
+    id: bytes = b""
+    key: bytes = b""
+    ttl_ns: int = 0
+    delay_ns: int = 0
+
+
+def _time(name: str, value: bytes) -> None:
+    if not (value.isdigit() and len(value) <= 19):
+        raise BusError("ARG", f"the header {name} takes a time in Unix ns, not {quoted(value)}")
+
+
+def _identity(name: str, value: bytes) -> None:
+    if not 1 <= len(value) <= MAX_ID_BYTES:
+        raise BusError("ARG", f"the header {name} takes 1 to {MAX_ID_BYTES} bytes, not {len(value)}")
+
+
+def _duration(name: str, value: bytes) -> None:
+    try:
+        duration_ns = parse_duration_ns(value)
+    except BusError as error:
+        raise BusError("ARG", f"the header {name}: {error.text}") from None
+    if name == "ttl" and not duration_ns:
+        raise BusError("ARG", "the header ttl takes a duration above 0; nobody would get the message")
+
+
+# Names that mean something, each with the check of its value.
+KNOWN: dict[bytes, Callable[[str, bytes], None]] = {
+    b"event": _time,
+    b"sent": _time,
+    b"id": _identity,
+    b"key": _identity,
+    b"ttl": _duration,
+    b"delay": _duration,
+}
+STEERING = frozenset((b"id", b"key", b"ttl", b"delay"))
+# Few different durations are in use, and a lookup costs a tenth of parsing one.
+_known_duration_ns = lru_cache(maxsize=1024)(parse_duration_ns)
+
+
+def steering(headers: Sequence[bytes]) -> Steering | None:
+    """What checked headers (name, value, …) ask for; None when none of them steers."""
+    if STEERING.isdisjoint(headers[::2]):
+        return None
+    told = Steering()
+    for name, value in zip(headers[::2], headers[1::2], strict=True):
+        if name == b"id":
+            told.id = value
+        elif name == b"key":
+            told.key = value
+        elif name == b"ttl":
+            told.ttl_ns = _known_duration_ns(value)
+        elif name == b"delay":
+            told.delay_ns = _known_duration_ns(value)
+    return told
 
 
 def parse_header_pairs(flat: list[bytes], limits: Limits) -> list[bytes]:
@@ -66,13 +129,6 @@ def parse_header_words(tail: bytes, limits: Limits) -> tuple[list[bytes], bytes]
 def _check(name: bytes, value: bytes) -> None:
     if _NAME.fullmatch(name) is None:
         raise BusError("ARG", f"{quoted(name)} is not a header's name: A-Z a-z 0-9 _ -, 64 bytes at most")
-    if name in RESERVED:
-        raise BusError("ARG", f"the header {name.decode()} is reserved and not acted on yet, so it is not taken")
-    if name in TIMES and not (value.isdigit() and len(value) <= 19):
-        raise BusError("ARG", f"the header {name.decode()} takes a time in Unix ns, not {quoted(value)}")
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        raise BusError("ARG", f"the value of the header {name.decode()} is not UTF-8") from None
-    if _CONTROL.search(value):
-        raise BusError("ARG", f"the value of the header {name.decode()} holds CR, LF or NUL")
+    if check := KNOWN.get(name):
+        check(name.decode(), value)
+    check_text(value, f"the value of the header {name.decode()}")

@@ -12,10 +12,13 @@ from typing import Any, Literal, cast
 
 from busd.words import topics, units
 from busd.words.errors import BusError
+from busd.words.groups import check_group
 
 Sync = Literal["always", "interval", "never"]
+Retain = Literal["limits", "acked"]
+Full = Literal["drop", "reject", "block"]
 KIB, MIB = 1 << 10, 1 << 20
-# Twice the longest topic and a little: below it nobody could subscribe.
+# The longest pattern and a little: below it nobody could subscribe.
 MIN_LINE_BYTES = 512
 
 
@@ -25,9 +28,12 @@ class BadSetting(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class StoreRule:
-    """How one log is kept.  0 means no limit.  Caps act by whole segments, oldest first.
+    """How one log is kept.  0 means no limit.
 
     `match` is empty for the store `main`, which takes what no rule takes.  `name` may hold `{topic}`: a log for each.
+    `retain`: limits keeps until a cap acts, acked until every group that covers a topic has settled it.  `groups`:
+    declared in advance.  `full`: what happens at max_bytes and max_messages: drop removes whole segments, oldest
+    first; reject refuses what is published; block lets it wait, up to `full_wait_ns`, and then refuses it.
     """
 
     name: str = "main"
@@ -38,6 +44,15 @@ class StoreRule:
     max_age_ns: int = 0
     max_messages: int = 0
     keep_last: int = 0
+    retain: Retain = "limits"
+    groups: tuple[bytes, ...] = ()
+    full: Full = "drop"
+    full_wait_ns: int = 30 * units.NS_PER_S
+
+    @property
+    def group_patterns(self) -> tuple[bytes, ...]:
+        """What the declared groups read: what the rule matches, in `main` every topic but the system's own."""
+        return self.match or (b">",)
 
     @property
     def per_topic(self) -> bool:
@@ -60,6 +75,14 @@ class Limits:
     outbox_bytes: int = MIB
     spill_outbox_bytes: int = 64 * KIB
     unfinished_ns: int = 30 * units.NS_PER_S
+    # Deliveries of one group that are out at once; each costs about 200 bytes.
+    in_flight: int = 100_000
+    groups: int = 10_000
+    # What is remembered of a topic's message ids: so many, so long.
+    dedup_ids: int = 10_000
+    dedup_ns: int = 600 * units.NS_PER_S
+    # PUBs that wait for room in a store with full = "block".
+    held_bytes: int = 16 * MIB
     # Of the file system the data lies on; with total_bytes a fixed cap instead.
     total_percent: int = 80
     total_bytes: int = 0
@@ -141,10 +164,25 @@ def _store_name(value: object) -> str:
     return text
 
 
-def _sync(value: object) -> str:
-    if value not in ("always", "interval", "never"):
-        raise ValueError(f"{value!r} is none of always, interval, never")
-    return str(value)
+def _one_of(*words: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if value not in words:
+            raise ValueError(f"{value!r} is none of {', '.join(words)}")
+        return str(value)
+
+    return read
+
+
+def _group_names(value: object) -> tuple[bytes, ...]:
+    names = list(map(_text, value)) if isinstance(value, list) else _text(value).split(",")
+    try:
+        groups = tuple(check_group(name.strip().encode()) for name in names)
+    except BusError as error:
+        raise ValueError(error.text) from None
+    for group in groups:
+        if groups.count(group) > 1:
+            raise ValueError(f"{group.decode()!r} stands there twice")
+    return groups
 
 
 # key in the file: (field, reader)
@@ -156,15 +194,20 @@ _CAPS: dict[str, tuple[str, _Reader]] = {
     "max_age": ("max_age_ns", _duration),
     "max_messages": ("max_messages", _count),
     "keep_last": ("keep_last", _count),
+    "retain": ("retain", _one_of("limits", "acked")),
+    "groups": ("groups", _group_names),
+    "full": ("full", _one_of("drop", "reject", "block")),
+    "full_wait": ("full_wait_ns", _duration),
 }
 _STORE: dict[str, tuple[str, _Reader]] = {"match": ("match", _patterns), "name": ("name", _store_name), **_CAPS}
 _LIMITS: dict[str, tuple[str, _Reader]] = {
     **{
         f.name: (f.name, _size if f.name.endswith("bytes") else _count)
         for f in fields(Limits)
-        if f.name != "unfinished_ns"
+        if not f.name.endswith("_ns")
     },
     "unfinished": ("unfinished_ns", _duration),
+    "dedup": ("dedup_ns", _duration),
     "line_bytes": ("line_bytes", _line_size),
     "total_percent": ("total_percent", _percent),
 }
@@ -172,7 +215,7 @@ _TOP: dict[str, tuple[str, _Reader]] = {
     "data": ("data", _text),
     "tcp": ("tcp", _text),
     "unix": ("unix", _text),
-    "sync": ("sync", _sync),
+    "sync": ("sync", _one_of("always", "interval", "never")),
 }
 
 
@@ -224,6 +267,10 @@ def _checked(rule: StoreRule, where: str) -> StoreRule:
         if rule.max_bytes < 16 * KIB:
             raise BadSetting(f"{where}: max_bytes {rule.max_bytes} is below 16k")
         rule = replace(rule, segment_bytes=rule.max_bytes // 4)
+    if rule.retain == "acked" and rule.keep_last:
+        raise BadSetting(f"{where}: keep_last is for retain = 'limits'; with 'acked' the groups say what is kept")
+    if rule.full != "drop" and not (rule.max_bytes or rule.max_messages):
+        raise BadSetting(f"{where}: full = {rule.full!r} needs a cap, max_bytes or max_messages")
     return rule
 
 

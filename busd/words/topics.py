@@ -1,6 +1,6 @@
 """The grammar of topics and patterns.
 
-    topic    tokens of [A-Za-z0-9_-] joined by dots, at most 200 bytes
+    topic    tokens of [A-Za-z0-9_-] joined by dots, at most 200 bytes; the system's own at most 300
     pattern  the same, where a token may be `*` (any one token) and the last may be `>` (one or more tokens)
 
 Topics that begin with `_` are the system's own: only patterns that begin with `_` match them.
@@ -13,14 +13,17 @@ import re
 from busd.words.errors import BusError, quoted
 
 MAX_TOPIC_BYTES = 200
+# A dead letter's topic is `_dead.`, a group's name, a dot and a topic: 271 bytes at most.
+MAX_SYSTEM_TOPIC_BYTES = 300
 MAX_PATTERNS = 64
 _TOPIC = re.compile(rb"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _PATTERN = re.compile(rb"(?:[A-Za-z0-9_-]+|\*)(?:\.(?:[A-Za-z0-9_-]+|\*))*(?:\.>)?|>")
 
 
 def is_topic(raw: bytes) -> bool:
-    """True when `raw` is a topic."""
-    return len(raw) <= MAX_TOPIC_BYTES and _TOPIC.fullmatch(raw) is not None
+    """True when `raw` is a topic, a client's or the system's."""
+    longest = MAX_SYSTEM_TOPIC_BYTES if raw.startswith(b"_") else MAX_TOPIC_BYTES
+    return len(raw) <= longest and _TOPIC.fullmatch(raw) is not None
 
 
 def check_topic(raw: bytes) -> bytes:
@@ -49,7 +52,7 @@ def parse_patterns(raw: bytes) -> tuple[bytes, ...]:
     if len(patterns) > MAX_PATTERNS:
         raise BusError("LIMIT", f"{len(patterns)} patterns; a subscription takes {MAX_PATTERNS}")
     for pattern in patterns:
-        if len(pattern) > MAX_TOPIC_BYTES or _PATTERN.fullmatch(pattern) is None:
+        if len(pattern) > MAX_SYSTEM_TOPIC_BYTES or _PATTERN.fullmatch(pattern) is None:
             raise BusError(
                 "PATTERN",
                 f"{quoted(pattern)} is not a pattern: a topic, where * stands for one token and a final > for the rest",

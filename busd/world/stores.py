@@ -17,7 +17,8 @@ from busd.world.disk import Disk
 from busd.world.segment import Cache
 from busd.world.store import Store
 
-# A full directory entry is 255 bytes; what topics of 200 bytes leave for the prefix is checked by the settings.
+# What a directory entry may have.  The settings see to it that a client's topic fits; a dead letter's may not.
+_NAME_BYTES = 255
 _ROUTES = 200_000
 
 
@@ -83,7 +84,8 @@ class Stores:
     def _find(self, topic: bytes) -> str:
         for match, rule in self._rules:
             if match(topic):
-                return rule.name.replace("{topic}", topic.decode())
+                name = rule.name.replace("{topic}", topic.decode())
+                return name if len(name) <= _NAME_BYTES else "main"
         return "main"
 
     def _rule_of(self, name: str) -> StoreRule:

@@ -12,7 +12,8 @@ from busd.words.errors import ERRORS
 from busd.words.settings import Limits
 from busd.words.units import Base, Position
 
-LIMITS = Limits(payload_bytes=10, line_bytes=60, headers=2, header_bytes=20)
+LIMITS = Limits(payload_bytes=10, line_bytes=60, headers=2, header_bytes=20, in_flight=100)
+NACK = rq.Nack((3, 1), 5 * 10**9, b"no disk")
 # A good command of every verb; None where the dialect has none.
 GOOD: dict[str, tuple[bytes | None, list[bytes] | None, rq.Request]] = {
     "PUB": (b"PUB t a b", [b"PUB", b"t", b"a b"], rq.Publish(b"t", [b"a b"], 3)),
@@ -22,6 +23,12 @@ GOOD: dict[str, tuple[bytes | None, list[bytes] | None, rq.Request]] = {
     "SUB": (b"SUB a,b LAST 2 FORMAT raw", None, rq.Subscribe((b"a", b"b"), last=2, format="raw")),
     "READ": (b"READ a FORMAT json", None, rq.Read((b"a",), format="json")),
     "UNSUB": (b"UNSUB", [b"UNSUB"], rq.Unsub()),
+    "ACK": (b"ACK ..3 17.2", [b"ACK", b"..3", b"17.2"], rq.Ack([(17, 2)], (3, 1))),
+    "NACK": (b"NACK 3 delay 5s no  disk", [b"NACK", b"3", b"DELAY", b"5s", b"no disk"], NACK),
+    "TOUCH": (b"TOUCH 3 4.2", [b"TOUCH", b"3", b"4.2"], rq.Touch([(3, 1), (4, 2)])),
+    "SEEK": (b"SEEK g 7", [b"SEEK", b"g", b"7"], rq.Seek(b"g", Position(Base.OFFSET, 7))),
+    "FORGET": (b"FORGET g", [b"FORGET", b"g"], rq.Forget(b"g")),
+    "GROUPS": (b"GROUPS a,b", [b"GROUPS", b"a,b"], rq.Groups((b"a", b"b"))),
     "RESET": (b"RESET a.>,b", [b"RESET", b"a.>,b"], rq.Reset((b"a.>", b"b"))),
     "EOF": (b"EOF t", [b"EOF", b"t"], rq.Publish(b"t", [b""], 0, kind="eof")),
     "TOPICS": (b"TOPICS a.*", [b"TOPICS", b"a.*"], rq.Topics((b"a.*",))),
@@ -39,6 +46,7 @@ RESP_ONLY_GOOD: list[tuple[list[bytes], rq.Request]] = [
     ([b"SUB", b"a", b"FORMAT", b"batch"], rq.Subscribe((b"a",), format="batch")),
     ([b"READ", b"a"], rq.Read((b"a",), format="msg")),
     ([b"PUB", b"t", b"x", b"k", b"v"], rq.Publish(b"t", [[b"x", b"k", b"v"]], 3, headers=True)),
+    ([b"SUB", b"a", b"GROUP", b"g"], rq.Subscribe((b"a",), format="msg", group=b"g")),
     ([b"PING"], rq.Ping()),
     ([b"HELLO", b"2"], rq.Hello(2)),
     ([b"HELLO", b"3", b"setname", b"auth"], rq.Hello(3)),
@@ -48,6 +56,7 @@ RESP_ONLY_GOOD: list[tuple[list[bytes], rq.Request]] = [
     ([b"CONFIG", b"GET", b"save"], rq.Housekeeping(empty=True)),
     ([b"ECHO", b"hi"], rq.Ping(b"hi")),
 ]
+MEMBER = rq.Subscribe((b"a",), group=b"g", window=9, wait_ns=5 * 10**9, tries=3)
 INLINE_ONLY_GOOD: list[tuple[bytes, rq.Request]] = [
     (b"PUB t", rq.Publish(b"t", [b""], 0)),
     (b"PUB t ", rq.Publish(b"t", [b""], 0)),
@@ -56,6 +65,8 @@ INLINE_ONLY_GOOD: list[tuple[bytes, rq.Request]] = [
     (b"EPUB t", rq.Publish(b"t", [b""], 0)),
     (b"HPUB t : x ", rq.Publish(b"t", [b" x "], 3)),
     (b"SUB\ta \t LIMIT\t1 ", rq.Subscribe((b"a",), limit=1)),
+    (b"SUB a GROUP g WINDOW 9 WAIT 5s TRIES 3", MEMBER),
+    (b"GROUPS", rq.Groups((b">",))),
     (b"TOPICS", rq.Topics((b">",))),
     (b"INFO", rq.Info()),
     (b"HELP", rq.Help()),
@@ -176,6 +187,8 @@ TOPIC = "is not a topic: tokens of A-Z a-z 0-9 _ - joined by dots, 200 bytes at 
             "PATTERN",
             "'_.' is not a pattern: a topic, where * stands for one token and a final > for the rest",
         ),
+        (b"SUB a GROUP g WINDOW 101", "LIMIT", "WINDOW 101; the limit is 100"),
+        (b"ACK x", "ARG", "'x' is not a token like 17 or 17.2"),
         (b"TOPICS a b", "ARG", "TOPICS takes one argument at most, not 2"),
         (b"INFO disk", "ARG", f"INFO has no section 'disk'; known are {', '.join(INFO_SECTIONS)}"),
         (b"HELP \xff", "ARG", r"HELP knows no command '\xff'; HELP alone lists them"),
@@ -204,9 +217,9 @@ def test_bad_lines(raw: bytes, code: str, text: str) -> None:
         ([b"PUB", b"a..b", b"x"], "TOPIC", f"'a..b' {TOPIC}"),
         ([b"PUB", b"t", b"x" * 11], "TOOBIG", "a payload of 11 bytes; the limit is 10"),
         (
-            [b"PUB", b"t", b"x", b"id", b"1"],
+            [b"PUB", b"t", b"x", b"ttl", b"1"],
             "ARG",
-            "the header id is reserved and not acted on yet, so it is not taken",
+            "the header ttl: '1' is not a duration like 250ms 5s 10m 2h 7d",
         ),
         ([b"MPUB", b"t"], "ARG", "MPUB takes a topic and at least one payload"),
         ([b"MPUB", b"t", b"x", b"y" * 11], "TOOBIG", "a payload of 11 bytes; the limit is 10"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from busd.words.errors import BusError
-from busd.words.headers import RESERVED, parse_header_pairs, parse_header_words
+from busd.words.headers import MAX_ID_BYTES, Steering, parse_header_pairs, parse_header_words, steering
 from busd.words.settings import Limits
 
 LIMITS = Limits(headers=3, header_bytes=40)
@@ -21,6 +21,8 @@ LIMITS = Limits(headers=3, header_bytes=40)
         [b"a", b"1", b"b", b"2", b"c", b"3"],
         [b"event", b"0", b"sent", b"1795248000000000000"],
         [b"n" * 20, b"v" * 20],
+        [b"id", b"1"],
+        [b"key", "grün".encode(), b"ttl", b"5s", b"delay", b"0s"],
     ],
 )
 def test_pairs(flat: list[bytes]) -> None:
@@ -43,10 +45,12 @@ def test_pairs(flat: list[bytes]) -> None:
         ([b"k", b"\0"], "ARG", "the value of the header k holds CR, LF or NUL"),
         ([b"a", b"", b"b", b"", b"c", b"", b"d", b""], "TOOBIG", "4 headers of 4 bytes; limits are 3 and 40"),
         ([b"k", b"v" * 40], "TOOBIG", "1 headers of 41 bytes; limits are 3 and 40"),
-        *(
-            ([name, b"1"], "ARG", f"the header {name.decode()} is reserved and not acted on yet, so it is not taken")
-            for name in RESERVED
-        ),
+        ([b"id", b""], "ARG", "the header id takes 1 to 200 bytes, not 0"),
+        ([b"key", b""], "ARG", "the header key takes 1 to 200 bytes, not 0"),
+        ([b"key", b"\xff"], "ARG", "the value of the header key is not UTF-8"),
+        ([b"ttl", b"5"], "ARG", "the header ttl: '5' is not a duration like 250ms 5s 10m 2h 7d"),
+        ([b"delay", b"-5s"], "ARG", "the header delay: '-5s' is not a duration like 250ms 5s 10m 2h 7d"),
+        ([b"ttl", b"0ms"], "ARG", "the header ttl takes a duration above 0; nobody would get the message"),
     ],
 )
 def test_bad_pairs(flat: list[bytes], code: str, text: str) -> None:
@@ -85,10 +89,40 @@ def test_words(tail: bytes, flat: list[bytes], payload: bytes) -> None:
         (b"=v :x", "ARG", "'' is not a header's name: A-Z a-z 0-9 _ -, 64 bytes at most"),
         (b"k=v k=w :x", "ARG", "a header stands twice"),
         (b"a= b= c= d= :x", "TOOBIG", "more than 3 headers"),
-        (b"key=1 :x", "ARG", "the header key is reserved and not acted on yet, so it is not taken"),
+        (b"ttl=x :x", "ARG", "the header ttl: 'x' is not a duration like 250ms 5s 10m 2h 7d"),
     ],
 )
 def test_bad_words(tail: bytes, code: str, text: str) -> None:
     with pytest.raises(BusError) as caught:
         parse_header_words(tail, LIMITS)
     assert (caught.value.code, caught.value.text) == (code, text)
+
+
+@pytest.mark.parametrize("name", [b"id", b"key"])
+def test_what_is_remembered_of_a_message_is_short(name: bytes) -> None:
+    longest = [name, b"x" * MAX_ID_BYTES]
+    assert parse_header_pairs(longest, Limits()) == longest
+    with pytest.raises(BusError, match=f"the header {name.decode()} takes 1 to 200 bytes, not 201"):
+        parse_header_pairs([name, b"x" * (MAX_ID_BYTES + 1)], Limits())
+
+
+@pytest.mark.parametrize(
+    ("flat", "told"),
+    [
+        ([], None),
+        ([b"unit", b"C", b"event", b"1"], None),
+        ([b"unit", b"id", b"tag", b"key"], None),
+        ([b"id", b"a"], Steering(id=b"a")),
+        ([b"unit", b"C", b"key", b"id"], Steering(key=b"id")),
+        ([b"ttl", b"2s", b"delay", b"250ms"], Steering(ttl_ns=2 * 10**9, delay_ns=250 * 10**6)),
+        ([b"delay", b"0s"], Steering()),
+        (
+            [b"delay", b"1s", b"key", b"k", b"x", b"y", b"ttl", b"1m", b"id", b"i"],
+            Steering(b"i", b"k", 60 * 10**9, 10**9),
+        ),
+    ],
+)
+def test_steering(flat: list[bytes], told: Steering | None) -> None:
+    assert parse_header_pairs(flat, Limits()) == flat
+    assert steering(flat) == told
+    assert steering(tuple(flat)) == told

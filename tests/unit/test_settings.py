@@ -20,6 +20,8 @@ def test_the_defaults_are_those_of_the_specification() -> None:
     assert (limits.headers, limits.header_bytes, limits.topics, limits.connections) == (64, 4 * KIB, 100_000, 10_000)
     assert (limits.outbox_bytes, limits.spill_outbox_bytes, limits.total_percent) == (MIB, 64 * KIB, 80)
     assert limits.unfinished_ns == 30 * 10**9
+    assert (limits.in_flight, limits.groups, limits.held_bytes) == (100_000, 10_000, 16 * MIB)
+    assert (limits.dedup_ids, limits.dedup_ns) == (10_000, 600 * 10**9)
     assert Settings().sync == "always"
 
 
@@ -38,6 +40,11 @@ def test_everything_at_once() -> None:
                 "total_percent": 100,
                 "total_bytes": "2G",
                 "line_bytes": 512,
+                "in_flight": 5,
+                "groups": 6,
+                "dedup_ids": 7,
+                "dedup": "8s",
+                "held_bytes": "9k",
             },
             "store": [
                 {"match": "jobs.>,x", "name": "jobs", "segment_bytes": "1M"},
@@ -64,6 +71,11 @@ def test_everything_at_once() -> None:
             total_percent=100,
             total_bytes=2 << 30,
             line_bytes=512,
+            in_flight=5,
+            groups=6,
+            dedup_ids=7,
+            dedup_ns=8 * 10**9,
+            held_bytes=9 * KIB,
         ),
     )
     assert [rule.per_topic for rule in settings.stores] == [False, True]
@@ -73,6 +85,20 @@ def test_a_small_cap_makes_small_segments() -> None:
     assert settings_from({"main": {"max_bytes": "1M"}}).main.segment_bytes == 256 * KIB
     assert settings_from({"main": {"max_bytes": "1G"}}).main.segment_bytes == 64 * MIB
     assert settings_from({"main": {"max_bytes": "16k"}}).main.segment_bytes == 4 * KIB
+
+
+def test_a_store_that_keeps_what_is_not_acknowledged() -> None:
+    rule = {"match": "jobs.>", "name": "jobs", "retain": "acked", "groups": "w, audit", "full": "block"}
+    (jobs,) = settings_from({"store": [{**rule, "full_wait": "5s", "max_bytes": "1G"}]}).stores
+    assert (jobs.retain, jobs.groups, jobs.full, jobs.full_wait_ns) == ("acked", (b"w", b"audit"), "block", 5 * 10**9)
+    assert jobs.group_patterns == (b"jobs.>",)
+
+
+def test_what_is_kept_unless_told() -> None:
+    main = settings_from({}).main
+    assert (main.retain, main.groups, main.full, main.full_wait_ns) == ("limits", (), "drop", 30 * 10**9)
+    assert settings_from({"main": {"groups": ["g"]}}).main.groups == (b"g",)
+    assert main.group_patterns == (b">",)
 
 
 STORE_NAME = "is not a store's name: A-Z a-z 0-9 _ - . and {topic} once, 40 characters at most, not main"
@@ -98,6 +124,16 @@ STORE_NAME = "is not a store's name: A-Z a-z 0-9 _ - . and {topic} once, 40 char
         ({"main": {"max_bytes": True}}, "[main] max_bytes: 'True' is not a size like 4096 64k 10M 1G"),
         ({"main": {"max_bytes": "8k"}}, "[main]: max_bytes 8192 is below 16k"),
         ({"main": {"segment_bytes": 4095}}, "[main]: segment_bytes 4095 is below 4k"),
+        ({"main": {"retain": "all"}}, "[main] retain: 'all' is none of limits, acked"),
+        ({"main": {"full": "wait"}}, "[main] full: 'wait' is none of drop, reject, block"),
+        ({"main": {"full": "block", "max_age": "1h"}}, "[main]: full = 'block' needs a cap, max_bytes or max_messages"),
+        ({"main": {"full": "reject"}}, "[main]: full = 'reject' needs a cap, max_bytes or max_messages"),
+        ({"main": {"full_wait": 30}}, "[main] full_wait: '30' is not a duration like 250ms 5s 10m 2h 7d"),
+        ({"main": {"retain": "acked", "keep_last": 1}}, "[main]: keep_last is for retain = 'limits'; with 'acked'"),
+        ({"main": {"groups": "a b"}}, "[main] groups: 'a b' is not a group's name: "),
+        ({"main": {"groups": ["a", 1]}}, "[main] groups: 1 is not a text; write it in quotes"),
+        ({"main": {"groups": ""}}, "[main] groups: '' is not a group's name: "),
+        ({"main": {"groups": ["a", "b", "a"]}}, "[main] groups: 'a' stands there twice"),
         ({"limits": {"headrs": 1}}, "[limits] headrs is not a setting; did you mean headers?"),
         ({"limits": {"unfinished_ns": 1}}, "[limits] unfinished_ns is not a setting; did you mean unfinished?"),
         ({"limits": {"total_percent": 0}}, "[limits] total_percent: 0 is not a percentage from 1 to 100"),

@@ -38,6 +38,15 @@ def test_the_first_rule_that_matches_takes_a_topic() -> None:
         assert routes.route(topic) == name, "the second answer comes from a cache"
 
 
+def test_a_topic_too_long_for_a_directory_goes_to_main() -> None:
+    rules = settings_from({"store": [{"match": "_dead.>,t.>", "name": "own-{topic}"}]})
+    routes = Stores(MemoryDisk(), "data/logs", rules)
+    routes.load(1, 1, 0)
+    assert routes.route(b"t." + b"x" * 198) == "own-t." + "x" * 198
+    assert routes.route(b"_dead." + b"x" * 245) == "own-_dead." + "x" * 245
+    assert routes.route(b"_dead." + b"x" * 246) == "main"
+
+
 def test_a_store_on_disk_gets_the_rule_that_made_it() -> None:
     routes = stores()
     for name, keep_last in (("urgent", 1), ("jobs", 2), ("log-own.x", 3), ("left-over", 0), ("main", 0)):

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from busd.words.errors import BusError
-from busd.words.topics import MAX_PATTERNS, MAX_TOPIC_BYTES, check_topic, is_literal, is_topic, matches, parse_patterns
+from busd.words.topics import (
+    MAX_PATTERNS,
+    MAX_SYSTEM_TOPIC_BYTES,
+    MAX_TOPIC_BYTES,
+    check_topic,
+    is_literal,
+    is_topic,
+    matches,
+    parse_patterns,
+)
 
 TOPICS = [b"t", b"news.eu", b"A-Z_0-9.x", b"1", b"-", b"a._b", b"x" * MAX_TOPIC_BYTES]
 NO_TOPICS = [
@@ -51,6 +60,16 @@ def test_the_systems_own_topics_are_topics_but_not_for_clients() -> None:
         check_topic(b"_dead.x")
 
 
+def test_a_dead_letter_has_a_topic_whatever_group_and_topic_it_came_from() -> None:
+    longest = b"_dead.%b.%b" % (b"g" * 64, b"x" * MAX_TOPIC_BYTES)
+    assert len(longest) <= MAX_SYSTEM_TOPIC_BYTES
+    assert is_topic(longest)
+    assert parse_patterns(longest) == (longest,)
+    assert matches(b"_dead.>", longest)
+    assert is_topic(b"_" + b"x" * (MAX_SYSTEM_TOPIC_BYTES - 1))
+    assert not is_topic(b"_" + b"x" * MAX_SYSTEM_TOPIC_BYTES)
+
+
 @pytest.mark.parametrize("pattern", [b"*", b">", b"a.*", b"*.b", b"a.*.c", b"a.>", b"*.>", b"*.*", b"_dead.>"])
 def test_patterns(pattern: bytes) -> None:
     assert parse_patterns(pattern) == (pattern,)
@@ -59,7 +78,7 @@ def test_patterns(pattern: bytes) -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    [b"", b".", b"a.", b">.a", b"a.>.b", b"a*", b"*a", b"**", b">>", b"a>", b"a,,b", b"a,", b"a ", b"x" * 201],
+    [b"", b".", b"a.", b">.a", b"a.>.b", b"a*", b"*a", b"**", b">>", b"a>", b"a,,b", b"a,", b"a ", b"x" * 301],
 )
 def test_what_is_no_pattern(pattern: bytes) -> None:
     with pytest.raises(BusError) as caught:
