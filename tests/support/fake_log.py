@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from busd.broker.ports import Outcome, Piece, Sink, Topic, Wanted
+from busd.rules.group_records import GroupState, apply
 from busd.rules.record import Batch, Hole, frame
 from busd.rules.replies import Pairs
 from busd.rules.seal import seal
@@ -14,7 +15,10 @@ from busd.words.requests import Publish
 
 
 class FakeLog:
-    """See the module.  `hold`: nothing is decided until `commit`.  `piece_batches`: records in a piece."""
+    """See the module.  `hold`: nothing is decided until `commit`.  `piece_batches`: records in a piece.
+
+    `group_lines`: all that was noted and settled, in order.  `slow_notes`: with a list, `done` of a note goes there.
+    """
 
     def __init__(self, now_ns: Callable[[], int], hold: bool = False, piece_batches: int = 2) -> None:
         self.horizon = 1
@@ -28,8 +32,12 @@ class FakeLog:
         self.visible: Callable[[list[Batch]], None] = lambda batches: None
         self.refuse: BusError | None = None
         self.slow_reads: list[Callable[[], None]] | None = None
+        self.groups: dict[bytes, GroupState] = {}
+        self.group_lines: list[bytes] = []
+        self.slow_notes: list[Callable[[], None]] | None = None
         self._now_ns = now_ns
         self._waiting: list[tuple[Publish, Sink]] = []
+        self._settling: list[tuple[Sequence[bytes], Callable[[BusError | None], None]]] = []
 
     def append(self, run: Publish, sink: Sink) -> None:
         """See Log."""
@@ -42,8 +50,16 @@ class FakeLog:
     def commit(self, error: BusError | None = None) -> None:
         """Decide what waits: kept, or lost with this error."""
         runs, self._waiting = self._waiting, []
-        if not runs:
-            return
+        settling, self._settling = self._settling, []
+        batches = self._decide(runs, error) if runs else []
+        for lines, sink in settling:
+            if error is None:
+                self._apply(lines)
+            sink(error)
+        if runs or settling:
+            self.visible(batches)
+
+    def _decide(self, runs: list[tuple[Publish, Sink]], error: BusError | None) -> list[Batch]:
         sealed = seal([run for run, _ in runs], self.horizon, lambda topic: "main", self._live)
         batches: list[Batch] = []
         for draft in sealed.drafts["main"] if error is None else ():
@@ -58,7 +74,48 @@ class FakeLog:
         for number, ((run, sink), first) in enumerate(zip(runs, sealed.firsts, strict=True)):
             errors = dict.fromkeys(range(len(run.items)), error) if error is not None else {}
             sink(Outcome(first, len(run.items), errors, sealed.removed.get(number, 0)))
-        self.visible(batches)
+        return batches
+
+    def note(self, lines: Sequence[bytes], done: Callable[[], None]) -> None:
+        """See Log."""
+        self._apply(lines)
+        if self.slow_notes is not None:
+            self.slow_notes.append(done)
+        else:
+            done()
+
+    def settle(self, lines: Sequence[bytes], sink: Callable[[BusError | None], None]) -> None:
+        """See Log."""
+        if self.hold:
+            self._settling.append((lines, sink))
+        else:
+            self._apply(lines)
+            sink(None)
+
+    def _apply(self, lines: Sequence[bytes]) -> None:
+        for line in lines:
+            apply(self.groups, line)
+            self.group_lines.append(line)
+
+    def count(self, wanted: Wanted, position: int, done: Callable[[int | None], None]) -> None:
+        """See Log.  None when a hole from there on has no counts."""
+        total = 0
+        for record in self.records:
+            if record.last < position:
+                continue
+            if isinstance(record, Hole):
+                if record.counts is None:
+                    done(None)
+                    return
+            elif not record.control:
+                for at, offset in enumerate(record.offsets()):
+                    topic = record.topic_of(at)
+                    total += offset >= max(position, self.floors.get(topic, 0)) and wanted(topic)
+        done(total)
+
+    def pinned_bytes(self, wanted: Wanted, position: int) -> int:
+        """See Log."""
+        return 0
 
     def trim(self, below: int, reason: str = "trimmed", known: bool = True) -> None:
         """Take whole batches below an offset away and leave a hole."""
