@@ -19,6 +19,7 @@ from busd.rules.numbers import columns
 from busd.rules.record import COLUMN_BASE
 from busd.rules.select import Selection, reframe
 from busd.words.escapes import escape, needs_escape
+from busd.words.groups import format_token
 
 # `$n` heads as they follow an element, ready made: a `%` a message costs twice as much.
 _BULKS = [b"\r\n$%d\r\n" % size for size in range(4096)]
@@ -31,6 +32,9 @@ class Encoder(Protocol):
 
     def messages(self, selection: Selection) -> bytes:
         """Messages, ends of stream or resets, as the batch's flags say."""
+
+    def again(self, selection: Selection, tries: int) -> bytes:
+        """Messages, given out for the `tries`-th time (from 2): a token stands where else the offset does."""
 
     def gap(self, pattern: bytes, first: int, last: int, count: int | None, reason: str) -> bytes:
         """A loss: messages first…last that match the pattern; `count` None when nobody knows how many."""
@@ -85,7 +89,22 @@ class Line:
         text = b"".join(chain((first[len(eol) :],), pieces, (eol,)))
         if _plain(payloads, text, eol):
             return text
-        return b"".join([_message_line(topic, offset, payload, eol) for topic, offset, payload, _ in _rows(selection)])
+        return self._lines(selection, 1)
+
+    def again(self, selection: Selection, tries: int) -> bytes:
+        """See Encoder."""
+        return self._lines(selection, tries)
+
+    def _lines(self, selection: Selection, tries: int) -> bytes:
+        eol = self._eol
+        lines = []
+        for topic, offset, payload, _ in _rows(selection):
+            token = format_token((offset, tries))
+            if needs_escape(payload):
+                lines.append(b"ESC %b %b %b%b" % (topic, token, escape(payload), eol))
+            else:
+                lines.append(b"MSG %b %b %b%b" % (topic, token, payload, eol))
+        return b"".join(lines)
 
     def gap(self, pattern: bytes, first: int, last: int, count: int | None, reason: str) -> bytes:
         """See Encoder."""
@@ -107,12 +126,6 @@ def _plain(payloads: list[bytes], text: bytes, eol: bytes) -> bool:
         and b"\0" not in text
         and list(map(bytes.strip, payloads)) == payloads
     )
-
-
-def _message_line(topic: bytes, offset: int, payload: bytes, eol: bytes) -> bytes:
-    if needs_escape(payload):
-        return b"ESC %b %d %b%b" % (topic, offset, escape(payload), eol)
-    return b"MSG %b %d %b%b" % (topic, offset, payload, eol)
 
 
 def _control_line(flags: str, topic: bytes, offset: int, payload: bytes, headers: list[bytes], eol: bytes) -> bytes:
@@ -138,6 +151,10 @@ class Raw:
             return b"".join(payloads)
         return self._tail.join([*payloads, b""])
 
+    def again(self, selection: Selection, tries: int) -> bytes:
+        """See Encoder.  There is no place for a token: members of a group do not take this format."""
+        return self.messages(selection)
+
     def gap(self, pattern: bytes, first: int, last: int, count: int | None, reason: str) -> bytes:
         """See Encoder."""
         return b""
@@ -161,7 +178,7 @@ class Json:
         if batch.control:
             return b"".join([self._control(batch.flags, *row) for row in _rows(selection)])
         if "h" in batch.flags:
-            return b"".join([self._one(batch.time_ns, *row) for row in _rows(selection)])
+            return self.again(selection, 1)
         payloads = _payloads(selection)
         try:
             texts = map(encode_basestring_ascii, map(bytes.decode, payloads))
@@ -171,7 +188,12 @@ class Json:
             rows = map(form.__mod__, zip(selection.offsets(), map(len, payloads), texts, strict=True))
             return "".join(chain.from_iterable(zip(names, rows, strict=True))).encode()
         except UnicodeDecodeError:
-            return b"".join([self._one(batch.time_ns, *row) for row in _rows(selection)])
+            return self.again(selection, 1)
+
+    def again(self, selection: Selection, tries: int) -> bytes:
+        """See Encoder."""
+        time_ns = selection.batch.time_ns
+        return b"".join([self._one(time_ns, tries, *row) for row in _rows(selection)])
 
     def gap(self, pattern: bytes, first: int, last: int, count: int | None, reason: str) -> bytes:
         """See Encoder."""
@@ -182,8 +204,10 @@ class Json:
         """See Encoder."""
         return self._line({"kind": "END", "reason": reason, "next": next_offset})
 
-    def _one(self, time_ns: int, topic: bytes, offset: int, payload: bytes, headers: list[bytes]) -> bytes:
+    def _one(self, time_ns: int, tries: int, topic: bytes, offset: int, payload: bytes, headers: list[bytes]) -> bytes:
         fields: dict[str, object] = {"kind": "MSG", "topic": topic.decode(), "offset": offset}
+        if tries > 1:
+            fields |= {"token": format_token((offset, tries)).decode(), "try": tries}
         fields |= {"time": str(time_ns), "size": len(payload)}
         try:
             fields["payload"] = payload.decode()
@@ -224,12 +248,12 @@ class Msg:
         if batch.control:
             return b"".join([self._control(batch.flags, *row) for row in _rows(selection)])
         if "h" in batch.flags:
-            return b"".join([self._one(batch.time_ns, *row) for row in _rows(selection)])
+            return self.again(selection, 1)
         payloads = _payloads(selection)
         try:
             bulks = list(map(_BULKS.__getitem__, map(len, payloads)))
         except IndexError:
-            return b"".join([self._one(batch.time_ns, *row) for row in _rows(selection)])
+            return self.again(selection, 1)
         start = b"\r\n%b5\r\n$3\r\nMSG\r\n" % self._kind
         heads = _per_topic(selection, [b"%b%b:" % (start, bulk(topic)) for topic in batch.topics])
         # The time is a column of its own: in the suffix it would cost each batch a table of 1,000 tails, 57 µs.
@@ -238,6 +262,11 @@ class Msg:
         pieces = chain.from_iterable(zip(heads, *offsets, times, bulks, payloads, strict=False))
         first = next(pieces)
         return b"".join(chain((first[2:],), pieces, (b"\r\n",)))
+
+    def again(self, selection: Selection, tries: int) -> bytes:
+        """See Encoder."""
+        time_ns = selection.batch.time_ns
+        return b"".join([self._one(time_ns, tries, *row) for row in _rows(selection)])
 
     def gap(self, pattern: bytes, first: int, last: int, count: int | None, reason: str) -> bytes:
         """See Encoder.  An unknown count is a null, `$-1` where RESP3's `_` may not be."""
@@ -250,9 +279,10 @@ class Msg:
         """See Encoder."""
         return b"%b3\r\n$3\r\nEND\r\n%b:%d\r\n" % (self._kind, bulk(reason.encode()), next_offset)
 
-    def _one(self, time_ns: int, topic: bytes, offset: int, payload: bytes, headers: list[bytes]) -> bytes:
+    def _one(self, time_ns: int, tries: int, topic: bytes, offset: int, payload: bytes, headers: list[bytes]) -> bytes:
+        token = bulk(format_token((offset, tries))) if tries > 1 else b":%d\r\n" % offset
         head = b"%b%d\r\n$3\r\nMSG\r\n%b" % (self._kind, 5 + len(headers), bulk(topic))
-        return b"%b:%d\r\n:%d\r\n%b" % (head, offset, time_ns, b"".join(map(bulk, (payload, *headers))))
+        return b"%b%b:%d\r\n%b" % (head, token, time_ns, b"".join(map(bulk, (payload, *headers))))
 
     def _control(self, flags: str, topic: bytes, offset: int, payload: bytes, headers: list[bytes]) -> bytes:
         if "e" in flags:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress, groupby
+from itertools import compress, groupby, islice
+from operator import and_
 
 from busd.rules.record import COLUMN_BASE, MAX_TOPICS, Batch, Item, frame
 from busd.words.units import MAX_OFFSET
@@ -77,8 +78,50 @@ class Selection:
             return self
         if self.selector is None:
             return Selection(self.batch, self.start, self.start + count, None, count)
-        stop = list(compress(range(self.start, self.stop), self.selector))[count - 1] + 1
-        return Selection(self.batch, self.start, stop, self.selector[: stop - self.start], count)
+        length = _nth(self.selector, count - 1) + 1
+        return Selection(self.batch, self.start, self.start + length, self.selector[:length], count)
+
+    def drop(self, count: int) -> Selection | None:
+        """All but the first `count` (from 0) of them; None when there are no more."""
+        if count >= self.count:
+            return None
+        if count == 0:
+            return self
+        if self.selector is None:
+            return Selection(self.batch, self.start + count, self.stop, None, self.count - count)
+        start = _nth(self.selector, count)
+        return Selection(self.batch, self.start + start, self.stop, self.selector[start:], self.count - count)
+
+
+def split(selection: Selection, count: int) -> tuple[Selection, Selection | None]:
+    """The first `count` (from 1) and the rest, None when there is none."""
+    return selection.take(count), selection.drop(count)
+
+
+def only(batch: Batch, offsets: Sequence[int], floors: Mapping[bytes, int] | None = None) -> Selection | None:
+    """The messages of a batch with these offsets (rising; others are passed by) and, by topic, offset >= floor.
+
+    In C when the offsets are a range, else message by message.
+    """
+    if not offsets:
+        return None
+    found = select(batch, _any, offsets[0], offsets[-1] + 1, floors)
+    if found is None or offsets[-1] - offsets[0] == len(offsets) - 1:
+        return found
+    meant = bytes(map(frozenset(offsets).__contains__, batch.offsets()[found.start : found.stop]))
+    if found.selector is not None:
+        meant = bytes(map(and_, meant, found.selector))
+    count = meant.count(1)
+    return Selection(batch, found.start, found.stop, meant, count) if count else None
+
+
+def _any(topic: bytes) -> bool:
+    return True
+
+
+def _nth(selector: bytes, number: int) -> int:
+    """Where in a selector its `number`-th (from 0) message is."""
+    return next(islice(compress(range(len(selector)), selector), number, None))
 
 
 def select(

@@ -71,17 +71,14 @@ def steering(headers: Sequence[bytes]) -> Steering | None:
     """What checked headers (name, value, …) ask for; None when none of them steers."""
     if STEERING.isdisjoint(headers[::2]):
         return None
-    told = Steering()
-    for name, value in zip(headers[::2], headers[1::2], strict=True):
-        if name == b"id":
-            told.id = value
-        elif name == b"key":
-            told.key = value
-        elif name == b"ttl":
-            told.ttl_ns = _known_duration_ns(value)
-        elif name == b"delay":
-            told.delay_ns = _known_duration_ns(value)
-    return told
+    found = dict(zip(headers[::2], headers[1::2], strict=True))
+    ttl, delay = found.get(b"ttl"), found.get(b"delay")
+    return Steering(
+        found.get(b"id", b""),
+        found.get(b"key", b""),
+        _known_duration_ns(ttl) if ttl else 0,
+        _known_duration_ns(delay) if delay else 0,
+    )
 
 
 def parse_header_pairs(flat: list[bytes], limits: Limits) -> list[bytes]:

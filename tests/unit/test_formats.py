@@ -243,6 +243,66 @@ def test_a_stored_record_is_sent_as_it_lies() -> None:
     assert len(some) < len(record)
 
 
+# Further deliveries.
+
+
+def token_of(offset: int, tries: int) -> bytes:
+    """What stands in place of the offset."""
+    return b"%d.%d" % (offset, tries)
+
+
+@settings(max_examples=60)
+@given(made=messages(), eol=st.sampled_from(EOLS), tries=st.integers(2, 12))
+def test_lines_of_a_further_delivery(made: tuple[list[Row], Selection], eol: bytes, tries: int) -> None:
+    rows, selection = made
+    text = Line(eol).again(selection, tries)
+    for row in rows:
+        word = b"ESC" if needs_escape(row.payload) else b"MSG"
+        head = b"%b %b %b " % (word, row.topic, token_of(row.offset, tries))
+        assert text.startswith(head)
+        line, _, text = text[len(head) :].partition(eol)
+        assert (unescape(line) if word == b"ESC" else line) == row.payload
+    assert text == b""
+
+
+@settings(max_examples=60)
+@given(made=messages(), eol=st.sampled_from(EOLS), tries=st.integers(2, 12))
+def test_json_of_a_further_delivery(made: tuple[list[Row], Selection], eol: bytes, tries: int) -> None:
+    rows, selection = made
+    it = Json(eol)
+    first = [json.loads(line) for line in it.messages(selection).split(eol)[:-1]]
+    again = [json.loads(line) for line in it.again(selection, tries).split(eol)[:-1]]
+    assert [list(line)[2:5] for line in again] == [["offset", "token", "try"]] * len(rows)
+    for row, line in zip(rows, again, strict=True):
+        assert (line.pop("token"), line.pop("try")) == (token_of(row.offset, tries).decode(), tries)
+    assert again == first
+
+
+@settings(max_examples=60)
+@given(made=messages(), kind=st.sampled_from([b">", b"*"]), tries=st.integers(2, 12))
+def test_msg_of_a_further_delivery(made: tuple[list[Row], Selection], kind: bytes, tries: int) -> None:
+    rows, selection = made
+    data = Msg(kind).again(selection, tries)
+    assert data[:1] == kind
+    assert resp(data) == [
+        [b"MSG", row.topic, token_of(row.offset, tries), TIME_NS, row.payload, *row.headers] for row in rows
+    ]
+
+
+@settings(max_examples=20)
+@given(made=messages(), tries=st.integers(2, 12))
+def test_a_further_delivery_is_never_a_batch(made: tuple[list[Row], Selection], tries: int) -> None:
+    _, selection = made
+    assert BatchFrames().again(selection, tries) == Msg(b">").again(selection, tries)
+
+
+@settings(max_examples=20)
+@given(made=messages(), tail=st.sampled_from([b"", b"\n"]))
+def test_bare_formats_have_no_place_for_a_token(made: tuple[list[Row], Selection], tail: bytes) -> None:
+    _, selection = made
+    assert Raw(tail).again(selection, 2) == Raw(tail).messages(selection)
+
+
 # Everything that is no message.
 
 EOF = selection_of(Row(7, b"a", b""), Row(9, b"b.c", b""), flags="e")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from busd.rules.record import MAX_TOPICS, Batch, Item, parse
-from busd.rules.select import Selection, build, interleave, merge, reframe, select
+from busd.rules.select import Selection, build, interleave, merge, only, reframe, select, split
 
 TOPICS = [b"a", b"b", b"c"]
 
@@ -104,6 +104,42 @@ def test_take_is_a_slice(batch: Batch, wanted: frozenset[bytes], lo: int, count:
         assert rows(found) == before
         if count >= found.count:
             assert found.take(count) is found
+
+
+@given(batch=batches(), wanted=wanted_sets, lo=st.integers(0, 70), count=st.integers(0, 15))
+def test_drop_and_split_are_slices(batch: Batch, wanted: frozenset[bytes], lo: int, count: int) -> None:
+    found = select(batch, wanted.__contains__, lo)
+    if found is None:
+        return
+    before = rows(found)
+    assert rows(found.drop(count)) == before[count:]
+    if count:
+        head, rest = split(found, count)
+        assert rows(head) == before[:count]
+        assert rows(rest) == before[count:]
+        assert (rest is None) is (count >= len(before))
+    assert rows(found) == before
+
+
+@settings(max_examples=60)
+@given(
+    batch=batches(),
+    offsets=st.sets(st.integers(1, 62), max_size=20).map(sorted)
+    | st.builds(range, st.integers(1, 40), st.integers(1, 62)),
+    floors=st.none() | floors_of,
+)
+def test_only_these_offsets(batch: Batch, offsets: list[int] | range, floors: dict[bytes, int] | None) -> None:
+    assert rows(only(batch, offsets, floors)) == [
+        row for row in rows_of(batch) if row.offset in offsets and row.offset >= (floors or {}).get(row.topic, 0)
+    ]
+
+
+def test_a_range_of_offsets_needs_no_selector() -> None:
+    batch = batch_of([Row(at, TOPICS[at % 2], (b"x",)) for at in range(1, 9)])
+    for offsets in (range(3, 6), [3, 4, 5]):
+        found = only(batch, offsets)
+        assert found is not None
+        assert (found.start, found.stop, found.selector) == (2, 5, None)
 
 
 @given(batch=batches(), wanted=wanted_sets, lo=st.integers(0, 70))
