@@ -26,11 +26,11 @@ _WORD = re.compile(rb"[ \t]*([^ \t]+)")
 
 @dataclass(slots=True)
 class Steering:
-    """What a message's headers tell busd to do; empty or 0 where they say nothing."""
+    """What a message's headers tell busd to do; empty, None or 0 where they say nothing."""
 
     id: bytes = b""
     key: bytes = b""
-    ttl_ns: int = 0
+    ttl_ns: int | None = None
     delay_ns: int = 0
 
 
@@ -76,7 +76,7 @@ def steering(headers: Sequence[bytes]) -> Steering | None:
     return Steering(
         found.get(b"id", b""),
         found.get(b"key", b""),
-        _known_duration_ns(ttl) if ttl else 0,
+        _known_duration_ns(ttl) if ttl else None,
         _known_duration_ns(delay) if delay else 0,
     )
 
