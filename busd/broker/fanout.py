@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from busd.broker.ports import Runtime
-from busd.broker.subscription import Subscription
+from busd.rules.formats import Encoder
 from busd.rules.record import Batch
 from busd.rules.select import Selection, Wanted, select
 from busd.words.patterns import PatternIndex, matcher
@@ -24,13 +24,27 @@ from busd.words.patterns import PatternIndex, matcher
 READERS_PER_TURN = 200
 
 
+class Reader(Protocol):
+    """Who is live."""
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """All with the same one are given the same bytes; a group has none."""
+
+    def offered(self, batch: Batch, selection: Selection | None, data: bytes) -> None:
+        """A batch became visible: what of it these patterns select, encoded."""
+
+    def failed(self, error: Exception) -> None:
+        """A fault of busd; it must not miss a batch in silence."""
+
+
 class Audience:
     """The live readers of one set of patterns."""
 
     def __init__(self, patterns: tuple[bytes, ...]) -> None:
         self.patterns = patterns
         self.wanted: Wanted = matcher(patterns)
-        self.readers: dict[Subscription, None] = {}
+        self.readers: dict[Reader, None] = {}
         self.users = 0
 
 
@@ -61,14 +75,14 @@ class Fanout:
         if not audience.users:
             del self._audiences[audience.patterns]
 
-    def join(self, audience: Audience, reader: Subscription) -> None:
+    def join(self, audience: Audience, reader: Reader) -> None:
         """The reader is live from the next batch on."""
         if not audience.readers:
             for pattern in audience.patterns:
                 self._index.add(pattern, audience)
         audience.readers[reader] = None
 
-    def part(self, audience: Audience, reader: Subscription) -> None:
+    def part(self, audience: Audience, reader: Reader) -> None:
         """It is not live any more; a second call does nothing."""
         if reader not in audience.readers:
             return
@@ -138,10 +152,11 @@ class Fanout:
 
     @staticmethod
     def _encode(
-        encoded: dict[tuple[Any, bytes | None], bytes], reader: Subscription, selection: Selection, key: bytes | None
+        encoded: dict[tuple[Any, bytes | None], bytes], reader: Reader, selection: Selection, key: bytes | None
     ) -> bytes:
         known = (reader.encoder, key)
         data = encoded.get(known)
         if data is None:
-            data = encoded[known] = reader.encoder.messages(selection)
+            encoder = reader.encoder
+            data = encoded[known] = b"" if encoder is None else encoder.messages(selection)
         return data

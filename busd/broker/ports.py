@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -142,6 +142,10 @@ class Log(Protocol):
     @property
     def groups(self) -> Mapping[bytes, GroupState]:
         """What is decided of each group, as a restart would find it.  Not to be changed by the caller."""
+
+    @property
+    def declared(self) -> Collection[bytes]:
+        """Groups that a rule of the settings declares."""
 
     def note(self, lines: Sequence[bytes], done: Callable[[], None]) -> None:
         """Write group records (lines of rules.group_records), not synced; then `done`, often within this call.

@@ -11,29 +11,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
+from busd.broker import group_talk
 from busd.broker.ports import Engine, Handle, Outbox, Outcome
 from busd.broker.questions import QUESTIONS, Host, answer
+from busd.broker.seat import Seat
+from busd.broker.voice import Voice, Wire
 from busd.rules.inline import InlineDecoder
-from busd.rules.replies import AnswerArray, InlineReplies, Replies, RespReplies
+from busd.rules.replies import AnswerArray, RespReplies
 from busd.rules.resp import RespDecoder
 from busd.words import requests as rq
 from busd.words.errors import BusError
 from busd.words.settings import Limits
-
-
-class Wire(Outbox, Protocol):
-    """A connection: an outbox that can also be paused and closed."""
-
-    def pause_reading(self) -> None:
-        """No `received` until resumed."""
-
-    def resume_reading(self) -> None:
-        """Undo it."""
-
-    def close(self) -> None:
-        """Close when everything written has gone out."""
 
 
 class Session:
@@ -48,13 +37,14 @@ class Session:
         self._host = host
         self._limits = limits
         self._decoder: InlineDecoder | RespDecoder | None = None
-        self._replies: Replies = InlineReplies()
+        self._voice = Voice(wire)
         self._queue: deque[rq.Request] = deque()
+        # Answers that are owed, and the one type of command that may go on while they are.
         self._outstanding = 0
+        self._pipelined: type[rq.Request] = rq.Publish
         self._opening: rq.Subscribe | rq.Read | None = None
         self._handle: Handle | None = None
         self._answer: AnswerArray | None = None
-        self._quiet = False
         self._commands = 0
         self._input_ended = False
         self._paused = False
@@ -71,7 +61,7 @@ class Session:
         """For CONNS: inline, resp2, resp3, or nothing before the first byte."""
         if self._decoder is None:
             return "-"
-        return f"resp{self._version}" if self._version else "inline"
+        return f"resp{self._voice.version}" if self._voice.version else "inline"
 
     @property
     def half_closed(self) -> bool:
@@ -87,7 +77,8 @@ class Session:
         if self._decoder is None:
             resp = data[:1] == b"*"
             self._decoder = RespDecoder(self._limits) if resp else InlineDecoder(self._limits)
-            self._replies = RespReplies() if resp else InlineReplies()
+            if resp:
+                self._voice.replies = RespReplies()
         self._queue.extend(self._decoder.feed(data))
         if not self._decoder.unfinished:
             self.unfinished_since_ns = None
@@ -107,7 +98,7 @@ class Session:
 
     def lost(self) -> None:
         """The connection is gone."""
-        self._closed = True
+        self._closed = self._voice.hung_up = True
         self._queue.clear()
         if self._handle is not None:
             handle, self._handle = self._handle, None
@@ -148,8 +139,8 @@ class Session:
         request, self._opening = self._opening, None
         if isinstance(request, rq.Subscribe):
             self.subscription = b",".join(request.patterns).decode()
-            if request.format not in rq.BARE_FORMATS and not self._quiet:
-                self._say(self._replies.ok(request.eol, f"next={next_offset} epoch={epoch}"))
+            if request.format not in rq.BARE_FORMATS:
+                self._voice.ok(request.eol, f"next={next_offset} epoch={epoch}")
             self._soon_pump()
 
     def refused(self, error: BusError) -> None:
@@ -157,7 +148,7 @@ class Session:
         request, self._opening, self._handle, self._answer = self._opening, None, None, None
         self._reading = False
         if request is not None:
-            self._say_error(error, request.eol)
+            self._error(error, request.eol)
         self._soon_pump()
 
     def ended(self) -> None:
@@ -176,7 +167,7 @@ class Session:
 
     def failed(self) -> None:
         """See Subscriber; also for any other fault that concerns this connection only."""
-        self._fail(BusError("INTERNAL", "a fault of busd; its log says more"))
+        self._error(BusError("INTERNAL", "a fault of busd; its log says more"), b"\n")
 
     # The order of things.
 
@@ -193,7 +184,7 @@ class Session:
                     # Short commands can have long answers; `drained` goes on.
                     break
                 request = self._queue[0]
-                if self._outstanding and not isinstance(request, rq.Publish):
+                if self._outstanding and type(request) is not self._pipelined:
                     break
                 self._queue.popleft()
                 self._handle_request(request)
@@ -207,6 +198,10 @@ class Session:
             return
         blocked = bool(self._queue) or self._outstanding or self._opening is not None or self._reading
         if self._input_ended:
+            if not blocked and isinstance(self._handle, Seat):
+                # It cannot acknowledge any more, so it is no member.
+                handle, self._handle = self._handle, None
+                handle.leave()
             if not blocked and self._handle is None:
                 self._close()
             return
@@ -229,12 +224,12 @@ class Session:
         try:
             handler(self, request)
         except BusError as error:
-            self._say_error(error, request.eol)
+            self._error(error, request.eol)
 
     # A handler for each request.
 
     def _publish(self, run: rq.Publish) -> None:
-        self._outstanding += 1
+        self._owe(rq.Publish)
         try:
             self._engine.publish(run, lambda outcome: self._published(run, outcome))
         except BusError as error:
@@ -243,34 +238,20 @@ class Session:
             self._queue.appendleft(rq.Bad(error, times=times, eol=run.eol))
 
     def _published(self, run: rq.Publish, outcome: Outcome) -> None:
-        self._outstanding -= 1
-        if outcome.errors:
-            self._say_outcome(run, outcome)
-        elif not self._quiet:
-            count = outcome.count if run.answers == "each" else 1
-            self._say(self._replies.numbers(run.eol, outcome.first, count))
+        self._outstanding -= not outcome.more
+        self._voice.outcome(run, outcome)
         if self._queue or self._paused or self._input_ended:
             self._soon_pump()
-
-    def _say_outcome(self, run: rq.Publish, outcome: Outcome) -> None:
-        if run.answers == "first":
-            self._say_error(next(iter(outcome.errors.values())), run.eol)
-            return
-        for index in range(outcome.count):
-            error = outcome.errors.get(index)
-            if error is not None:
-                self._say_error(error, run.eol)
-            elif not self._quiet:
-                self._say(self._replies.numbers(run.eol, outcome.first + index, 1))
 
     def _subscribe(self, request: rq.Subscribe) -> None:
         if self._handle is not None:
             raise BusError("BUSY", "this connection has a subscription; UNSUB ends it")
-        if self._version == 2:
+        if self._voice.version == 2:
             raise BusError("PROTO", "SUB in RESP2 would mix events with replies; send HELLO 3 first, or READ")
         self._opening = request
         self._bare = request.format in rq.BARE_FORMATS
-        self._attach(self._engine.subscribe(request, self, self._version))
+        enter = self._engine.join if request.group else self._engine.subscribe
+        self._attach(enter(request, self, self._voice.version))
 
     def _read(self, request: rq.Read) -> None:
         if self._handle is not None:
@@ -278,9 +259,9 @@ class Session:
         self._opening = request
         self._reading = True
         self._bare = request.format in rq.BARE_FORMATS
-        if self._version:
+        if self._voice.version:
             self._answer = AnswerArray()
-            self._attach(self._engine.read(request, _Reader(self, self._answer), self._version))
+            self._attach(self._engine.read(request, _Reader(self, self._answer), self._voice.version))
         else:
             self._attach(self._engine.read(request, self, 0))
 
@@ -294,10 +275,18 @@ class Session:
             handle, self._handle = self._handle, None
             self.subscription = ""
             handle.leave()
-        self._say_ok(request.eol)
+        self._voice.ok(request.eol)
+
+    def _owe(self, pipelined: type[rq.Request]) -> None:
+        self._outstanding += 1
+        self._pipelined = pipelined
+
+    def _paid(self) -> None:
+        self._outstanding -= 1
+        self._soon_pump()
 
     def _reset(self, request: rq.Reset) -> None:
-        self._outstanding += 1
+        self._owe(rq.Publish)
         try:
             self._engine.reset(request.patterns, lambda outcome: self._removed(request, outcome))
         except BusError:
@@ -305,58 +294,65 @@ class Session:
             raise
 
     def _removed(self, request: rq.Reset, outcome: Outcome) -> None:
-        self._outstanding -= 1
         if outcome.errors:
-            self._say_error(next(iter(outcome.errors.values())), request.eol)
-        elif not self._quiet:
-            self._say(self._replies.numbers(request.eol, outcome.removed, 1))
-        self._soon_pump()
+            self._error(next(iter(outcome.errors.values())), request.eol)
+        else:
+            self._voice.number(request.eol, outcome.removed)
+        self._paid()
+
+    def _ack(self, request: rq.Ack) -> None:
+        group_talk.member(self._handle)
+        self._owe(rq.Ack)
+        group_talk.ack(self._handle, request, self._voice, self._paid)
+
+    def _nack(self, request: rq.Nack) -> None:
+        group_talk.member(self._handle).nack(request)
+        self._voice.ok(request.eol)
+
+    def _touch(self, request: rq.Touch) -> None:
+        group_talk.member(self._handle).touch(request)
+        self._voice.ok(request.eol)
+
+    def _seek(self, request: rq.Seek) -> None:
+        self._owe(rq.Request)
+        group_talk.seek(self._engine, request, self._voice, self._paid)
+
+    def _forget(self, request: rq.Forget) -> None:
+        self._owe(rq.Request)
+        group_talk.forget(self._engine, request, self._voice, self._paid)
+
+    def _groups(self, request: rq.Groups) -> None:
+        self._owe(rq.Request)
+        group_talk.groups(self._engine, request, self._voice, self._paid)
 
     def _look(self, request: rq.Request) -> None:
-        self._say(answer(request, self._engine, self._host, self._replies))
+        self._voice.say(answer(request, self._engine, self._host, self._voice.replies))
 
     def _hello(self, request: rq.Hello) -> None:
-        if request.version is not None and isinstance(self._replies, RespReplies):
+        if request.version is not None and isinstance(self._voice.replies, RespReplies):
             if self._handle is not None:
                 raise BusError("BUSY", "the version cannot change under a subscription; UNSUB ends it")
-            self._replies.version = request.version
+            self._voice.replies.version = request.version
         self._look(request)
 
     def _quieten(self, request: rq.Quiet) -> None:
-        self._quiet = request.on
-        self._say_ok(request.eol)
+        self._voice.quiet = request.on
+        self._voice.ok(request.eol)
 
     def _quit(self, request: rq.Quit) -> None:
-        self._say_ok(request.eol)
+        self._voice.ok(request.eol)
         self._close()
 
     def _bad(self, request: rq.Bad) -> None:
         for _ in range(request.times):
-            self._say_error(request.error, request.eol)
-        if request.unknown and self._commands == 1 and not self._version:
+            self._error(request.error, request.eol)
+        if request.unknown and self._commands == 1 and not self._voice.version:
             self._close()
 
-    # Saying it.
-
-    @property
-    def _version(self) -> int:
-        return self._replies.version if isinstance(self._replies, RespReplies) else 0
-
-    def _say(self, data: bytes) -> None:
-        if not self._closed:
-            self._wire.write(data)
-
-    def _say_ok(self, eol: bytes) -> None:
-        if not self._quiet:
-            self._say(self._replies.ok(eol))
-
-    def _say_error(self, error: BusError, eol: bytes) -> None:
-        self._say(self._replies.error(eol, error))
+    def _error(self, error: BusError, eol: bytes) -> None:
+        self._voice.error(error, eol)
         if error.fatal:
             self._close()
-
-    def _fail(self, error: BusError) -> None:
-        self._say_error(error, b"\n")
 
     def _close(self) -> None:
         if self._closed:
@@ -383,6 +379,12 @@ _HANDLERS: dict[type[rq.Request], Callable[..., None]] = {
     rq.Read: Session._read,
     rq.Unsub: Session._unsub,
     rq.Reset: Session._reset,
+    rq.Ack: Session._ack,
+    rq.Nack: Session._nack,
+    rq.Touch: Session._touch,
+    rq.Seek: Session._seek,
+    rq.Forget: Session._forget,
+    rq.Groups: Session._groups,
     rq.Hello: Session._hello,
     rq.Quiet: Session._quieten,
     rq.Quit: Session._quit,

@@ -25,6 +25,7 @@ class FakeLog:
         self.epoch = 1
         self.floors: dict[bytes, int] = {}
         self.congested = False
+        self.declared: frozenset[bytes] = frozenset()
         self.hold = hold
         self.piece_batches = piece_batches
         self.records: list[Batch | Hole] = []

@@ -65,7 +65,7 @@ def publish(broker: Broker, topic: bytes, *payloads: bytes, kind: Any = "message
 
 def sub(words: str, resp: bool = False) -> Subscribe:
     """A SUB as a line asks for it."""
-    return parse_subscribe(words.encode().split(), resp)
+    return parse_subscribe(words.encode().split(), resp, Limits())
 
 
 def read(words: str, resp: bool = False) -> Read:

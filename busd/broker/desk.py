@@ -1,0 +1,318 @@
+"""The desk of one group: gives messages out to its members, takes them back, keeps the time.
+
+Invariants:
+1. What came back is given out before anything new; new messages in the order of offsets, members in turn.
+2. At most one read of the log for what came back is under way; the feed has one of its own.
+3. Lines of the group are noted before what they say can be seen by a member.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from busd.broker.burial import Burial
+from busd.broker.feed import Entry, Feed, Fetched, entries_of, fetch
+from busd.broker.marks import Marks
+from busd.broker.opening import House
+from busd.broker.seat import Place, Seat
+from busd.rules.flight import Chunk
+from busd.rules.group import Group
+from busd.rules.group_records import GroupState
+from busd.rules.record import Hole
+from busd.rules.select import split
+from busd.words.errors import BusError
+from busd.words.requests import Ack, Nack, Token
+
+_LATE = b"not acknowledged in time"
+_GONE = b"its member was gone"
+
+
+class Desk:
+    """See the module.  `seats`: the members, whose turn it is first."""
+
+    def __init__(self, house: House, name: bytes, state: GroupState) -> None:
+        self.group = Group(name, state)
+        self.seats: deque[Seat] = deque()
+        self.feed = Feed(house, state.patterns, self.group.next)
+        self.feed.ready = self.pump
+        self.feed.failed = self._fault
+        self.marks = Marks(house, self)
+        # When the last member left; 0 while there are some, or there never was one.
+        self.idle_since_ns = 0
+        self._house = house
+        self._burial = Burial(house, self)
+        self._again: deque[Entry] = deque()
+        self._fetching: Chunk | None = None
+        self._pumping = False
+        self._held = False
+        self._timer_ns: int | None = None
+        self._cancel_timer: Callable[[], None] = lambda: None
+
+    # Members.
+
+    def joined(self, seat: Seat) -> None:
+        """A member, from now on."""
+        seat.place, seat.desk = Place.SEATED, self
+        self.idle_since_ns = 0
+        self.seats.append(seat)
+        self.marks.look(seat)
+        self.pump()
+
+    def left(self, seat: Seat) -> None:
+        """It is gone: what it had out goes to others, in order."""
+        if seat in self.seats:
+            self.seats.remove(seat)
+        self.group.back(seat.flight.drain(), _GONE)
+        if not self.seats:
+            self.idle_since_ns = self._house.runtime.monotonic_ns()
+            self._put_back()
+            self.feed.rewind(self.group.next)
+        self.pump()
+
+    def clear(self, next_offset: int) -> list[bytes]:
+        """SEEK: nothing is out, reading goes on there; the lines to be settled."""
+        for seat in self.seats:
+            seat.flight.drain()
+        self._again.clear()
+        self._fetching = None
+        self.marks.clear()
+        lines = self.group.clear(next_offset)
+        self.feed.rewind(next_offset)
+        return lines
+
+    def hold(self, on: bool) -> None:
+        """While its place is being moved nothing is given out."""
+        self._held = on
+        self.pump()
+
+    def close(self) -> None:
+        """FORGET."""
+        self.clear(self.group.next)
+        self.feed.close()
+        self._cancel_timer()
+
+    @property
+    def in_flight(self) -> int:
+        """Messages that members have out."""
+        return sum(seat.flight.count for seat in self.seats)
+
+    # Giving out.
+
+    def pump(self) -> None:
+        """Give out what there is room for."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            self.group.due(self._house.runtime.monotonic_ns())
+            while self._step():
+                pass
+            for seat in list(self.seats):
+                seat.check()
+            self._note()
+            self.marks.tell_ends()
+            self._burial.begin()
+        finally:
+            self._pumping = False
+        self._arm()
+
+    def _step(self) -> bool:
+        """One hand-out, or one step towards it; False when there is nothing to do now."""
+        if self._held or not any(seat.place is Place.SEATED for seat in self.seats):
+            return False
+        if self._again:
+            return self._hand(self._again[0])
+        if self._fetching is not None or self.group.anything_waits:
+            # New messages wait, so that order is kept as far as it can be.
+            return self._fetch()
+        if not self.feed.entries:
+            self.feed.fill()
+        if not self.feed.entries:
+            self.group.pass_over(self.feed.position)
+            return False
+        item = self.feed.entries[0]
+        if isinstance(item, Hole) or item.selection.batch.control:
+            self.feed.entries.popleft()
+            self.marks.take(item)
+            self.feed.taken()
+            return True
+        return self._house.log.groups[self.group.name].unsettled.count < self._house.limits.in_flight and self._hand(
+            item
+        )
+
+    def _hand(self, entry: Entry) -> bool:
+        """Give the entry, or a part of it, to whose turn it is."""
+        steer = entry.steer
+        if steer is not None and not self._may_go(entry):
+            return False
+        if steer is not None and self._entry() is not entry:
+            return True
+        batch = entry.selection.batch
+        size_bytes = len(batch.record) // batch.n + 64
+        for _ in range(len(self.seats)):
+            seat = self.seats[0]
+            self.seats.rotate(-1)
+            room = seat.room(size_bytes)
+            if room:
+                self._send(seat, entry, min(room, -(-entry.selection.count // len(self.seats))))
+                return True
+        return False
+
+    def _entry(self) -> Entry | Hole | None:
+        """What is next in line."""
+        queue = self._again or self.feed.entries
+        return queue[0] if queue else None
+
+    def _send(self, seat: Seat, entry: Entry, count: int) -> None:
+        head, rest = split(entry.selection, count)
+        if rest is None:
+            self._take()
+        else:
+            entry.selection = rest
+        tries = entry.tries + 1
+        deadline_ns = self._house.runtime.monotonic_ns() + seat.request.wait_ns
+        key = entry.steer.key if entry.steer is not None else b""
+        self.group.give(seat.flight, head.offsets(), tries, deadline_ns, key)
+        data = seat.encode(head, tries)
+        self._house.tally.delivered += head.count
+        self._house.log.note(self.group.take_lines(), seat.sent(data, head.count))
+        if self._timer_ns is None or deadline_ns < self._timer_ns:
+            self._arm_at(deadline_ns)
+
+    def _take(self) -> None:
+        (self._again or self.feed.entries).popleft()
+        self.feed.taken()
+
+    def _may_go(self, entry: Entry) -> bool:
+        """What its headers say.  True when the line may move on: it may be given out, or it is no longer in it."""
+        steer, batch = entry.steer, entry.selection.batch
+        assert steer is not None
+        offset, runtime = entry.selection.first, self._house.runtime
+        age_ns = runtime.now_ns() - batch.time_ns
+        if steer.ttl_ns is not None and age_ns >= steer.ttl_ns:
+            self._take()
+            self.group.expire(offset)
+        elif entry.tries == 0 and age_ns < (steer.delay_ns or 0):
+            self._take()
+            self.group.delay(offset, runtime.monotonic_ns() + steer.delay_ns - age_ns)
+        elif steer.key and self.group.busy(steer.key, offset):
+            if not self.group.park(offset, entry.tries, steer.key):
+                return False
+            self._take()
+        return True
+
+    def _note(self) -> None:
+        lines = self.group.take_lines()
+        if lines:
+            self._house.log.note(lines, lambda: None)
+
+    # What came back.
+
+    def _fetch(self) -> bool:
+        """Read again what is to be given out again; True when something of it is here."""
+        if self._fetching is not None:
+            return False
+        chunk = self._fetching = self.group.pop()
+        if chunk is None:
+            return False
+
+        def got(fetched: Fetched | Exception) -> None:
+            if self._fetching is not chunk:
+                return
+            self._fetching = None
+            if isinstance(fetched, Exception):
+                self.group.push(chunk)
+                self._fault(fetched)
+                return
+            self._got_again(chunk, fetched)
+            self.pump()
+
+        fetch(self._house, self.feed.wanted, chunk.offsets, got)
+        return bool(self._again) or (self._fetching is None and self.group.anything_waits)
+
+    def _got_again(self, chunk: Chunk, fetched: Fetched) -> None:
+        for selection in fetched.found:
+            self._again += entries_of(selection, chunk.tries)
+        if fetched.missing:
+            self.group.missing(fetched.missing)
+            self.marks.lost(fetched.missing, fetched.holes)
+        rest = [offset for offset in chunk.offsets if offset >= fetched.upto]
+        if rest:
+            self.group.push(Chunk(rest, chunk.tries))
+
+    def _put_back(self) -> None:
+        """Nobody is here to take what was read again."""
+        for entry in self._again:
+            self.group.push(Chunk(entry.selection.offsets(), entry.tries))
+        self._again.clear()
+        if self._fetching is not None:
+            self.group.push(self._fetching)
+            self._fetching = None
+
+    @property
+    def lowest(self) -> int:
+        """Every message of the group below this offset is settled."""
+        found = [entry.selection.first for entry in self._again]
+        found += [self._fetching.offsets[0]] if self._fetching is not None else []
+        return min([self.group.lowest(seat.flight for seat in self.seats), *found])
+
+    # What members say.
+
+    def ack(self, seat: Seat, request: Ack, sink: Callable[[int, Token | None, BusError | None], None]) -> None:
+        """See Member."""
+        chunks, stale = self.group.ack(seat.flight, request)
+
+        def decided(error: BusError | None) -> None:
+            if error is None:
+                sink(sum(len(chunk.offsets) for chunk in chunks), stale, None)
+                return
+            self.group.restore(chunks)
+            sink(0, None, error)
+            self.pump()
+
+        # Deliveries that are not noted yet come before, whatever they are.
+        self._house.log.settle([*self.group.take_lines(), *self.group.done(chunks)], decided)
+        self.pump()
+
+    def nack(self, seat: Seat, request: Nack) -> bool:
+        """See Member; False when the token is stale."""
+        now_ns = self._house.runtime.monotonic_ns()
+        found = self.group.nack(seat.flight, request.token, request.delay_ns, request.reason, now_ns)
+        self.pump()
+        return found
+
+    def touch(self, seat: Seat, tokens: list[Token]) -> tuple[int, Token | None]:
+        """See Member: how many were found, and the first stale one."""
+        deadline_ns = self._house.runtime.monotonic_ns() + seat.request.wait_ns
+        stale = [token for token in tokens if not seat.flight.touch(token, deadline_ns)]
+        return len(tokens) - len(stale), stale[0] if stale else None
+
+    # Time.
+
+    def _arm(self) -> None:
+        due_ns = self.group.due_ns if self.seats else None
+        if due_ns is not None and (self._timer_ns is None or due_ns < self._timer_ns):
+            self._arm_at(due_ns)
+
+    def _arm_at(self, time_ns: int) -> None:
+        self._cancel_timer()
+        self._timer_ns = time_ns
+        delay_ns = max(0, time_ns - self._house.runtime.monotonic_ns())
+        self._cancel_timer = self._house.runtime.later(delay_ns, self._time)
+
+    def _time(self) -> None:
+        self._timer_ns = None
+        now_ns = self._house.runtime.monotonic_ns()
+        for seat in self.seats:
+            self.group.back(seat.flight.overdue(now_ns), _LATE)
+        deadlines = [found for seat in self.seats if (found := seat.flight.deadline_ns) is not None]
+        if deadlines:
+            self._arm_at(min(deadlines))
+        self.pump()
+
+    def _fault(self, error: Exception) -> None:
+        """The log could not be read: the members are told, each once."""
+        self._house.runtime.fault(error)
+        for seat in list(self.seats):
+            seat.subscriber.failed()

@@ -1,0 +1,248 @@
+"""All groups: who may join which, making, moving and forgetting them, and what GROUPS tells.
+
+A group's desk stands from its first member on; until then its state in the log is all there is of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from busd.broker.desk import Desk
+from busd.broker.opening import House, beyond, resolve, shared_encoder
+from busd.broker.ports import Piece, Subscriber
+from busd.broker.seat import Place, Seat
+from busd.rules.group_records import GroupState, line_gone, line_new, line_seek
+from busd.rules.record import Batch
+from busd.rules.replies import Row
+from busd.rules.select import select
+from busd.words.errors import BusError
+from busd.words.patterns import matcher
+from busd.words.requests import Seek, Subscribe
+from busd.words.units import FIRST, NS_PER_S
+
+_NS_PER_MS = NS_PER_S // 1000
+
+
+class Groups:
+    """See the module."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._desks: dict[bytes, Desk] = {}
+        # Groups that are being made, and who waits for that.
+        self._making: dict[bytes, list[Callable[[BusError | None], None]]] = {}
+        self._began_ns = house.runtime.monotonic_ns()
+
+    def join(self, request: Subscribe, subscriber: Subscriber, version: int) -> Seat:
+        """See Engine."""
+        limits = self._house.limits
+        seat = Seat(request, subscriber, shared_encoder(request.format, request.eol, False), limits.outbox_bytes)
+        self._house.opened[seat] = None
+        seat.gone = lambda gone: self._house.opened.pop(gone, None)
+        if request.group in self._house.log.groups:
+            self._enter(seat)
+        else:
+            self._make(seat)
+        return seat
+
+    def _refuse(self, seat: Seat, error: BusError) -> None:
+        if seat.place is not Place.GONE:
+            seat.place = Place.GONE
+            self._house.opened.pop(seat, None)
+            seat.subscriber.refused(error)
+
+    def _make(self, seat: Seat) -> None:
+        request, house = seat.request, self._house
+        limit = house.limits.groups
+        if len(house.log.groups) >= limit:
+            self._refuse(seat, BusError("LIMIT", f"there are {limit} groups; FORGET one that is not needed"))
+            return
+
+        def got(offset: Any) -> None:
+            if isinstance(offset, Exception):
+                house.runtime.fault(offset)
+                seat.leave()
+                seat.subscriber.failed()
+            elif offset > house.log.horizon:
+                self._refuse(seat, beyond(offset, house.log.horizon))
+            else:
+                self._write_new(seat, offset)
+
+        resolve(house, request.start or FIRST, matcher(request.patterns), got)
+
+    def _write_new(self, seat: Seat, offset: int) -> None:
+        request, house = seat.request, self._house
+
+        def decided(error: BusError | None) -> None:
+            if error is not None:
+                self._refuse(seat, error)
+            else:
+                self._enter(seat)
+
+        waiting = self._making.get(request.group)
+        if waiting is not None:
+            waiting.append(decided)
+            return
+        if request.group in house.log.groups:
+            self._enter(seat)
+            return
+        self._making[request.group] = [decided]
+
+        def made(error: BusError | None) -> None:
+            for call in self._making.pop(request.group):
+                call(error)
+
+        now_ns = house.runtime.now_ns()
+        house.log.settle([line_new(request.group, request.patterns, request.tries or 0, offset, now_ns)], made)
+
+    def _enter(self, seat: Seat) -> None:
+        request, state = seat.request, self._house.log.groups[seat.request.group]
+        if seat.place is Place.GONE:
+            return
+        if request.patterns != state.patterns:
+            reads = b",".join(state.patterns).decode()
+            self._refuse(seat, BusError("GROUP", f"{request.group.decode()} reads {reads}"))
+            return
+        if request.tries is not None and request.tries != state.tries:
+            has = f"TRIES {state.tries}" if state.tries else "no TRIES"
+            self._refuse(seat, BusError("GROUP", f"{request.group.decode()} has {has}, since it was made"))
+            return
+        desk = self._desk(request.group, state)
+        seat.subscriber.outbox.bound(self._house.limits.outbox_bytes)
+        seat.subscriber.opened(desk.group.next, self._house.log.epoch)
+        if request.within_ns is not None:
+            seat.cancel_timer = self._house.runtime.later(request.within_ns, lambda: seat.finish("time"))
+        desk.joined(seat)
+
+    def _desk(self, name: bytes, state: GroupState) -> Desk:
+        desk = self._desks.get(name)
+        if desk is None:
+            desk = self._desks[name] = Desk(self._house, name, state)
+        return desk
+
+    def seek(self, request: Seek, done: Callable[[int | BusError], None]) -> None:
+        """See Engine."""
+        state = self._house.log.groups.get(request.group)
+        if state is None:
+            done(_unknown(request.group))
+            return
+
+        def got(offset: Any) -> None:
+            if isinstance(offset, Exception):
+                self._house.runtime.fault(offset)
+                done(BusError("INTERNAL", "a fault of busd; its log says more"))
+            elif offset > self._house.log.horizon:
+                done(beyond(offset, self._house.log.horizon))
+            else:
+                self._move(request.group, offset, [line_seek(request.group, offset)], lambda e: done(e or offset))
+
+        resolve(self._house, request.position, matcher(state.patterns), got)
+
+    def _move(self, name: bytes, offset: int, lines: list[bytes], done: Callable[[BusError | None], None]) -> None:
+        """Settle the lines while nothing is given out; the desk then stands at `offset`."""
+        desk = self._desks.get(name)
+        if desk is not None:
+            desk.hold(True)
+
+        def decided(error: BusError | None) -> None:
+            if desk is not None:
+                if error is None:
+                    desk.clear(offset)
+                desk.hold(False)
+            done(error)
+
+        self._house.log.settle(lines, decided)
+
+    def forget(self, name: bytes, done: Callable[[BusError | None], None]) -> None:
+        """See Engine.  A group that a rule declares stays, and begins anew at the end."""
+        log, desk = self._house.log, self._desks.get(name)
+        if name not in log.groups:
+            done(_unknown(name))
+        elif desk is not None and desk.seats:
+            count = len(desk.seats)
+            done(BusError("GROUP", f"{name.decode()} has {count} member{'s' * (count > 1)}; they have to leave first"))
+        elif name in log.declared:
+            self._move(name, log.horizon, [line_seek(name, log.horizon)], done)
+        else:
+            if desk is not None:
+                self._desks.pop(name).close()
+            log.settle([line_gone(name)], done)
+
+    def rows(self, patterns: tuple[bytes, ...], done: Callable[[list[Row]], None]) -> None:
+        """See Engine."""
+        matches = matcher(patterns)
+        names = [name for name in sorted(self._house.log.groups) if matches(name)]
+        _Survey(self._house, self._desks, names, self._began_ns, done).next()
+
+
+def _unknown(name: bytes) -> BusError:
+    return BusError("GROUP", f"there is no group {name.decode()}; GROUPS lists them")
+
+
+class _Survey:
+    """The rows of GROUPS, one group after the other, because counting may wait for the disk."""
+
+    def __init__(
+        self,
+        house: House,
+        desks: dict[bytes, Desk],
+        names: list[bytes],
+        began_ns: int,
+        done: Callable[[list[Row]], None],
+    ) -> None:
+        self._house = house
+        self._desks = desks
+        self._names = names[::-1]
+        self._began_ns = began_ns
+        self._done = done
+        self._rows: list[Row] = []
+
+    def next(self) -> None:
+        """The next group, or the end."""
+        while self._names:
+            name = self._names.pop()
+            state = self._house.log.groups.get(name)
+            if state is not None:
+                counted = partial(self._counted, name, state)
+                self._house.log.count(matcher(state.patterns), state.next, counted)
+                return
+        self._done(self._rows)
+
+    def _counted(self, name: bytes, state: GroupState, ahead: Any) -> None:
+        wanted = matcher(state.patterns)
+
+        def got(piece: Piece | Exception) -> None:
+            records = [] if isinstance(piece, Exception) else piece.records
+            found = [one for one in records if isinstance(one, Batch) and select(one, wanted, state.settled)]
+            self._rows.append(self._row(name, state, ahead, found[0].time_ns if found else None))
+            self._house.runtime.soon(self.next)
+
+        self._house.log.read(self._house.log.cursor(state.settled), wanted, 1, got)
+
+    def _row(self, name: bytes, state: GroupState, ahead: Any, oldest_ns: int | None) -> Row:
+        runtime, desk = self._house.runtime, self._desks.get(name)
+        known = isinstance(ahead, int)
+        lag = state.unsettled.count + ahead if known else "?"
+        oldest_ms = max(0, runtime.now_ns() - oldest_ns) // _NS_PER_MS if lag and oldest_ns is not None else 0
+        idle_since_ns = self._began_ns if desk is None else desk.idle_since_ns
+        busy = desk is not None and desk.seats
+        return (
+            name.decode(),
+            [
+                ("patterns", b",".join(state.patterns).decode()),
+                ("members", len(desk.seats) if desk is not None else 0),
+                ("in_flight", desk.in_flight if desk is not None else 0),
+                ("delayed", desk.group.held_back if desk is not None else 0),
+                ("settled", state.settled),
+                ("next", state.next),
+                ("lag", lag),
+                ("oldest_ms", oldest_ms),
+                ("tries", state.tries),
+                ("dead", desk.group.dead if desk is not None else 0),
+                ("expired", desk.group.expired if desk is not None else 0),
+                ("pinned_bytes", self._house.log.pinned_bytes(matcher(state.patterns), state.settled)),
+                ("idle_ms", 0 if busy else (runtime.monotonic_ns() - idle_since_ns) // _NS_PER_MS),
+            ],
+        )

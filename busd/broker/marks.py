@@ -1,0 +1,104 @@
+"""What members of a group are told that is no message: losses, ends of stream, RESETs.
+
+An end of stream is a state: it is told when everything of the group before it is settled, to each member once, and to
+members that come later, until the topic goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from busd.broker.feed import Item
+from busd.broker.opening import House
+from busd.broker.seat import Seat
+from busd.rules.group_records import ranges_of
+from busd.rules.record import Hole
+from busd.rules.select import Selection, build
+
+if TYPE_CHECKING:
+    from busd.broker.desk import Desk
+
+
+class Marks:
+    """See the module."""
+
+    def __init__(self, house: House, desk: Desk) -> None:
+        self._house = house
+        self._desk = desk
+        # Topics that are at their end, and the offset of that.
+        self._ends: dict[bytes, int] | None = None
+
+    def clear(self) -> None:
+        """The group moved: look again."""
+        self._ends = None
+        for seat in self._desk.seats:
+            seat.told.clear()
+
+    def look(self, seat: Seat) -> None:
+        """A member came; the first one has the topics looked through that ended before the group's place."""
+        if self._ends is None:
+            self._ends = {}
+            for name in self._house.log.topic_names(self._desk.feed.wanted):
+                topic = self._house.log.topic(name)
+                if topic is not None and topic.ended and topic.last < self._desk.group.next:
+                    self._ends[name] = topic.last
+
+    def take(self, item: Item) -> None:
+        """A hole, or a control record, is next in line."""
+        group = self._desk.group
+        if isinstance(item, Hole):
+            first = max(item.first, group.next)
+            group.pass_over(item.last + 1)
+            if first <= item.last:
+                self._tell_hole(item, first)
+            return
+        selection = item.selection
+        group.pass_over(selection.last + 1)
+        if "e" in selection.batch.flags:
+            if self._ends is not None:
+                self._ends.update(zip(selection.topics(), selection.offsets(), strict=True))
+            return
+        for seat in self._desk.seats:
+            seat.tell(seat.encoder.messages(selection))
+
+    def _tell_hole(self, hole: Hole, first: int) -> None:
+        count = None
+        if hole.counts is not None:
+            count = sum(number for topic, number in hole.counts.items() if self._desk.feed.wanted(topic))
+            if count and first != hole.first:
+                count = None
+        if hole.reason != "reset" and count != 0:
+            # What other groups had settled is gone for this one, too.
+            self._gap(first, hole.last, count, "trimmed" if hole.reason == "settled" else hole.reason)
+
+    def lost(self, offsets: Sequence[int], holes: Sequence[Hole]) -> None:
+        """Messages that were to be given out again are not in the log; below a RESET that is as it should be."""
+        for hole in holes:
+            inside = [offset for offset in offsets if hole.first <= offset <= hole.last]
+            if inside and hole.reason not in ("reset", "settled"):
+                for first, last in ranges_of(inside):
+                    self._gap(first, last, last - first + 1, hole.reason)
+
+    def _gap(self, first: int, last: int, count: int | None, reason: str) -> None:
+        pattern = b",".join(self._desk.group.patterns)
+        self._house.tally.gaps += 1
+        for seat in self._desk.seats:
+            seat.tell(seat.encoder.gap(pattern, first, last, count, reason))
+
+    def tell_ends(self) -> None:
+        """Ends of stream before which everything is settled, to who was not told."""
+        if not self._ends:
+            return
+        lowest = self._desk.lowest
+        for topic, offset in sorted(self._ends.items(), key=lambda end: end[1]):
+            state = self._house.log.topic(topic)
+            if state is None or not state.ended or state.last != offset:
+                # It went on.
+                del self._ends[topic]
+            elif offset < lowest:
+                mark = Selection(build([offset], [topic], [b""], 0, "e"), 0, 1, None, 1)
+                for seat in self._desk.seats:
+                    if seat.told.get(topic) != offset:
+                        seat.told[topic] = offset
+                        seat.tell(seat.encoder.messages(mark))

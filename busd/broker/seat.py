@@ -1,0 +1,157 @@
+"""A member of a group: what it may still take, what it has out, and the way to it.
+
+It is the Member that its session holds, from before it is open until it is gone.
+
+Invariants:
+1. No more than `window` messages are out here; with LIMIT no more than that are ever sent.
+2. What is written to the outbox was noted first, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from busd.broker.ports import Subscriber
+from busd.rules.flight import Flight
+from busd.rules.formats import Encoder
+from busd.rules.select import Selection
+from busd.words.errors import BusError
+from busd.words.groups import format_token
+from busd.words.requests import Ack, Nack, Subscribe, Token, Touch
+
+if TYPE_CHECKING:
+    from busd.broker.desk import Desk
+
+
+class Place(Enum):
+    """Where a member is: on its way in, taking messages, finishing what it has (LIMIT, WITHIN), or gone."""
+
+    JOINING = "joining"
+    SEATED = "seated"
+    FINISHING = "finishing"
+    GONE = "gone"
+
+
+class Seat:
+    """See the module."""
+
+    def __init__(self, request: Subscribe, subscriber: Subscriber, encoder: Encoder, outbox_bytes: int) -> None:
+        self.request = request
+        self.subscriber = subscriber
+        self.encoder = encoder
+        self.flight = Flight()
+        self.place = Place.JOINING
+        # Ends of stream that it was told of, by topic.
+        self.told: dict[bytes, int] = {}
+        self.gone: Callable[[Seat], None] = lambda seat: None
+        self.desk: Desk | None = None
+        self.cancel_timer: Callable[[], None] = lambda: None
+        self._left = request.limit
+        self._reason = ""
+        self._outbox_bytes = outbox_bytes
+        # Sent, but not written to the outbox: their notes are on their way to the disk.
+        self._unwritten_bytes = 0
+
+    def room(self, size_bytes: int) -> int:
+        """How many messages of about this size it takes now."""
+        if self.place is not Place.SEATED:
+            return 0
+        room = self.request.window - self.flight.count
+        if self._left is not None:
+            room = min(room, self._left)
+        buffered = self.subscriber.outbox.buffered() + self._unwritten_bytes
+        if room <= 0 or buffered > self._outbox_bytes // 2:
+            return 0
+        return max(1, min(room, (self._outbox_bytes - buffered) // size_bytes))
+
+    def encode(self, selection: Selection, tries: int) -> bytes:
+        """Messages as they are sent the `tries`-th time."""
+        return self.encoder.messages(selection) if tries == 1 else self.encoder.again(selection, tries)
+
+    def sent(self, data: bytes, count: int) -> Callable[[], None]:
+        """They are in its flight; the result writes them, once they are noted."""
+        self._unwritten_bytes += len(data)
+        if self._left is not None:
+            self._left -= count
+
+        def write() -> None:
+            self._unwritten_bytes -= len(data)
+            if self.place is not Place.GONE:
+                self.subscriber.outbox.write(data, count)
+
+        return write
+
+    def tell(self, event: bytes) -> None:
+        """Something that is no delivery."""
+        if event and self.place in (Place.SEATED, Place.FINISHING):
+            self.subscriber.outbox.write(event)
+
+    def finish(self, reason: str) -> None:
+        """Send it no more; END comes when nothing is out."""
+        if self.place is Place.SEATED:
+            self.place, self._reason = Place.FINISHING, reason
+        self.check()
+
+    def check(self) -> None:
+        """END, where all that was asked for is done."""
+        if self.place is Place.SEATED and self._left == 0:
+            self.place, self._reason = Place.FINISHING, "limit"
+        if self.place is Place.FINISHING and not self.flight.count and not self._unwritten_bytes:
+            self.end(self._reason)
+
+    # Handle.
+
+    def drained(self) -> None:
+        """See Handle."""
+        if self.desk is not None:
+            self.desk.pump()
+
+    def end(self, reason: str | None) -> None:
+        """See Handle."""
+        place, desk = self.place, self.desk
+        if place is Place.GONE:
+            return
+        self.leave()
+        if reason is None:
+            return
+        if place is Place.JOINING:
+            # Not even open: nobody may think that it will be.
+            self.subscriber.refused(BusError("STOPPING", "the server is going down"))
+            return
+        next_offset = desk.group.next if desk is not None else 1
+        self.subscriber.outbox.write(self.encoder.end(reason, next_offset))
+        self.subscriber.ended()
+
+    def leave(self) -> None:
+        """See Handle.  What it has out goes back at once."""
+        if self.place is Place.GONE:
+            return
+        self.place = Place.GONE
+        self.cancel_timer()
+        self.gone(self)
+        if self.desk is not None:
+            self.desk.left(self)
+
+    # Member.
+
+    def ack(self, request: Ack, sink: Callable[[int, Token | None, BusError | None], None]) -> None:
+        """See Member."""
+        self._seated().ack(self, request, sink)
+
+    def nack(self, request: Nack) -> None:
+        """See Member."""
+        if not self._seated().nack(self, request):
+            raise BusError("STALE", f"n=0 first={format_token(request.token).decode()}")
+
+    def touch(self, request: Touch) -> None:
+        """See Member."""
+        done, stale = self._seated().touch(self, request.tokens)
+        if stale is not None:
+            raise BusError("STALE", f"n={done} first={format_token(stale).decode()}")
+
+    def _seated(self) -> Desk:
+        if self.desk is None or self.place not in (Place.SEATED, Place.FINISHING):
+            raise BusError("GROUP", "this connection is in no group; SUB … GROUP g joins one")
+        return self.desk

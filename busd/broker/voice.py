@@ -1,0 +1,76 @@
+"""What a session says on its connection: answers in the dialect of the connection, errors, silence under QUIET."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from busd.broker.ports import Outbox, Outcome
+from busd.rules.replies import InlineReplies, Replies, RespReplies
+from busd.words import requests as rq
+from busd.words.errors import BusError
+
+
+class Wire(Outbox, Protocol):
+    """A connection: an outbox that can also be paused and closed."""
+
+    def pause_reading(self) -> None:
+        """No `received` until resumed."""
+
+    def resume_reading(self) -> None:
+        """Undo it."""
+
+    def close(self) -> None:
+        """Close when everything written has gone out."""
+
+
+class Voice:
+    """See the module.  `hung_up`: nothing is said any more."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.replies: Replies = InlineReplies()
+        self.quiet = False
+        self.hung_up = False
+        self._wire = wire
+
+    @property
+    def version(self) -> int:
+        """Of RESP, 0 inline."""
+        return self.replies.version if isinstance(self.replies, RespReplies) else 0
+
+    def say(self, data: bytes) -> None:
+        """Bytes that must be said whatever QUIET says."""
+        if not self.hung_up:
+            self._wire.write(data)
+
+    def ok(self, eol: bytes, text: str = "") -> None:
+        """`+OK`."""
+        if not self.quiet:
+            self.say(self.replies.ok(eol, text))
+
+    def number(self, eol: bytes, number: int) -> None:
+        """`:n`."""
+        if not self.quiet:
+            self.say(self.replies.numbers(eol, number, 1))
+
+    def error(self, error: BusError, eol: bytes) -> None:
+        """`-CODE text`, also under QUIET."""
+        self.say(self.replies.error(eol, error))
+
+    def outcome(self, run: rq.Publish, outcome: Outcome) -> None:
+        """What became of a run: an answer for each message, or one for all."""
+        if run.answers == "first":
+            if outcome.errors:
+                self.error(next(iter(outcome.errors.values())), run.eol)
+            else:
+                self.number(run.eol, outcome.first)
+            return
+        if not outcome.errors and outcome.offsets is None:
+            if not self.quiet:
+                self.say(self.replies.numbers(run.eol, outcome.first, outcome.count))
+            return
+        for index in range(outcome.count):
+            error = outcome.errors.get(index)
+            if error is not None:
+                self.error(error, run.eol)
+            else:
+                self.number(run.eol, outcome.first + index if outcome.offsets is None else outcome.offsets[index])
