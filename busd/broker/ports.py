@@ -35,6 +35,22 @@ class Outcome:
 
 
 Sink = Callable[[Outcome], None]
+# What takes back the part of a run that is held: it is not published any more.
+Drop = Callable[[], None]
+
+
+@dataclass(slots=True)
+class Fullness:
+    """Why a message has to wait or is refused: the cap of its store.
+
+    `block`: it may wait, for `wait_ns`.  `never`: it is larger than the cap, so waiting would not help.
+    """
+
+    store: str
+    block: bool
+    wait_ns: int
+    never: bool
+    error: BusError
 
 
 class Runtime(Protocol):
@@ -114,6 +130,22 @@ class Log(Protocol):
 
     def append(self, run: Publish, sink: Sink) -> None:
         """Take a run; `sink` is called when it is decided.  Raises BusError when it is refused at once."""
+
+    def admits(self, run: Publish, start: int) -> int:
+        """For how many messages of the run, from `start` on, without a gap, the caps of their stores leave room now."""
+
+    def fullness(self, run: Publish, at: int) -> Fullness:
+        """Why this message (or this run, when it has one answer) has no room, and what its store's rule says then."""
+
+    def store_of(self, topic: bytes) -> str:
+        """The store that takes new messages of this topic."""
+
+    def make_room(self, store: str) -> None:
+        """Somebody waits for room in this store: what may go should go soon."""
+
+    @property
+    def newest_ns(self) -> int:
+        """The time of receipt of the newest message, or a little later; 0 when there has been none."""
 
     def cursor(self, position: int) -> Any:
         """A place to read from."""
@@ -229,8 +261,11 @@ class Engine(Protocol):
     def when_roomy(self, call: Callable[[], None]) -> None:
         """Once, when it is no longer congested."""
 
-    def publish(self, run: Publish, sink: Sink) -> None:
-        """Append; raises BusError when refused at once, else `sink` tells."""
+    def publish(self, run: Publish, sink: Sink, hold: bool = False) -> Drop | None:
+        """Append; raises BusError when refused at once, else `sink` tells, perhaps in parts.
+
+        With `hold` a run may wait for room: then the answer is what takes its rest back.
+        """
 
     def subscribe(self, request: Subscribe, subscriber: Subscriber, version: int) -> Handle:
         """Open a subscription (`version` of RESP, 0 inline)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from busd.broker.ports import Outcome, Piece, Sink, Topic, Wanted
+from busd.broker.ports import Fullness, Outcome, Piece, Sink, Topic, Wanted
 from busd.rules.group_records import GroupState, apply
 from busd.rules.record import Batch, Hole, frame
 from busd.rules.replies import Pairs
@@ -12,11 +12,14 @@ from busd.rules.seal import seal
 from busd.rules.topic_state import TopicState, note
 from busd.words.errors import BusError
 from busd.words.requests import Publish
+from busd.words.units import NS_PER_S
 
 
 class FakeLog:
     """See the module.  `hold`: nothing is decided until `commit`.  `piece_batches`: records in a piece.
 
+    `caps`: messages for which there is room, by store; stores are the first tokens of topics.  `reject`: stores that
+    refuse what has no room, others let it wait.  `poked`: stores of which room was asked.
     `group_lines`: all that was noted and settled, in order.  `slow_notes`: with a list, `done` of a note goes there.
     """
 
@@ -36,6 +39,11 @@ class FakeLog:
         self.groups: dict[bytes, GroupState] = {}
         self.group_lines: list[bytes] = []
         self.slow_notes: list[Callable[[], None]] | None = None
+        self.caps: dict[str, int] = {}
+        self.reject: set[str] = set()
+        self.wait_ns = 30 * NS_PER_S
+        self.max_item_bytes = 1 << 20
+        self.poked: list[str] = []
         self._now_ns = now_ns
         self._waiting: list[tuple[Publish, Sink]] = []
         self._settling: list[tuple[Sequence[bytes], Callable[[BusError | None], None]]] = []
@@ -44,9 +52,48 @@ class FakeLog:
         """See Log."""
         if self.refuse is not None:
             raise self.refuse
+        for item_store in self._stores(run, 0) if run.kind == "message" else ():
+            if item_store in self.caps:
+                self.caps[item_store] -= 1
         self._waiting.append((run, sink))
         if not self.hold:
             self.commit()
+
+    def admits(self, run: Publish, start: int) -> int:
+        """See Log."""
+        left = dict(self.caps)
+        for count, store in enumerate(self._stores(run, start)):
+            if left.setdefault(store, 1 << 30) <= 0 or self._too_large(run, start + count):
+                return count
+            left[store] -= 1
+        return len(run.items) - start
+
+    def _stores(self, run: Publish, start: int) -> list[str]:
+        topics = [run.topics] * len(run.items) if isinstance(run.topics, bytes) else run.topics
+        return [self.store_of(topic) for topic in topics[start:]]
+
+    def _too_large(self, run: Publish, at: int) -> bool:
+        items = run.items if run.answers == "first" else [run.items[at]]
+        return sum(len(item) for item in items) > self.max_item_bytes
+
+    def fullness(self, run: Publish, at: int) -> Fullness:
+        """See Log."""
+        store = self._stores(run, at)[0]
+        error = BusError("FULL", f"{store} is full")
+        return Fullness(store, store not in self.reject, self.wait_ns, self._too_large(run, at), error)
+
+    def store_of(self, topic: bytes) -> str:
+        """See Log."""
+        return topic.partition(b".")[0].decode()
+
+    def make_room(self, store: str) -> None:
+        """See Log."""
+        self.poked.append(store)
+
+    @property
+    def newest_ns(self) -> int:
+        """See Log."""
+        return max((record.time_ns for record in self.records if isinstance(record, Batch)), default=0)
 
     def commit(self, error: BusError | None = None) -> None:
         """Decide what waits: kept, or lost with this error."""
