@@ -59,6 +59,10 @@ class GroupState:
         """Every message of the group below this offset is settled."""
         return min(self.next, self.unsettled.first) if self.unsettled else self.next
 
+    def copy(self) -> GroupState:
+        """One that stays as it is now."""
+        return GroupState(self.patterns, self.tries, self.next, self.born_ns, self.unsettled.copy())
+
 
 States = dict[bytes, GroupState]
 

@@ -10,11 +10,10 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
-from busd.broker.ports import Outcome, Piece, Runtime, Sink, Topic, Wanted
+from busd.broker.ports import Outcome, Piece, Runtime, Sink, Wanted
 from busd.rules.clock import ReceiveClock
 from busd.rules.record import Batch, frame
 from busd.rules.replies import Pairs
@@ -26,10 +25,11 @@ from busd.words.settings import Settings
 from busd.world.commit import Commit, Committer, Work
 from busd.world.disk import Disk, DiskFailed, DiskFull
 from busd.world.log_info import sections
+from busd.world.log_questions import LogQuestions
 from busd.world.meta import Meta, raised, save_meta
 from busd.world.reader import Place, Reader
 from busd.world.store import Store
-from busd.world.stores import Stores, topic_names
+from busd.world.stores import Stores
 from busd.world.upkeep import Health, Upkeep, error_of
 
 # A write on the loop that took longer than this sends the next SLOW_COMMITS to the thread.
@@ -37,7 +37,7 @@ _QUICK_NS = 2_000_000
 _SLOW_COMMITS = 100
 
 
-class DiskLog:
+class DiskLog(LogQuestions):
     """See the module.  Made by `open_log`; `visible` is called with what the horizon rose over, `on_idle` when nothing
     waits any more."""
 
@@ -51,15 +51,12 @@ class DiskLog:
         meta: Meta,
         next_offset: int,
     ) -> None:
-        self.horizon = next_offset
+        super().__init__(stores, runtime, next_offset)
         self.epoch = meta.epoch
-        self.floors: dict[bytes, int] = {}
         self.visible: Callable[[list[Batch]], None] = lambda batches: None
         self.on_idle: Callable[[], None] = lambda: None
-        self.stores = stores
         self._disk = disk
         self._settings = settings
-        self._runtime = runtime
         self._committer = committer
         self._meta = meta
         self._reader = Reader(stores, runtime)
@@ -76,7 +73,6 @@ class DiskLog:
         self._upkeep = Upkeep(disk, settings, runtime, stores, self._health, self._stamp, self.roll)
         for store in stores.open.values():
             self._known.update(store.topics)
-            self._note_floors(store.topics)
 
     # Publishing.
 
@@ -289,57 +285,6 @@ class DiskLog:
     def read(self, cursor: Place, wanted: Wanted, budget_bytes: int, done: Callable[[Piece | Exception], None]) -> None:
         """See Log."""
         self._reader.read(cursor, wanted, self.horizon, budget_bytes, done)
-
-    def first(self, wanted: Wanted) -> int:
-        """See Log."""
-        return min((store.first for store in self.stores.holding(wanted)), default=self.horizon)
-
-    def offset_at(self, time_ns: int, done: Callable[[Any], None]) -> None:
-        """See Log."""
-        stores, horizon = [(store, store.last) for store in self.stores.open.values()], self.horizon
-
-        def work() -> int:
-            # A store that has nothing so late says last + 1, which other stores may be beyond.
-            found = [(store.offset_at(time_ns), last) for store, last in stores]
-            return min([horizon, *(offset for offset, last in found if offset <= last)])
-
-        self._runtime.in_thread(work, done)
-
-    def last_floors(self, wanted: Wanted, count: int, done: Callable[[Any], None]) -> None:
-        """See Log."""
-        stores, horizon = self.stores.holding(wanted), self.horizon
-        names = [(store, name) for store in stores for name in list(store.topics) if wanted(name)]
-
-        def work() -> dict[bytes, int]:
-            floors: dict[bytes, int] = {}
-            for store, name in names:
-                offset = store.nth_last(name, count, horizon)
-                floors[name] = max(floors.get(name, 0), offset)
-            return floors
-
-        self._runtime.in_thread(work, done)
-
-    def topic(self, name: bytes) -> Topic | None:
-        """See Log."""
-        states = [store.topics[name] for store in self.stores.of_topic(name)]
-        if not states:
-            return None
-        newest = max(states, key=lambda state: state.last)
-        return Topic(sum(s.live for s in states), newest.last, max(s.floor for s in states), newest.ended)
-
-    def topic_names(self, wanted: Wanted) -> list[bytes]:
-        """See Log."""
-        return topic_names(self.stores.open.values(), wanted)
-
-    def _live(self, name: bytes) -> int:
-        topic = self.topic(name)
-        return topic.live if topic is not None else 0
-
-    def _note_floors(self, names: Iterable[bytes]) -> None:
-        for name in names:
-            topic = self.topic(name)
-            if topic is not None and topic.floor:
-                self.floors[name] = topic.floor
 
     def info(self) -> Mapping[str, Pairs]:
         """See Log."""

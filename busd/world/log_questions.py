@@ -1,0 +1,79 @@
+"""What can be asked of a log: of its topics, of times, of the last n, of how much is left.
+
+Answers come from memory, or from a thread where they may wait for the disk.  It must not know how messages get there.
+Invariants:
+1. An answer is about one moment: what is in the thread works on the stores and the horizon as they were at the call.
+2. A count is exact or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from busd.broker.ports import Runtime, Topic, Wanted
+from busd.world.stores import Stores, topic_names
+
+
+class LogQuestions:
+    """See the module.  `horizon`: the first offset that is not visible yet; `floors`: topics that were RESET, and below
+    which offset nothing of them is left."""
+
+    def __init__(self, stores: Stores, runtime: Runtime, horizon: int) -> None:
+        self.stores = stores
+        self.horizon = horizon
+        self.floors: dict[bytes, int] = {}
+        self._runtime = runtime
+        for store in stores.open.values():
+            self._note_floors(store.topics)
+
+    def first(self, wanted: Wanted) -> int:
+        """See Log."""
+        return min((store.first for store in self.stores.holding(wanted)), default=self.horizon)
+
+    def offset_at(self, time_ns: int, done: Callable[[Any], None]) -> None:
+        """See Log."""
+        stores, horizon = [(store, store.last) for store in self.stores.open.values()], self.horizon
+
+        def work() -> int:
+            # A store that has nothing so late says last + 1, which other stores may be beyond.
+            found = [(store.offset_at(time_ns), last) for store, last in stores]
+            return min([horizon, *(offset for offset, last in found if offset <= last)])
+
+        self._runtime.in_thread(work, done)
+
+    def last_floors(self, wanted: Wanted, count: int, done: Callable[[Any], None]) -> None:
+        """See Log."""
+        stores, horizon = self.stores.holding(wanted), self.horizon
+        names = [(store, name) for store in stores for name in list(store.topics) if wanted(name)]
+
+        def work() -> dict[bytes, int]:
+            floors: dict[bytes, int] = {}
+            for store, name in names:
+                offset = store.nth_last(name, count, horizon)
+                floors[name] = max(floors.get(name, 0), offset)
+            return floors
+
+        self._runtime.in_thread(work, done)
+
+    def topic(self, name: bytes) -> Topic | None:
+        """See Log."""
+        states = [store.topics[name] for store in self.stores.of_topic(name)]
+        if not states:
+            return None
+        newest = max(states, key=lambda state: state.last)
+        return Topic(sum(s.live for s in states), newest.last, max(s.floor for s in states), newest.ended)
+
+    def topic_names(self, wanted: Wanted) -> list[bytes]:
+        """See Log."""
+        return topic_names(self.stores.open.values(), wanted)
+
+    def _live(self, name: bytes) -> int:
+        topic = self.topic(name)
+        return topic.live if topic is not None else 0
+
+    def _note_floors(self, names: Iterable[bytes]) -> None:
+        for name in names:
+            topic = self.topic(name)
+            if topic is not None and topic.floor:
+                self.floors[name] = topic.floor
