@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import pytest
 
-from busd.rules import subscription
+from busd.rules import delivery, subscription
 from busd.rules.record import Batch, parse
 from busd.words.commands import COMMANDS
 from busd.words.errors import ERRORS
@@ -37,7 +37,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def test_errors_are_those_of_the_code() -> None:
-    table = {row[0].strip("`"): (row[1] == "yes", row[2]) for row in rows(section("9. Errors"))}
+    table = {row[0].strip("`"): (row[1] == "yes", row[2]) for row in rows(section("10. Errors"))}
     assert table == {code: (kind.fatal, kind.meaning) for code, kind in ERRORS.items()}
 
 
@@ -54,13 +54,13 @@ def value_of(text: str, field: str) -> int:
 
 
 def documented_limits() -> dict[str, int]:
-    """Field of Limits: default, from the table of section 10; `1M, 64k when…` belong to `a`, `b` in that order."""
+    """Field of Limits: default, from the table of section 11; `1M, 64k when…` belong to `a`, `b` in that order."""
     found: dict[str, int] = {}
-    for _, default, setting, _ in rows(section("10. Limits")):
+    for _, default, setting, _ in rows(section("11. Limits")):
         names = re.findall(r"`(\w+)`", setting)
-        defaults = re.findall(r"[\d,]*\d ?[kMGs]?(?= %|\b)", default)
+        defaults = re.findall(r"[\d,]*\d ?[kMGsm]?(?= %|\b)", default)
         for name, text in zip(names, defaults, strict=False):
-            field = "unfinished_ns" if name == "unfinished" else name
+            field = f"{name}_ns" if name in ("unfinished", "dedup") else name
             found[field] = value_of(text.strip(), field)
         # A second setting without a default of its own is off.
         found.update(dict.fromkeys(names[len(defaults) :], 0))
@@ -80,12 +80,18 @@ def test_each_command_has_a_section(verb: str) -> None:
 
 def test_the_states_are_those_of_the_code() -> None:
     table = subscription.table_as_markdown().strip()
-    assert table in section("11. The state of a subscription")
+    assert table in section("12. The state of a subscription")
+    assert rows(table), "the table is empty"
+
+
+def test_the_states_of_a_delivery_are_those_of_the_code() -> None:
+    table = delivery.table_as_markdown().strip()
+    assert table in section("13. The state of a delivery")
     assert rows(table), "the table is empty"
 
 
 def test_the_golden_frame_is_one() -> None:
-    literal = re.findall(r"```\n(\+B .*)\n```", section("12. The batch frame"))[-1]
+    literal = re.findall(r"```\n(\+B .*)\n```", section("14. The batch frame"))[-1]
     frame = ast.literal_eval(f'b"{literal}"')
     batch = parse(frame)
     assert isinstance(batch, Batch)
