@@ -155,7 +155,7 @@ def test_accepted_reads_next_and_epoch() -> None:
     ],
 )
 def test_topics_in_any_shape(rows: object) -> None:
-    assert wire.topic_list(rows) == [{"topic": "a", "messages": 1}]
+    assert wire.table(rows) == [{"topic": "a", "messages": 1}]
 
 
 @pytest.mark.parametrize(

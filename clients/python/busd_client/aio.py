@@ -17,14 +17,18 @@ import os
 import random
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Self
+from typing import Self, overload
 
 from busd_client import wire
 from busd_client.address import Address, choose_address
+from busd_client.aio_group import GroupSubscription
 from busd_client.aio_link import Link, open_link
+from busd_client.aio_manage import Managing
 from busd_client.aio_subscription import Subscription
+from busd_client.aio_worker import Handler, Worker
 from busd_client.backoff import Backoff
 from busd_client.events import BusdError, ConnectionLost, ReadResult
+from busd_client.group_stream import GroupWish, group_wish
 from busd_client.pages import Pages
 from busd_client.stream import Wish
 
@@ -50,7 +54,7 @@ async def connect(address: str | None = None, *, patience_s: float = 30.0) -> Cl
     return client
 
 
-class Client:
+class Client(Managing):
     """A connection for commands; made by `connect`.  Subscriptions have connections of their own."""
 
     def __init__(self, address: Address, patience_s: float = 30.0) -> None:
@@ -61,7 +65,7 @@ class Client:
         self._queued_bytes = 0
         self._connecting: asyncio.Task[None] | None = None
         self._waiters: list[asyncio.Future[None]] = []
-        self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
+        self._subscriptions: weakref.WeakSet[Subscription | GroupSubscription] = weakref.WeakSet()
         self._closed = False
 
     @property
@@ -138,6 +142,7 @@ class Client:
 
     # Reading
 
+    @overload
     def subscribe(
         self,
         patterns: str | Sequence[str],
@@ -150,18 +155,63 @@ class Client:
         *,
         reconnect: bool = True,
         on_lost: Callable[[OSError], None] | None = None,
-    ) -> Subscription:
+    ) -> Subscription: ...
+
+    @overload
+    def subscribe(
+        self,
+        patterns: str | Sequence[str],
+        start: wire.Position | None = None,
+        *,
+        limit: int | None = None,
+        within: wire.Duration | None = None,
+        group: str,
+        window: int = 1,
+        wait: wire.Duration | None = None,
+        tries: int | None = None,
+        until_eof: bool = False,
+        reconnect: bool = True,
+        on_lost: Callable[[OSError], None] | None = None,
+    ) -> GroupSubscription: ...
+
+    def subscribe(
+        self,
+        patterns: str | Sequence[str],
+        start: wire.Position | None = None,
+        last: int | None = None,
+        until: wire.Position | None = None,
+        limit: int | None = None,
+        within: wire.Duration | None = None,
+        slow: str | None = None,
+        *,
+        group: str | None = None,
+        window: int = 1,
+        wait: wire.Duration | None = None,
+        tries: int | None = None,
+        until_eof: bool = False,
+        reconnect: bool = True,
+        on_lost: Callable[[OSError], None] | None = None,
+    ) -> Subscription | GroupSubscription:
         """A subscription on a connection of its own, to be iterated over; it connects when that begins, or by `start`.
+
+        With `group` its messages are this member's share of the group's, to be acknowledged: see GroupSubscription.
 
         Args:
             patterns: `a.>,b` or a sequence.
             start: FROM; an offset, or text: `first`, `next`, `end`, `-5m`, `@2026-11-21T08:00:00Z`, `@<unix ns>`.
             within: seconds, or text like `250ms`.
+            window: messages that may be unacknowledged at a time; in the hundreds where throughput counts.
+            wait: seconds, or text, after which an unacknowledged message goes to another member.
+            tries: after so many deliveries that came back it becomes a dead letter; fixed when the group is made.
+            until_eof: it is over when all topics, which must be literal, have ended.
             reconnect: go on behind the last message after a lost connection, for ever; else raise ConnectionLost.
             on_lost: called each time before it connects again.
 
         The other arguments are the options of SUB, see protocol.md.
         """
+        if group is not None:
+            member = group_wish(patterns, group, start, limit, within, window, wait, tries, until_eof)
+            return self.join(member, reconnect=reconnect, on_lost=on_lost)
         within_ns = None if within is None else wire.duration_ns(within)
         wish = Wish(wire.patterns_text(patterns), start, last, until, limit, within_ns, slow)
         return self.subscribe_to(wish, reconnect=reconnect, on_lost=on_lost)
@@ -174,6 +224,41 @@ class Client:
         self._subscriptions.add(subscription)
         return subscription
 
+    def join(
+        self, wish: GroupWish, *, reconnect: bool = True, on_lost: Callable[[OSError], None] | None = None
+    ) -> GroupSubscription:
+        """A membership of a group, with the options as a GroupWish."""
+        subscription = GroupSubscription(self._address, wish, reconnect, on_lost)
+        self._subscriptions.add(subscription)
+        return subscription
+
+    async def work(
+        self,
+        patterns: str | Sequence[str],
+        handler: Handler,
+        *,
+        group: str,
+        concurrency: int = 1,
+        window: int | None = None,
+        wait: wire.Duration | None = None,
+        tries: int | None = None,
+        touch: bool = True,
+        until_eof: bool = False,
+    ) -> None:
+        """Call `handler` with each message of a group, `concurrency` at a time, until cancelled or `until_eof`.
+
+        It returns: acknowledged.  It raises Retry: given back as that says.  It raises anything else: given back with
+        that as the reason.  A handler that is not async runs in a thread.  While it runs, and with `touch`, nobody else
+        gets the message however long it takes.  Cancelled, it cancels the handlers and gives back what they had.
+
+        Args:
+            window: messages taken ahead, `concurrency` unless told.
+
+        The others as in `subscribe`; raises as a subscription does.
+        """
+        wish = group_wish(patterns, group, None, None, None, window or concurrency, wait, tries, until_eof)
+        await Worker(self.join(wish), handler, concurrency, wish.wait_ns, touch).run()
+
     async def read(
         self,
         patterns: str | Sequence[str],
@@ -181,14 +266,17 @@ class Client:
         last: int | None = None,
         limit: int | None = None,
         within: wire.Duration | None = None,
+        group: str | None = None,
     ) -> ReadResult:
         """What is there now, from `first` unless told; waits up to `within` for a first message when there is none.
+
+        With `group`, what that group has not settled; nothing is taken by it.
 
         Raises:
             BusdError: it was refused.
             ConnectionLost: no connection could be had for `patience_s`.
         """
-        pages = Pages(wire.patterns_text(patterns), start, last, limit, within)
+        pages = Pages(wire.patterns_text(patterns), start, last, limit, within, group)
         found = [page async for page in self._pages(pages)]
         return pages.join(iter(found))
 
@@ -209,23 +297,7 @@ class Client:
                 pages.end_at(await self._ask(wire.HELLO))
             yield pages.page(await self._ask(pages.command))
 
-    # Managing
-
-    async def reset(self, patterns: str | Sequence[str]) -> int:
-        """Remove all messages so far of these topics; returns how many.  Raises as `publish`."""
-        return wire.check_integer(await self._ask(wire.command("RESET", wire.patterns_text(patterns)), False))
-
-    async def topics(self, patterns: str | Sequence[str] = ">") -> list[dict[str, str | int]]:
-        """Topics with `topic`, `messages`, `last` and `state`, sorted."""
-        return wire.topic_list(await self._ask(wire.command("TOPICS", wire.patterns_text(patterns))))
-
-    async def info(self, section: str = "") -> dict[str, str | int]:
-        """How the server is: `server`, `log`, `stores` or `clients`, or all of it."""
-        return wire.pairs(await self._ask(wire.command("INFO", *([section] if section else []))))
-
-    async def ping(self) -> None:
-        """Returns when the server answered."""
-        await self._ask(wire.command("PING"))
+    # Managing: see Managing
 
     async def command(self, *words: bytes | str | int) -> wire.Reply:
         """Any other command; its reply as hiredis decodes it.  Raises as `publish`."""
@@ -300,4 +372,4 @@ class Client:
                 waiter.set_result(None)
 
 
-__all__ = ["Client", "Subscription", "connect"]
+__all__ = ["Client", "GroupSubscription", "Subscription", "Worker", "connect"]

@@ -22,6 +22,32 @@ class BusdError(Exception):
         self.text = text
 
 
+class Stale(BusdError):
+    """Deliveries that were acknowledged, given back or touched too late: others have them now, or will.
+
+    `count` of them; `first` is the token of the first.
+    """
+
+    def __init__(self, count: int, first: str) -> None:
+        super().__init__("STALE", f"n={count} first={first}")
+        self.count = count
+        self.first = first
+
+
+class Retry(Exception):
+    """Raised by a worker's handler: give the message back, to be delivered again.
+
+    Args:
+        delay: seconds, or text like `5s`, until then; None backs off by the number of tries.
+        reason: goes into the headers of the dead letter, if it comes to that.
+    """
+
+    def __init__(self, delay: float | str | None = None, reason: str = "") -> None:
+        super().__init__(reason)
+        self.delay = delay
+        self.reason = reason
+
+
 class ConnectionLost(ConnectionError):
     """The connection ended before the answer came.
 

@@ -25,12 +25,14 @@ class Pages:
         last: int | None = None,
         limit: int | None = None,
         within: wire.Duration | None = None,
+        group: str | None = None,
     ) -> None:
         self._patterns = patterns
+        self._group = group
         self._last = last
         self._left = limit
         self._stop = _BEYOND
-        self.command: bytes | None = wire.read(patterns, start, last, limit, within)
+        self.command: bytes | None = wire.read(patterns, start, last, limit, within, group)
         self.needs_end = False
 
     def end_at(self, reply: wire.Reply) -> None:
@@ -64,7 +66,7 @@ class Pages:
             result.next, result.reason = self._stop, "end"
             return result
         self.needs_end = self._stop == _BEYOND
-        self.command = wire.read(self._patterns, result.next, limit=self._left)
+        self.command = wire.read(self._patterns, result.next, limit=self._left, group=self._group)
         return result
 
     def join(self, pages: Iterator[ReadResult]) -> ReadResult:

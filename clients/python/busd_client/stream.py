@@ -8,72 +8,16 @@ Pure: bytes in, parts out; `now_ns` (monotonic) is an argument.  Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any
 
-from busd.rules import record
-from busd.rules.select import Selection, select
-from busd.words.topics import is_literal, matches
+from busd.words.topics import is_literal
 from busd_client import wire
-from busd_client.events import NO_HEADERS, BusdError, ConnectionLost, End, EndOfStream, Event, Gap, Message, Reset
+from busd_client.events import BusdError, ConnectionLost, End, EndOfStream, Event, Gap, Message
+from busd_client.runs import Matcher, Part, Run, run_of
 
 # A server that gives these answers will soon be another one.
-_COMING_BACK = ("STOPPING",)
-
-
-class Run:
-    """Messages that came together: they share one time of receipt.  For those who handle thousands at once."""
-
-    __slots__ = ("_headers", "count", "selection", "time_ns")
-
-    def __init__(self, selection: Selection) -> None:
-        self.selection = selection
-        self._headers = "h" in selection.batch.flags
-        self.count = selection.count
-        self.time_ns = selection.batch.time_ns
-
-    @property
-    def last(self) -> int:
-        """Offset of the last one."""
-        return self.selection.last
-
-    def offsets(self) -> Sequence[int]:
-        """Their offsets, rising."""
-        return self.selection.offsets()
-
-    def topics(self) -> list[bytes]:
-        """The topic of each."""
-        return self.selection.topics()
-
-    def payloads(self) -> list[bytes]:
-        """The payload of each."""
-        items = self.selection.items()
-        if not self._headers:
-            return items  # type: ignore[return-value]
-        return [item if isinstance(item, bytes) else item[0] for item in items]
-
-    def messages(self) -> list[Message]:
-        """All of them as messages."""
-        batch = self.selection.batch
-        names = {topic: topic.decode() for topic in batch.topics}
-        topics = map(names.__getitem__, self.topics())
-        columns = (topics, self.offsets(), repeat(self.time_ns), self.payloads())
-        if not self._headers:
-            return list(map(Message._make, zip(*columns, repeat(NO_HEADERS), strict=False)))
-        items = self.selection.items()
-        headers = [NO_HEADERS if isinstance(item, bytes) else wire.headers_of(item[1:]) for item in items]
-        return list(map(Message._make, zip(*columns, headers, strict=False)))
-
-    def controls(self) -> Iterator[EndOfStream | Reset]:
-        """What they are when the record is no record of messages: ends of streams, or resets."""
-        reset = "r" in self.selection.batch.flags
-        for topic, offset, payload in zip(self.topics(), self.offsets(), self.payloads(), strict=True):
-            yield Reset(topic.decode(), offset, int(payload)) if reset else EndOfStream(topic.decode(), offset)
-
-
-Part = Run | Event
+COMING_BACK = ("STOPPING",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +38,8 @@ class Stream:
 
     def __init__(self, wish: Wish) -> None:
         self._wish = wish
-        self._patterns = tuple(one.encode() for one in wish.patterns.split(","))
-        self._literals = {one.decode() for one in self._patterns if is_literal(one)}
-        self._known: dict[bytes, bool] = {}
+        self._wanted = Matcher(wish.patterns)
+        self._literals = {one.decode() for one in self._wanted.patterns if is_literal(one)}
         self._replies = wire.Replies()
         self._handshake = 0
         self._failure: BusdError | ConnectionLost | None = None
@@ -185,7 +128,7 @@ class Stream:
         self._handshake += 1
 
     def _refused(self, reply: wire.Reply) -> None:
-        if isinstance(reply, BusdError) and reply.code in _COMING_BACK:
+        if isinstance(reply, BusdError) and reply.code in COMING_BACK:
             raise ConnectionLost(str(reply))
         wire.check_done(reply)
         raise BusdError("PROTO", f"an event was expected, not {reply!r:.200}")
@@ -203,20 +146,10 @@ class Stream:
             self._event(event, parts)
 
     def _batch(self, first: int, last: int, frame: bytes, parts: list[Part]) -> None:
-        try:
-            # A whole record is what `parse` takes.
-            if record.peek(frame)[1] != len(frame):
-                raise record.BadRecord("short", "its length is not what it says")
-            batch = record.parse(frame)
-        except record.BadRecord as error:
-            raise ConnectionLost(f"a batch was damaged on its way: {error}") from None
-        if not isinstance(batch, record.Batch):
-            raise BusdError("PROTO", "a batch was expected, not another record")
-        selection = select(batch, self._wanted, int(first), int(last) + 1)
-        if selection is None:
+        run = run_of(first, last, frame, self._wanted)
+        if run is None:
             return
-        run = Run(selection)
-        if batch.control:
+        if run.control:
             for control in run.controls():
                 self._event(control, parts)
             return
@@ -235,14 +168,6 @@ class Stream:
         self._received += isinstance(event, Message)
         self.next = max((event.last if isinstance(event, Gap) else event.offset) + 1, self.next or 0)
 
-    def _wanted(self, topic: bytes) -> bool:
-        known = self._known.get(topic)
-        if known is None:
-            if len(self._known) >= 16_384:
-                self._known.clear()
-            known = self._known[topic] = any(matches(pattern, topic) for pattern in self._patterns)
-        return known
-
 
 def events_of(parts: list[Part]) -> list[Event]:
     """Parts with their runs taken apart."""
@@ -253,3 +178,6 @@ def events_of(parts: list[Part]) -> list[Event]:
         else:
             events.append(part)
     return events
+
+
+__all__ = ["COMING_BACK", "Part", "Run", "Stream", "Wish", "events_of"]

@@ -17,14 +17,17 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Self
+from typing import Any, Self, overload
 
 from busd_client import wire
 from busd_client.address import Address, choose_address
 from busd_client.backoff import Backoff
+from busd_client.deliveries import Delivery
 from busd_client.events import BusdError, ConnectionLost, ReadResult
+from busd_client.group_stream import GroupWish, group_wish
 from busd_client.pages import Pages
 from busd_client.stream import Wish
+from busd_client.sync_group import GroupSubscription
 from busd_client.sync_socket import Connection
 from busd_client.sync_subscription import Subscription
 
@@ -128,6 +131,7 @@ class Client:
 
     # Reading
 
+    @overload
     def subscribe(
         self,
         patterns: str | Sequence[str],
@@ -140,11 +144,69 @@ class Client:
         *,
         reconnect: bool = True,
         on_lost: Callable[[OSError], None] | None = None,
-    ) -> Subscription:
+    ) -> Subscription: ...
+
+    @overload
+    def subscribe(
+        self,
+        patterns: str | Sequence[str],
+        start: wire.Position | None = None,
+        *,
+        limit: int | None = None,
+        within: wire.Duration | None = None,
+        group: str,
+        window: int = 1,
+        wait: wire.Duration | None = None,
+        tries: int | None = None,
+        until_eof: bool = False,
+        reconnect: bool = True,
+        on_lost: Callable[[OSError], None] | None = None,
+    ) -> GroupSubscription: ...
+
+    def subscribe(
+        self,
+        patterns: str | Sequence[str],
+        start: wire.Position | None = None,
+        last: int | None = None,
+        until: wire.Position | None = None,
+        limit: int | None = None,
+        within: wire.Duration | None = None,
+        slow: str | None = None,
+        *,
+        group: str | None = None,
+        window: int = 1,
+        wait: wire.Duration | None = None,
+        tries: int | None = None,
+        until_eof: bool = False,
+        reconnect: bool = True,
+        on_lost: Callable[[OSError], None] | None = None,
+    ) -> Subscription | GroupSubscription:
         """A subscription on a connection of its own, to be iterated over; see `busd_client.aio.Client.subscribe`."""
+        if group is not None:
+            member = group_wish(patterns, group, start, limit, within, window, wait, tries, until_eof)
+            return self.join(member, reconnect=reconnect, on_lost=on_lost)
         within_ns = None if within is None else wire.duration_ns(within)
         wish = Wish(wire.patterns_text(patterns), start, last, until, limit, within_ns, slow)
         return Subscription(self._address, wish, reconnect, on_lost)
+
+    def join(
+        self, wish: GroupWish, *, reconnect: bool = True, on_lost: Callable[[OSError], None] | None = None
+    ) -> GroupSubscription:
+        """A membership of a group, with the options as a GroupWish."""
+        return GroupSubscription(self._address, wish, reconnect, on_lost)
+
+    def work(
+        self, patterns: str | Sequence[str], handler: Callable[[Delivery], object], *, group: str, **options: Any
+    ) -> None:
+        """Call `handler` with each message of a group; see `busd_client.aio.Client.work`, which this runs.
+
+        The handler is called in other threads, `concurrency` at a time.
+        """
+        import asyncio
+
+        from busd_client import aio
+
+        asyncio.run(aio.Client(self._address).work(patterns, handler, group=group, **options))
 
     def read(
         self,
@@ -153,14 +215,17 @@ class Client:
         last: int | None = None,
         limit: int | None = None,
         within: wire.Duration | None = None,
+        group: str | None = None,
     ) -> ReadResult:
         """What is there now, from `first` unless told; waits up to `within` for a first message when there is none.
+
+        With `group`, what that group has not settled; nothing is taken by it.
 
         Raises:
             BusdError: it was refused.
             ConnectionLost: no connection could be had for `patience_s`.
         """
-        pages = Pages(wire.patterns_text(patterns), start, last, limit, within)
+        pages = Pages(wire.patterns_text(patterns), start, last, limit, within, group)
         return pages.join(self._pages(pages))
 
     def read_pages(
@@ -187,7 +252,19 @@ class Client:
 
     def topics(self, patterns: str | Sequence[str] = ">") -> list[dict[str, str | int]]:
         """Topics with `topic`, `messages`, `last` and `state`, sorted."""
-        return wire.topic_list(self._ask(wire.command("TOPICS", wire.patterns_text(patterns))))
+        return wire.table(self._ask(wire.command("TOPICS", wire.patterns_text(patterns))))
+
+    def groups(self, patterns: str | Sequence[str] = ">") -> list[dict[str, str | int]]:
+        """Groups whose names match, with what GROUPS tells of them; `lag` is `?` where nobody knows it."""
+        return wire.table(self._ask(wire.command("GROUPS", wire.patterns_text(patterns))), "group")
+
+    def seek(self, group: str, position: wire.Position) -> int:
+        """Have a group go on at a position; returns its offset.  What members hold is stale.  Raises as `publish`."""
+        return wire.sought(self._ask(wire.command("SEEK", group, position), False))
+
+    def forget(self, group: str) -> None:
+        """Delete a group's place.  Raises BusdError GROUP while it has members."""
+        self._ask(wire.command("FORGET", group), False)
 
     def info(self, section: str = "") -> dict[str, str | int]:
         """How the server is: `server`, `log`, `stores` or `clients`, or all of it."""

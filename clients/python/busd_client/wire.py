@@ -108,10 +108,12 @@ def read(
     last: int | None = None,
     limit: int | None = None,
     within: Duration | None = None,
+    group: str | None = None,
 ) -> bytes:
     """READ, answered by an array."""
     within_text = None if within is None else milliseconds(duration_ns(within))
-    return command("READ", patterns, *options(FROM=start, LAST=last, LIMIT=limit, WITHIN=within_text))
+    words = options(GROUP=group, FROM=start, LAST=last, LIMIT=limit, WITHIN=within_text)
+    return command("READ", patterns, *words)
 
 
 def options(**values: Position | None) -> list[str | int]:
@@ -204,19 +206,31 @@ def pairs(reply: Reply) -> dict[str, str | int]:
     return {str(text(name)): text(value) for name, value in reply.items()}
 
 
-def topic_list(reply: Reply) -> list[dict[str, str | int]]:
-    """The answer to TOPICS: a dict a topic.
+def table(reply: Reply, kind: str = "topic") -> list[dict[str, str | int]]:
+    """The answer to TOPICS: a dict a topic; or with `kind` "group" to GROUPS.
 
     Raises:
         BusdError: the server's own, or PROTO.
     """
-    topics = []
+    rows = []
     for line in check_done(reply):
         if isinstance(line, list) and len(line) % 2:
-            line = [b"topic", *line]
+            line = [kind.encode(), *line]
         facts = pairs(line)
-        topics.append({"topic": facts.pop("topic", "") or facts.pop("name", ""), **facts})
-    return topics
+        rows.append({kind: facts.pop(kind, "") or facts.pop("name", ""), **facts})
+    return rows
+
+
+def sought(reply: Reply) -> int:
+    """`next` from the `+OK next=…` of a SEEK.
+
+    Raises:
+        BusdError: the server's own, or PROTO.
+    """
+    name, _, value = str(text(check_done(reply))).removeprefix("OK ").partition("=")
+    if name != "next" or not value.isdigit():
+        raise BusdError("PROTO", f"+OK next=… was expected, not {reply!r}")
+    return int(value)
 
 
 def accepted(reply: Reply) -> tuple[int, int]:

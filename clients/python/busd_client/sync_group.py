@@ -1,0 +1,260 @@
+"""One blocking membership of a group on a connection of its own: the loop around `group_stream.GroupStream`.
+
+Invariants:
+1. Acknowledgements are gathered while there is something to work on, for 50 ms at most after the one before.
+2. Answers are read when the next message is asked for, and by `flush` and `close`.
+3. After a lost connection it joins again, after growing pauses; what came by the old one comes again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Self
+
+from busd_client.address import Address
+from busd_client.backoff import Backoff
+from busd_client.deliveries import Batch, Deliveries, Delivery, GroupEvent, GroupPart
+from busd_client.events import ConnectionLost, End, EndOfStream, Gap, Reset
+from busd_client.group_stream import GroupStream, GroupWish, deliveries_of, taken_apart
+from busd_client.sync_socket import open_socket
+
+_READ_BYTES = 262_144
+# An acknowledgement waits no longer than this for others, if the one before went that long ago or longer.
+_GATHER_S = 0.05
+# How long `close` waits for the answers to the last acknowledgements; a commit on a bad day takes one or two.
+_CLOSE_S = 5.0
+# Gaps that are remembered for who does not look at every event.
+_GAPS = 100
+
+
+class GroupSubscription:
+    """Deliveries of a group, to be acknowledged; made by `Client.subscribe(…, group=…)`.
+
+        with busd.subscribe("jobs.>", group="g", window=100) as jobs:
+            for job in jobs.acked():        # each is acknowledged when the next is asked for
+                ...
+
+    The same names as in `busd_client.aio_group`.  For one thread at a time.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        wish: GroupWish,
+        reconnect: bool = True,
+        on_lost: Callable[[OSError], None] | None = None,
+    ) -> None:
+        self._address = address
+        self._stream = GroupStream(wish, self._gather)
+        self._reconnect = reconnect
+        self._on_lost = on_lost
+        self._backoff = Backoff(random.random)
+        self._sock: socket.socket | None = None
+        self._broken: ConnectionLost | None = None
+        self._early: list[GroupPart] = []
+        self._sent_s = 0.0
+        self._closed = False
+        self.gaps: deque[Gap] = deque(maxlen=_GAPS)
+
+    @property
+    def ended(self) -> End | None:
+        """The END, once it came."""
+        return self._stream.ended
+
+    @property
+    def epoch(self) -> int:
+        """The server's epoch when it accepted the subscription."""
+        return self._stream.epoch
+
+    @property
+    def settled(self) -> int:
+        """Deliveries that the server said it settled."""
+        return self._stream.settled
+
+    @property
+    def stale(self) -> int:
+        """Deliveries that were acknowledged, given back or touched too late; others have them now."""
+        return self._stream.stale
+
+    @property
+    def open(self) -> int:
+        """Deliveries of the present connection that are neither done nor given back."""
+        return self._stream.ledger.open
+
+    def start(self) -> int:
+        """Join now; returns where the group stands: everything of it below is settled.  The iteration does it, too.
+
+        Raises:
+            OSError: nobody is there.
+            BusdError: it was refused.
+        """
+        while not self._stream.live and self._stream.ended is None:
+            try:
+                if self._sock is None:
+                    self._sock = open_socket(self._address, None)
+                    self._broken = None
+                    self._sock.sendall(self._stream.opening(time.monotonic_ns()))
+                self._early += self._receive()
+            except BaseException:
+                self._hang_up()
+                raise
+        return self._stream.accepted
+
+    def parts(self) -> Iterator[list[GroupPart]]:
+        """What came, a read at a time, first deliveries in runs: for those who handle thousands at once.
+
+        Raises:
+            BusdError: it was refused, or the server broke the protocol.
+            ConnectionLost: the connection ended and `reconnect` is off.
+            OSError: the first attempt to connect failed.
+        """
+        self.start()
+        try:
+            while not self._closed:
+                parts, self._early = self._early, []
+                if parts:
+                    yield parts
+                    continue
+                if self._stream.ended is not None:
+                    return
+                try:
+                    self._send()
+                    self._early = self._receive()
+                except OSError as error:
+                    self._recover(error)
+        finally:
+            self.close()
+
+    def __iter__(self) -> Iterator[GroupEvent]:
+        for parts in self.parts():
+            yield from taken_apart(parts)
+
+    def acked(self) -> Iterator[Delivery]:
+        """Messages; each is acknowledged when the next is asked for.  The one at which a loop is left is not."""
+        for parts in self.parts():
+            for part in parts:
+                if isinstance(part, Deliveries):
+                    for delivery in part.messages():
+                        yield delivery
+                        delivery.ack()
+                elif isinstance(part, Delivery):
+                    yield part
+                    part.ack()
+                else:
+                    self._note(part)
+
+    def batches(self) -> Iterator[Batch]:
+        """Messages in lists, as they came; `ack` of a list is for all in it."""
+        for parts in self.parts():
+            for part in parts:
+                if not isinstance(part, Deliveries | Delivery):
+                    self._note(part)
+            if batch := Batch(deliveries_of(parts)):
+                yield batch
+
+    def acked_batches(self) -> Iterator[Batch]:
+        """The same; each is acknowledged when the next is asked for."""
+        for batch in self.batches():
+            yield batch
+            batch.ack()
+
+    def flush(self, *, strict: bool = False) -> None:
+        """Wait until what was acknowledged, given back or touched so far is answered.
+
+        Args:
+            strict: raise Stale when some of it came too late, since the last `flush`.
+
+        Raises:
+            BusdError: it could not be kept; what is not settled comes again.
+            ConnectionLost: the connection ended before the answers; what was not settled comes again.
+        """
+        ledger = self._stream.ledger
+        self._send()
+        while not ledger.closed and ledger.unanswered:
+            self._early += self._receive()
+        ledger.check(strict)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Tell what is acknowledged, give back the rest, hang up; the iteration ends.
+
+        What an answer says is not raised here; `flush` does that.
+        """
+        self._closed = True
+        try:
+            if self._sock is not None and self._stream.live:
+                self._sock.settimeout(_CLOSE_S)
+                with contextlib.suppress(Exception):
+                    self.flush()
+        finally:
+            self._hang_up()
+
+    def _note(self, event: Gap | EndOfStream | Reset) -> None:
+        if isinstance(event, Gap):
+            self.gaps.append(event)
+
+    def _gather(self, now: bool) -> None:
+        if now or time.monotonic() - self._sent_s > _GATHER_S:
+            self._send()
+
+    def _send(self) -> None:
+        if self._sock is None or self._broken is not None or not self._stream.live:
+            return
+        if told := self._stream.ledger.commands():
+            self._sent_s = time.monotonic()
+            try:
+                self._sock.sendall(told)
+            except OSError as error:
+                # For who asks next: `ack` says nothing of it.
+                self._broken = ConnectionLost(f"the connection broke: {error}")
+
+    def _receive(self) -> list[GroupPart]:
+        if self._broken is not None:
+            raise self._broken
+        if self._sock is None:
+            raise ConnectionLost("there is no connection")
+        data = self._sock.recv(_READ_BYTES)
+        if not data:
+            raise ConnectionLost("the server closed the connection")
+        parts = self._stream.feed(data)
+        if self._stream.live:
+            self._backoff.reset()
+        return parts
+
+    def _recover(self, error: OSError) -> None:
+        """Join again, or raise what made it necessary."""
+        self._hang_up()
+        self._stream.lost(time.monotonic_ns())
+        if self._closed or self._stream.ended is not None:
+            return
+        if not self._reconnect:
+            raise error
+        if self._on_lost is not None:
+            self._on_lost(error)
+        while not self._closed and self._stream.ended is None:
+            time.sleep(self._backoff.next_s())
+            try:
+                self.start()
+                return
+            except OSError:
+                self._hang_up()
+                self._stream.lost(time.monotonic_ns())
+
+    def _hang_up(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+        self._sock = None
+        self._stream.ledger.close()
+        # Deliveries of a lost connection come again.
+        self._early = [part for part in self._early if not isinstance(part, Deliveries | Delivery)]
