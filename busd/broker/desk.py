@@ -20,7 +20,7 @@ from busd.rules.flight import Chunk
 from busd.rules.group import Group
 from busd.rules.group_records import GroupState
 from busd.rules.record import Hole
-from busd.rules.select import split
+from busd.rules.select import only, split
 from busd.words.errors import BusError
 from busd.words.requests import Ack, Nack, Token
 
@@ -112,10 +112,10 @@ class Desk:
                 seat.check()
             self._note()
             self.marks.tell_ends()
-            self._burial.begin()
         finally:
             self._pumping = False
         self._arm()
+        self._burial.begin()
 
     def _step(self) -> bool:
         """One hand-out, or one step towards it; False when there is nothing to do now."""
@@ -148,6 +148,7 @@ class Desk:
             return False
         if steer is not None and self._entry() is not entry:
             return True
+        entry.share = entry.share or -(-entry.selection.count // len(self.seats))
         batch = entry.selection.batch
         size_bytes = len(batch.record) // batch.n + 64
         for _ in range(len(self.seats)):
@@ -155,7 +156,7 @@ class Desk:
             self.seats.rotate(-1)
             room = seat.room(size_bytes)
             if room:
-                self._send(seat, entry, min(room, -(-entry.selection.count // len(self.seats))))
+                self._send(seat, entry, min(room, entry.share))
                 return True
         return False
 
@@ -241,6 +242,22 @@ class Desk:
         if rest:
             self.group.push(Chunk(rest, chunk.tries))
 
+    def removed(self) -> None:
+        """A RESET: what was read before it may not be there any more."""
+        floors = self._house.log.floors
+        self.feed.keep(lambda entry: only(entry.selection.batch, entry.selection.offsets(), floors))
+        for entry in list(self._again):
+            offsets = entry.selection.offsets()
+            left = only(entry.selection.batch, offsets, floors)
+            kept = set(left.offsets()) if left is not None else set()
+            if len(kept) < len(offsets):
+                self.group.missing([offset for offset in offsets if offset not in kept])
+            if left is None:
+                self._again.remove(entry)
+            else:
+                entry.selection = left
+        self.pump()
+
     def _put_back(self) -> None:
         """Nobody is here to take what was read again."""
         for entry in self._again:
@@ -263,9 +280,13 @@ class Desk:
         """See Member."""
         chunks, stale = self.group.ack(seat.flight, request)
 
+        seat.unanswered += 1
+
         def decided(error: BusError | None) -> None:
+            seat.unanswered -= 1
             if error is None:
                 sink(sum(len(chunk.offsets) for chunk in chunks), stale, None)
+                seat.check()
                 return
             self.group.restore(chunks)
             sink(0, None, error)
@@ -304,8 +325,13 @@ class Desk:
     def _time(self) -> None:
         self._timer_ns = None
         now_ns = self._house.runtime.monotonic_ns()
-        for seat in self.seats:
-            self.group.back(seat.flight.overdue(now_ns), _LATE)
+        for seat in list(self.seats):
+            late = seat.flight.overdue(now_ns)
+            if late:
+                self.group.back(late, _LATE)
+                # Others first: it has not shown that it can.
+                self.seats.remove(seat)
+                self.seats.append(seat)
         deadlines = [found for seat in self.seats if (found := seat.flight.deadline_ns) is not None]
         if deadlines:
             self._arm_at(min(deadlines))

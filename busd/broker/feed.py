@@ -29,11 +29,15 @@ AHEAD_BYTES = 128 * 1024
 
 @dataclass(slots=True)
 class Entry:
-    """Messages to give out, so far given out `tries` times; a single one when it is steered by its headers."""
+    """Messages to give out, so far given out `tries` times; a single one when it is steered by its headers.
+
+    `share`: what a member gets of it in its turn, 0 until it is the first one's.
+    """
 
     selection: Selection
     tries: int = 0
     steer: Steering | None = None
+    share: int = 0
 
 
 Item = Entry | Hole
@@ -151,6 +155,18 @@ class Feed:
             self._live = False
             self._house.fanout.part(self._audience, self)
             self._cursor = self._house.log.cursor(self.position)
+
+    def keep(self, left: Callable[[Entry], Selection | None]) -> None:
+        """Of each entry with messages only what is left of it."""
+        kept: deque[Item] = deque()
+        for item in self.entries:
+            if isinstance(item, Entry) and not item.selection.batch.control:
+                found = left(item)
+                if found is None:
+                    continue
+                item.selection = found
+            kept.append(item)
+        self.entries = kept
 
     def taken(self) -> None:
         """All entries were taken."""

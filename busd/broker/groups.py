@@ -170,6 +170,11 @@ class Groups:
                 self._desks.pop(name).close()
             log.settle([line_gone(name)], done)
 
+    def removed(self) -> None:
+        """A RESET became visible."""
+        for desk in list(self._desks.values()):
+            desk.removed()
+
     def rows(self, patterns: tuple[bytes, ...], done: Callable[[list[Row]], None]) -> None:
         """See Engine."""
         matches = matcher(patterns)

@@ -48,6 +48,8 @@ class Seat:
         self.gone: Callable[[Seat], None] = lambda seat: None
         self.desk: Desk | None = None
         self.cancel_timer: Callable[[], None] = lambda: None
+        # ACKs whose answers are owed: the END comes behind them.
+        self.unanswered = 0
         self._left = request.limit
         self._reason = ""
         self._outbox_bytes = outbox_bytes
@@ -98,7 +100,8 @@ class Seat:
         """END, where all that was asked for is done."""
         if self.place is Place.SEATED and self._left == 0:
             self.place, self._reason = Place.FINISHING, "limit"
-        if self.place is Place.FINISHING and not self.flight.count and not self._unwritten_bytes:
+        busy = self.flight.count or self.unanswered or self._unwritten_bytes
+        if self.place is Place.FINISHING and not busy:
             self.end(self._reason)
 
     # Handle.
