@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from busd.broker.desk import Desk
-from busd.broker.opening import House, beyond, resolve, shared_encoder
+from busd.broker.opening import House, beyond, resolve, shared_encoder, unknown_group
 from busd.broker.ports import Piece, Subscriber
 from busd.broker.seat import Place, Seat
 from busd.rules.group_records import GroupState, line_gone, line_new, line_seek
@@ -126,7 +126,7 @@ class Groups:
         """See Engine."""
         state = self._house.log.groups.get(request.group)
         if state is None:
-            done(_unknown(request.group))
+            done(unknown_group(request.group))
             return
 
         def got(offset: Any) -> None:
@@ -159,7 +159,7 @@ class Groups:
         """See Engine.  A group that a rule declares stays, and begins anew at the end."""
         log, desk = self._house.log, self._desks.get(name)
         if name not in log.groups:
-            done(_unknown(name))
+            done(unknown_group(name))
         elif desk is not None and desk.seats:
             count = len(desk.seats)
             done(BusError("GROUP", f"{name.decode()} has {count} member{'s' * (count > 1)}; they have to leave first"))
@@ -180,10 +180,6 @@ class Groups:
         matches = matcher(patterns)
         names = [name for name in sorted(self._house.log.groups) if matches(name)]
         _Survey(self._house, self._desks, names, self._began_ns, done).next()
-
-
-def _unknown(name: bytes) -> BusError:
-    return BusError("GROUP", f"there is no group {name.decode()}; GROUPS lists them")
 
 
 class _Survey:

@@ -12,7 +12,8 @@ from typing import Any
 
 from busd.broker.fanout import Audience, Fanout
 from busd.broker.ports import Handle, Log, Runtime, Subscriber
-from busd.broker.subscription import Subscription, Tally, Terms
+from busd.broker.subscription import Subscription
+from busd.broker.terms import Tally, Terms, unsettled_of
 from busd.rules.formats import Encoder, encoder_for
 from busd.rules.select import Wanted
 from busd.words.errors import BusError
@@ -22,6 +23,11 @@ from busd.words.units import MAX_OFFSET, Base, Position
 
 # Readers with the same encoder share encodings, so there is one of each.
 shared_encoder = lru_cache(maxsize=None)(encoder_for)
+
+
+def unknown_group(name: bytes) -> BusError:
+    """No such group."""
+    return BusError("GROUP", f"there is no group {name.decode()}; GROUPS lists them")
 
 
 @dataclass(slots=True)
@@ -80,7 +86,10 @@ class Opening:
     def begin(self) -> None:
         """Resolve UNTIL, then FROM or LAST, then open."""
         request, log = self._request, self._house.log
-        if isinstance(request, Read):
+        if request.group and request.group not in log.groups:
+            self._close()
+            self._subscriber.refused(unknown_group(request.group))
+        elif isinstance(request, Read):
             self._until = log.horizon
             self._resolve_start()
         elif request.until is None:
@@ -170,6 +179,13 @@ class Opening:
     def _got_start(self, offset: int) -> None:
         if self._gone or self._beyond(offset):
             return
+        if self._request.group:
+            if self._request.group not in self._house.log.groups:
+                # Forgotten meanwhile.
+                self._close()
+                self._subscriber.refused(unknown_group(self._request.group))
+                return
+            offset = max(offset, self._house.log.groups[self._request.group].settled)
         subscription = self._make(offset)
         self._subscription = subscription
         request = self._request
@@ -193,6 +209,7 @@ class Opening:
             self._floors,
             wait_first=isinstance(request, Read) and request.within_ns is not None,
             one_answer=one_answer,
+            unsettled=unsettled_of(house.log.groups[request.group]) if request.group else None,
         )
         self._subscriber.outbox.bound(terms.outbox_bytes)
         subscription = Subscription(

@@ -11,10 +11,10 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from busd.broker.gap import PendingGap
 from busd.broker.ports import Log, Outbox, Piece, Runtime
+from busd.broker.terms import Tally, Terms
 from busd.rules.formats import Encoder
 from busd.rules.record import Batch, Hole
 from busd.rules.select import Selection, Wanted, build, select
@@ -30,31 +30,6 @@ PIECE_BYTES = 256 * 1024
 _BATCH_BYTES = 64 * 1024
 # Ends of stream and RESETs that a skipping reader gets after its GAP, at most; in a small outbox a quarter of it.
 _MARKS_BYTES = 16 * 1024
-
-
-@dataclass(slots=True, frozen=True)
-class Terms:
-    """What was asked for: the range, the count, and what to do when the reader is slow."""
-
-    patterns: tuple[bytes, ...]
-    position: int
-    until: int = MAX_OFFSET
-    limit: int | None = None
-    drop: bool = False
-    outbox_bytes: int = 1 << 20
-    floors: Mapping[bytes, int] | None = None
-    # With nothing below `until`, wait for the first message behind it instead of ending (READ … WITHIN).
-    wait_first: bool = False
-    # A full outbox ends it instead of making it wait (READ in RESP: one answer of bounded size).
-    one_answer: bool = False
-
-
-@dataclass(slots=True)
-class Tally:
-    """Counters shared by all subscriptions of a broker."""
-
-    delivered: int = 0
-    gaps: int = 0
 
 
 class Subscription:
@@ -258,7 +233,8 @@ class Subscription:
         first, last = max(hole.first, self.position), min(hole.last, self._until - 1)
         self._named = {named for named in self._named if named[0] >= self.position}
         name = (hole.last, hole.prev, hole.reason)
-        if first > last or name in self._named:
+        settled = hole.reason == "settled"
+        if first > last or name in self._named or (settled and self.terms.unsettled is not None):
             return True
         count = None
         if hole.counts is not None:
@@ -271,7 +247,9 @@ class Subscription:
                 return False
             self._tally.gaps += 1
             self._told = True
-            self._outbox.write(self.encoder.gap(self._pattern, first, last, count, hole.reason))
+            self._outbox.write(
+                self.encoder.gap(self._pattern, first, last, count, "trimmed" if settled else hole.reason)
+            )
         self._named.add(name)
         if self._outbox.buffered() > self.terms.outbox_bytes:
             self._hold()
@@ -302,7 +280,10 @@ class Subscription:
         if self.terms.floors is not None:
             own = self.terms.floors
             floors = {topic: max(own.get(topic, 0), floors.get(topic, 0)) for topic in batch.topics}
-        return select(batch, self.wanted, self.position, self._until, floors)
+        selection = select(batch, self.wanted, self.position, self._until, floors)
+        if selection is not None and self.terms.unsettled is not None:
+            return self.terms.unsettled(selection)
+        return selection
 
     def _select(self, batch: Batch) -> Selection | None:
         """The same, no more than LIMIT leaves."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from busd.broker.ports import Outbox
-from busd.broker.subscription import Subscription, Tally, Terms
+from busd.broker.subscription import Subscription
+from busd.broker.terms import Tally, Terms
 from busd.rules import subscription as rules
 from busd.rules.formats import encoder_for
 from busd.rules.record import Batch

@@ -1,0 +1,51 @@
+"""What a subscription was asked for, as plain values, and what all of them count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from busd.rules.group_records import GroupState
+from busd.rules.select import Selection, only
+from busd.words.units import MAX_OFFSET
+
+
+@dataclass(slots=True, frozen=True)
+class Terms:
+    """What was asked for: the range, the count, and what to do when the reader is slow."""
+
+    patterns: tuple[bytes, ...]
+    position: int
+    until: int = MAX_OFFSET
+    limit: int | None = None
+    drop: bool = False
+    outbox_bytes: int = 1 << 20
+    floors: Mapping[bytes, int] | None = None
+    # With nothing below `until`, wait for the first message behind it instead of ending (READ … WITHIN).
+    wait_first: bool = False
+    # A full outbox ends it instead of making it wait (READ in RESP: one answer of bounded size).
+    one_answer: bool = False
+    # READ … GROUP: what a group has settled is left out.
+    unsettled: Callable[[Selection], Selection | None] | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counters shared by all subscriptions of a broker."""
+
+    delivered: int = 0
+    gaps: int = 0
+
+
+def unsettled_of(state: GroupState) -> Callable[[Selection], Selection | None]:
+    """Of messages of the group those that it has not settled, now."""
+
+    def left(selection: Selection) -> Selection | None:
+        if selection.first >= state.next:
+            return selection
+        offsets = selection.offsets()
+        known = state.unsettled
+        kept = [offset for offset in offsets if offset >= state.next or known.get(offset) is not None]
+        return selection if len(kept) == len(offsets) else only(selection.batch, kept)
+
+    return left
