@@ -63,6 +63,14 @@ OTHERS = st.sampled_from(
         b"QUIT",
         b"SUB a.>,b FROM 1 LIMIT 2",
         b"SUB",
+        b"SUB a GROUP g WINDOW 3 TRIES 2",
+        b"ACK ..3 17.2",
+        b"ACK 3 x",
+        b"NACK 3 DELAY 5s no disk",
+        b"TOUCH 3",
+        b"SEEK g 7",
+        b"GROUPS",
+        b"HPUB t id=a key=b ttl=5s :p",
         b"READ t",
         b"NOSUCH",
         b"\xc3\x28 x",
@@ -239,7 +247,7 @@ def resp_plainly(data: bytes, limits: Limits) -> tuple[list[object], bool]:
     try:
         while at < len(data):
             if data[at:] == b"\r":
-                return entries, True
+                raise Short
             if data.startswith(b"\r\n", at):
                 at += 2
                 continue
