@@ -1,0 +1,69 @@
+"""One connection's runs on their way: outcomes told in the order of the runs, and the last run, when it is held.
+
+Outcomes come in that order by themselves unless a message is a duplicate: then they are known at once, or only when
+somebody else's run is decided.  Invariants:
+1. All outcomes of a run are told before any of the next.
+2. Only the last run can be held: who publishes must not go on while it is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from busd.broker.ports import Drop, Engine, Outcome
+from busd.words.requests import Publish
+
+Tell = Callable[[Publish, Outcome], None]
+
+
+class Turns:
+    """See the module."""
+
+    def __init__(self, engine: Engine, tell: Tell) -> None:
+        self._engine = engine
+        self._tell = tell
+        # Numbers of runs: the last that was published, and the first whose last outcome was not told.
+        self._newest = 0
+        self._first = 1
+        self._early: dict[int, deque[tuple[Publish, Outcome]]] = {}
+        self._drop: Drop | None = None
+
+    @property
+    def held(self) -> bool:
+        """True while the last run waits."""
+        return self._drop is not None
+
+    def publish(self, run: Publish, hold: bool) -> None:
+        """Publish; `hold`: whether it may wait for room.  Raises BusError when it is refused at once."""
+        self._newest = number = self._newest + 1
+        try:
+            self._drop = self._engine.publish(run, lambda outcome: self._came(number, run, outcome), hold)
+        except BaseException:
+            self._newest -= 1
+            raise
+
+    def drop(self) -> None:
+        """Nobody waits for answers any more: what is held is not published."""
+        if self._drop is not None:
+            drop, self._drop = self._drop, None
+            drop()
+
+    def _came(self, number: int, run: Publish, outcome: Outcome) -> None:
+        if number != self._first:
+            self._early.setdefault(number, deque()).append((run, outcome))
+            return
+        self._say(run, outcome)
+        # Telling may bring more; each turn of this loop looks again.
+        while self._early and (waiting := self._early.get(self._first)):
+            run, outcome = waiting.popleft()
+            if not outcome.more:
+                del self._early[self._first]
+            self._say(run, outcome)
+
+    def _say(self, run: Publish, outcome: Outcome) -> None:
+        if not outcome.more:
+            self._first += 1
+            if self._first > self._newest:
+                self._drop = None
+        self._tell(run, outcome)
