@@ -151,7 +151,7 @@ def test_answers_are_counted() -> None:
     assert one.unanswered == 1
     one.commands()
     assert one.unanswered == 3
-    replies = [b"OK", BusdError("STALE", "n=1 first=3"), 1]
+    replies = [b"OK", BusdError("STALE", "n=0 first=3"), 1]
     assert [one.answered(reply) for reply in replies] == [True, True, True]
     assert not one.answered(1)
     assert (one.settled, one.stale, one.unanswered) == (1, 1, 0)
@@ -160,10 +160,11 @@ def test_answers_are_counted() -> None:
 
 def test_what_went_wrong_is_raised_once() -> None:
     one, _ = ledger()
-    for delivery in given_out(one, 1, 2):
-        delivery.ack()
+    a, b, c, _, e = given_out(one, 1, 2, 3, 4, 5)
+    for deliveries in ([a, b, e], [c]):
+        Batch(deliveries).ack()
         one.commands()
-    one.answered(BusdError("STALE", "n=2 first=1"))
+    one.answered(BusdError("STALE", "n=1 first=1"))
     one.answered(BusdError("FULL", "no room"))
     with pytest.raises(BusdError, match="FULL"):
         one.check(True)
@@ -171,7 +172,17 @@ def test_what_went_wrong_is_raised_once() -> None:
         one.check(True)
     assert (late.value.count, late.value.first) == (2, "1")
     one.check(True)
-    assert one.stale == 2
+    assert (one.settled, one.stale) == (1, 2)
+
+
+def test_what_is_swept_may_be_stale_without_an_error() -> None:
+    one, _ = ledger()
+    Batch(given_out(one, 1, 2, 3)).ack()
+    one.commands()
+    one.answered(2)
+    assert (one.settled, one.stale) == (2, 1)
+    with pytest.raises(Stale, match=r"n=1 first=\?"):
+        one.check(True)
 
 
 def test_of_a_lost_connection_nothing_is_said() -> None:

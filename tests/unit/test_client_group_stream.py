@@ -89,7 +89,7 @@ def test_counts_survive_a_connection_and_tokens_do_not() -> None:
     stream.feed(b":1\r\n")
     b.touch()
     stream.ledger.commands()
-    stream.feed(b"-STALE n=1 first=2\r\n")
+    stream.feed(b"-STALE n=0 first=2\r\n")
     stream.lost(0)
     c.ack()
     stream.opening(0)

@@ -50,7 +50,7 @@ class Ledger:
         self._given_back: list[bytes] = []
         self._touched: list[bytes] = []
         self._gathered = 0
-        self._unanswered: deque[str] = deque()
+        self._unanswered: deque[tuple[str, int]] = deque()
         self.closed = False
         self.settled = 0
         self.stale = 0
@@ -133,33 +133,46 @@ class Ledger:
         if self.closed:
             return b""
         told = self._given_back
-        self._unanswered.extend(repeat("NACK", len(told)))
+        self._unanswered.extend(repeat(("NACK", 1), len(told)))
         for at in range(0, len(self._touched), _TOKENS):
-            told.append(wire.command("TOUCH", *self._touched[at : at + _TOKENS]))
-            self._unanswered.append("TOUCH")
+            told.append(self._command("TOUCH", self._touched[at : at + _TOKENS], 0))
         # What lies below is swept by the other form, and would be stale behind it.
         swept, through = self._through or (-1, b"")
         tokens = [token for number, token in self._single.items() if number > swept]
+        more = 0
         if through:
+            more = self._gathered - len(tokens) - 1
             tokens.insert(0, b".." + through)
         for at in range(0, len(tokens), _TOKENS):
-            told.append(wire.command("ACK", *tokens[at : at + _TOKENS]))
-            self._unanswered.append("ACK")
+            told.append(self._command("ACK", tokens[at : at + _TOKENS], more if at == 0 else 0))
         self._given_back, self._touched, self._single, self._through, self._gathered = [], [], {}, None, 0
         return b"".join(told)
+
+    def _command(self, verb: str, tokens: list[bytes], more: int) -> bytes:
+        """A command about these, and so many `more` that `..` sweeps."""
+        self._unanswered.append((verb, len(tokens) + more))
+        return wire.command(verb, *tokens)
 
     def answered(self, reply: wire.Reply) -> bool:
         """The answer to the oldest command; False when none was asked for."""
         if not self._unanswered:
             return False
-        verb = self._unanswered.popleft()
+        verb, count = self._unanswered.popleft()
+        first = "?"
+        acted_on = count
         if isinstance(reply, BusdError):
-            if reply.code == "STALE":
-                self._stale(reply.text)
-            elif self.failure is None:
-                self.failure = reply
-        elif verb == "ACK" and isinstance(reply, int):
-            self.settled += reply
+            if reply.code != "STALE":
+                self.failure = self.failure or reply
+                return True
+            words = dict(word.partition("=")[::2] for word in reply.text.split())
+            acted_on, first = int(words["n"]) if words.get("n", "").isdigit() else 0, words.get("first", first)
+        elif verb == "ACK":
+            # Of what `..` swept, some may have been taken away in the meantime; that alone is no error.
+            acted_on = wire.check_integer(reply)
+        if verb == "ACK":
+            self.settled += acted_on
+        if acted_on < count:
+            self._stale(count - acted_on, first)
         return True
 
     def close(self) -> None:
@@ -194,12 +207,10 @@ class Ledger:
         if strict and late is not None:
             raise late
 
-    def _stale(self, text: str) -> None:
-        words = dict(word.partition("=")[::2] for word in text.split())
-        n = int(words["n"]) if words.get("n", "").isdigit() else 1
+    def _stale(self, n: int, first: str) -> None:
         self.stale += n
         earlier = self._late
-        self._late = Stale(n, words.get("first", "?")) if earlier is None else Stale(earlier.count + n, earlier.first)
+        self._late = Stale(n, first) if earlier is None else Stale(earlier.count + n, earlier.first)
 
 
 class _Fields(NamedTuple):

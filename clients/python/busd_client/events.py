@@ -25,7 +25,7 @@ class BusdError(Exception):
 class Stale(BusdError):
     """Deliveries that were acknowledged, given back or touched too late: others have them now, or will.
 
-    `count` of them; `first` is the token of the first.
+    `count` of them; `first` is the token of the first, `?` when the server did not say.
     """
 
     def __init__(self, count: int, first: str) -> None:
