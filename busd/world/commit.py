@@ -1,4 +1,4 @@
-"""One commit: batches to their files and, by policy, to the platter; and the thread in which that happens.
+"""One commit: batches and group records to their files and, by policy, to the platter; and the thread for that.
 
 Nothing here decides anything: it does what it is given and says what became of it.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
 
 from busd.rules.record import Batch
 from busd.world.disk import DiskFailed, DiskFull
+from busd.world.group_log import GroupLog
 from busd.world.store import Roll, Store
 
 Failure = DiskFull | DiskFailed
@@ -30,16 +31,54 @@ class Work:
 
 
 @dataclass(slots=True)
+class GroupWork:
+    """What groups.log takes in a commit.
+
+    `before_bytes`: its size before; `frame`: what the thread has to write, empty when that is done; `settles`: an
+    answer waits for it; `switch`: a snapshot takes the file's place; `trouble`: why it did not.
+    """
+
+    log: GroupLog
+    before_bytes: int
+    frame: bytes
+    settles: bool = False
+    switch: bool = False
+    failure: Failure | None = None
+    trouble: str = ""
+
+    def carry_out(self, sync: bool) -> None:
+        """Write what is not written, sync if an answer waits for it, then change files.  Errors are kept here."""
+        if self.failure is None:
+            try:
+                if self.frame:
+                    self.log.write(self.frame)
+                if sync and self.settles:
+                    self.log.sync()
+            except Exception as error:
+                self.failure = _failure(error)
+        if self.failure is None and self.switch:
+            try:
+                self.log.switch()
+            except Exception as error:
+                self.trouble = str(_failure(error))
+
+
+@dataclass(slots=True)
 class Commit:
-    """A commit on its way.  `before` is done first (raising the floor); its failure is everybody's."""
+    """A commit on its way.  `before` is done first (raising the floor); its failure is that of all messages."""
 
     works: list[Work]
     sync: bool
     before: Callable[[], None] | None = None
-    error: Exception | None = field(default=None)
+    groups: GroupWork | None = None
 
     def carry_out(self) -> None:
         """Write, and sync when the policy says so.  Errors of the disk are kept, each with its work."""
+        self._messages()
+        if self.groups is not None:
+            self.groups.carry_out(self.sync)
+
+    def _messages(self) -> None:
         try:
             if self.before is not None:
                 self.before()

@@ -181,8 +181,9 @@ class GroupLog:
         if file is self._file:
             self._synced_bytes = size
 
-    def undo(self, size_bytes: int) -> None:
-        """After a failed sync: take back what came behind `size_bytes`, as far as the disk lets us."""
+    def undo(self, size_bytes: int, why: str) -> None:
+        """Nothing is written any more; take back what came behind `size_bytes`, as far as the disk lets us."""
+        self.failed = self.failed or why
         self._cut_back(size_bytes)
         self.bytes = min(self.bytes, size_bytes)
 

@@ -10,11 +10,12 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from busd.broker.ports import Outcome, Piece, Runtime, Sink, Wanted
 from busd.rules.clock import ReceiveClock
+from busd.rules.group_records import GroupState
 from busd.rules.record import Batch, frame
 from busd.rules.replies import Pairs
 from busd.rules.seal import COMMIT_BYTES, Draft, Sealed, seal
@@ -24,6 +25,8 @@ from busd.words.requests import Publish
 from busd.words.settings import Settings
 from busd.world.commit import Commit, Committer, Work
 from busd.world.disk import Disk, DiskFailed, DiskFull
+from busd.world.group_commits import GroupCommits
+from busd.world.group_log import GroupLog
 from busd.world.log_info import sections
 from busd.world.log_questions import LogQuestions
 from busd.world.meta import Meta, raised, save_meta
@@ -50,6 +53,7 @@ class DiskLog(LogQuestions):
         stores: Stores,
         meta: Meta,
         next_offset: int,
+        groups: GroupLog,
     ) -> None:
         super().__init__(stores, runtime, next_offset)
         self.epoch = meta.epoch
@@ -70,6 +74,7 @@ class DiskLog(LogQuestions):
         self._stopping = False
         self._slow = 0
         self._health = Health()
+        self._groups = GroupCommits(groups, runtime, settings.sync, self._health, self._wake)
         self._upkeep = Upkeep(disk, settings, runtime, stores, self._health, self._stamp, self.roll)
         for store in stores.open.values():
             self._known.update(store.topics)
@@ -92,6 +97,9 @@ class DiskLog(LogQuestions):
             raise BusError("FULL", health.full)
         self._waiting.append((run, sink))
         self._waiting_bytes += run.size_bytes
+        self._wake()
+
+    def _wake(self) -> None:
         if not self._busy and not self._scheduled:
             self._scheduled = True
             self._runtime.soon(self._begin)
@@ -111,7 +119,7 @@ class DiskLog(LogQuestions):
     def _begin(self) -> None:
         """Start a commit of what waits, once there is one to start and none under way."""
         self._scheduled = False
-        if self._busy or not self._waiting:
+        if self._busy or not (self._waiting or self._groups.waiting):
             return
         self._busy = True
         runs = self._take()
@@ -175,20 +183,19 @@ class DiskLog(LogQuestions):
         sealed = seal([run for run, _ in runs], self.horizon, self.stores.route, self._live)
         works = [self._frame(name, drafts, now_ns) for name, drafts in sealed.drafts.items()]
         meta = raised(self._meta, sealed.next)
-        commit = Commit(works, self._settings.sync == "always", self._raising(meta))
-
-        def done() -> None:
-            self._decided(runs, sealed, commit)
-
-        if commit.sync or meta is not None or self._slow or any(work.roll is not None for work in works):
+        groups = self._groups.begin()
+        commit = Commit(works, self._settings.sync == "always", self._raising(meta), groups)
+        waits = works and (commit.sync or self._slow or any(work.roll is not None for work in works))
+        if waits or meta is not None or self._groups.needs_thread(groups):
             self._slow = max(0, self._slow - 1)
-            self._committer.submit(commit.carry_out, done)
+            self._committer.submit(commit.carry_out, lambda: self._decided(runs, sealed, commit))
             return
         began_ns = self._runtime.monotonic_ns()
         commit.carry_out()
         if self._runtime.monotonic_ns() - began_ns > _QUICK_NS:
             self._slow = _SLOW_COMMITS
-        done()
+        # What its answers bring about begins in another turn: here it would be a call within a call, without end.
+        self._decided(runs, sealed, commit, at_once=False)
 
     def _frame(self, name: str, drafts: list[Draft], now_ns: int) -> Work:
         store = self.stores.open[name]
@@ -214,7 +221,7 @@ class DiskLog(LogQuestions):
 
         return raise_floor
 
-    def _decided(self, runs: list[tuple[Publish, Sink]], sealed: Sealed, commit: Commit) -> None:
+    def _decided(self, runs: list[tuple[Publish, Sink]], sealed: Sealed, commit: Commit, at_once: bool = True) -> None:
         kept: list[Batch] = []
         void: dict[int, BusError] = {}
         self._health.full = ""
@@ -242,11 +249,13 @@ class DiskLog(LogQuestions):
             count = len(run.items)
             errors = {at: void[first + at] for at in range(count) if first + at in void} if void else {}
             self._tell(sink, Outcome(first, count, errors, sealed.removed.get(number, 0)))
+        if commit.groups is not None:
+            self._groups.decided(commit.groups)
         try:
             self.visible(kept if len(commit.works) == 1 else interleave(kept))
         except Exception as error:
             self._runtime.fault(error)
-        self._free()
+        self._free(at_once)
 
     def _tell(self, sink: Sink, outcome: Outcome) -> None:
         """One connection's trouble must not stop the commits of all."""
@@ -267,14 +276,32 @@ class DiskLog(LogQuestions):
             self._busy = True
             self._committer.submit(commit.carry_out, lambda: self._decided([], Sealed({}, [], self.horizon), commit))
 
-    def _free(self) -> None:
+    def _free(self, at_once: bool = True) -> None:
         self._busy = False
-        self._begin()
         if self.idle:
             self.on_idle()
+        elif at_once:
+            self._begin()
+        else:
+            self._wake()
 
     def _stamp(self) -> int:
         return self._clock.stamp(self._runtime.now_ns(), self._runtime.monotonic_ns())
+
+    # Groups.
+
+    @property
+    def groups(self) -> Mapping[bytes, GroupState]:
+        """See Log."""
+        return self._groups.log.states
+
+    def note(self, lines: Sequence[bytes], done: Callable[[], None]) -> None:
+        """See Log."""
+        self._groups.note(lines, done)
+
+    def settle(self, lines: Sequence[bytes], sink: Callable[[BusError | None], None]) -> None:
+        """See Log."""
+        self._groups.settle(lines, sink)
 
     # Reading.
 
@@ -288,25 +315,29 @@ class DiskLog(LogQuestions):
 
     def info(self) -> Mapping[str, Pairs]:
         """See Log."""
-        return sections(
+        found = sections(
             self._settings, self.stores, self._health, self.horizon, self.epoch, len(self._known), self._clock.ahead_ns
         )
+        groups: Pairs = [("groups", len(self.groups)), ("groups_bytes", self._groups.log.bytes)]
+        return {**found, "log": [*found["log"], *groups]}
 
     # The end.
 
     @property
     def idle(self) -> bool:
         """True when nothing waits and no commit is in flight."""
-        return not self._busy and not self._waiting
+        return not (self._busy or self._waiting or self._groups.waiting)
 
     def start(self) -> None:
         """Begin the upkeep."""
         self._upkeep.start()
+        self._groups.start()
 
     def refuse(self) -> None:
         """From now on nothing is taken; what was taken is decided as ever."""
         self._stopping = True
         self._upkeep.stop()
+        self._groups.stop()
 
     def close(self) -> None:
         """A clean stop: marks, indexes, meta.  Blocking; to be called when idle."""
@@ -321,6 +352,10 @@ class DiskLog(LogQuestions):
                 store.close(self.horizon, now_ns)
             except (DiskFull, DiskFailed):
                 clean = False
+        try:
+            self._groups.close()
+        except (DiskFull, DiskFailed):
+            clean = False
         if clean:
             save_meta(self._disk, self._meta_path, replace(self._meta, clean=True, floor=self.horizon))
 

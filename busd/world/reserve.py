@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import random
 
-from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
+from busd.world.disk import Disk, DiskFailed, DiskFull, File
 
 # A thousand acknowledgements in full batches, or a million settled in order: enough until somebody makes room.
 RESERVE_BYTES = 1 << 20
@@ -29,9 +29,15 @@ class Reserve:
         self._file: File | None = None
         self.bytes = 0
         if disk.exists(path):
-            self._take(disk.open(path, writable=True))
+            self.take(disk.open(path, writable=True))
 
-    def _take(self, file: File) -> None:
+    @property
+    def whole(self) -> bool:
+        """True while nothing of it was given up."""
+        return self.bytes == RESERVE_BYTES
+
+    def take(self, file: File) -> None:
+        """From now on it is this one."""
         self._file = file
         self.bytes = min(file.size(), RESERVE_BYTES)
 
@@ -47,16 +53,13 @@ class Reserve:
         self.bytes = left
         return True
 
-    def refill(self) -> None:
-        """Make it whole again if there is room.  Waits for the disk; nobody may call `give_up` meanwhile.
-
-        An error of the disk leaves no reserve: others will hear of it, this is only the reserve.
-        """
+    def made(self) -> File | None:
+        """A whole one in its place, for `take`; None when there is no room for that.  Waits for the disk."""
         try:
             if self._disk.usage(posixpath.dirname(self._path) or ".")[1] < _ROOM_BYTES:
-                return
+                return None
             self._disk.write_file(self._path, random.Random(self._path).randbytes(RESERVE_BYTES))
-            self._take(self._disk.open(self._path, writable=True))
+            return self._disk.open(self._path, writable=True)
         except (DiskFull, DiskFailed, OSError):
-            try_remove(self._disk, self._path)
-            self._file, self.bytes = None, 0
+            # Whoever writes messages will hear of it; this is only the reserve.
+            return None

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from busd.broker.ports import Runtime
+from busd.rules.group_records import line_new
+from busd.words.patterns import matcher
 from busd.words.settings import Settings
 from busd.world.commit import Committer
 from busd.world.disk import Disk, Lock
+from busd.world.group_log import GroupLog
 from busd.world.log import DiskLog
 from busd.world.meta import Meta, load_meta, raised, save_meta
 from busd.world.stores import Stores
@@ -70,4 +73,34 @@ def _open(
     meta = replace(meta, boot=boot, sync=settings.sync, clean=False)
     meta = raised(meta, next_offset) or meta
     save_meta(disk, path, meta)
-    return DiskLog(disk, settings, runtime, committer, stores, meta, next_offset), report
+    groups = GroupLog(disk, settings.data)
+    report += [*groups.report, *_declare(groups, settings, stores, next_offset, runtime.now_ns())]
+    return DiskLog(disk, settings, runtime, committer, stores, meta, next_offset, groups), report
+
+
+def _declare(groups: GroupLog, settings: Settings, stores: Stores, next_offset: int, now_ns: int) -> list[str]:
+    """Make the groups that rules declare and nobody has made; whatever lies there for them they will get.
+
+    Returns what does not fit, a line each.
+    """
+    report = []
+    lines: list[bytes] = []
+    for rule in (settings.main, *settings.stores):
+        patterns = rule.group_patterns
+        wanted = matcher(patterns)
+        for name in rule.groups:
+            state = groups.states.get(name)
+            if state is None:
+                first = min((store.first for store in stores.holding(wanted)), default=next_offset)
+                line = line_new(name, patterns, 0, min(first, next_offset), now_ns)
+                groups.take([line])
+                lines.append(line)
+            elif state.patterns != patterns:
+                have, told = b",".join(state.patterns).decode(), b",".join(patterns).decode()
+                report.append(
+                    f"group {name.decode()} reads {have}, not {told} as declared; FORGET it undeclared to change that"
+                )
+    if lines:
+        groups.write(groups.frame(lines))
+        groups.sync()
+    return report

@@ -1,0 +1,292 @@
+"""Group records on their way to groups.log: some at once, some with the next commit, all of a kind in order.
+
+A note (a delivery) is written on the loop, which costs as much as a look at the page cache.  What an answer waits for
+joins the group commit: written on the loop too when the commit begins, and synced by the thread together with the
+messages.  After a write that was slow the next ones go through the thread.  It must not know members or deliveries.
+Invariants:
+1. Notes keep their order; a settlement is written behind all notes before it, and settlements keep theirs.
+2. A note never passes a settlement that makes, moves or forgets a group (it may pass one that only says `done`: they
+   speak of different messages).
+3. While the thread holds the file the loop writes nothing to it.
+4. A state is changed by a settlement only when that is decided kept, in the step that answers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from busd.broker.ports import Runtime
+from busd.rules.record import BadRecord
+from busd.words.errors import BusError
+from busd.words.settings import Sync
+from busd.words.units import NS_PER_S
+from busd.world.commit import Failure, GroupWork
+from busd.world.disk import DiskFailed, DiskFull, File
+from busd.world.group_log import GroupLog
+from busd.world.upkeep import Health, error_of
+
+# A write on the loop that took longer than this sends the next SLOW_WRITES to the thread: the rule for messages.
+_QUICK_NS = 2_000_000
+_SLOW_WRITES = 100
+_TICK_NS = NS_PER_S
+# Under what the health names the file; no store can have this name.
+_NAME = "group records"
+
+Sink = Callable[[BusError | None], None]
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A call of `note` (`done`) or of `settle` (`sink`).  `barrier`: no note may pass it; `error`: refused already."""
+
+    lines: Sequence[bytes]
+    done: Callable[[], None] | None = None
+    sink: Sink | None = None
+    barrier: bool = False
+    error: BusError | None = None
+
+
+def _nothing() -> None:
+    """Nobody waits for it."""
+
+
+class GroupCommits:
+    """See the module.  `wake`: something waits for a commit."""
+
+    def __init__(self, log: GroupLog, runtime: Runtime, sync: Sync, health: Health, wake: Callable[[], None]) -> None:
+        self.log = log
+        self._runtime = runtime
+        self._sync = sync
+        self._health = health
+        self._wake = wake
+        self._queue: list[_Entry] = []
+        # What the commit in flight took.
+        self._taken: list[_Entry] = []
+        # Of the queue and of the commit in flight: notes not written, and settlements that no note may pass.
+        self._notes = 0
+        self._barriers = 0
+        self._held = False
+        self._in_flight = False
+        self._slow = 0
+        self._stopping = False
+        self._syncing = False
+        self._cancel: Callable[[], None] | None = None
+
+    # Taking.
+
+    def note(self, lines: Sequence[bytes], done: Callable[[], None]) -> None:
+        """See Log."""
+        if self._held or self._notes or self._barriers or self._slow:
+            self._queue.append(_Entry(lines, done))
+            self._notes += 1
+            self._wake()
+            return
+        failure = self._write(self.log.frame(lines)) if lines else None
+        self._noted(lines, failure, done)
+        if self.log.due:
+            self._look()
+
+    def settle(self, lines: Sequence[bytes], sink: Sink) -> None:
+        """See Log.  Deliveries at the beginning are a note of their own: they need not wait, and must not be passed."""
+        notes = next((at for at, line in enumerate(lines) if not line.startswith(b"out ")), len(lines))
+        if notes:
+            self.note(lines[:notes], _nothing)
+            lines = lines[notes:]
+        entry = _Entry(lines, None, sink)
+        if lines and self._stopping:
+            entry = _Entry((), None, sink, False, BusError("STOPPING", "the server is going down; nothing was kept"))
+        elif not all(line.startswith(b"done ") for line in lines):
+            entry.barrier = True
+            self._barriers += 1
+        self._queue.append(entry)
+        self._wake()
+
+    @property
+    def waiting(self) -> bool:
+        """True when the next commit has something to do here."""
+        return bool(self._queue) or (self.log.saved and not self.log.failed)
+
+    # Writing.
+
+    def _write(self, frame: bytes) -> Failure | None:
+        """On the loop."""
+        began_ns = self._runtime.monotonic_ns()
+        try:
+            self.log.write(frame)
+        except (DiskFull, DiskFailed) as error:
+            return error
+        if self._runtime.monotonic_ns() - began_ns > _QUICK_NS:
+            self._slow = _SLOW_WRITES
+        return None
+
+    def begin(self) -> GroupWork | None:
+        """What waits, for a commit; `decided` must follow.  None when nothing does."""
+        if not self.waiting:
+            return None
+        entries, self._queue = self._queue, []
+        lines = [line for entry in entries for line in entry.lines]
+        work = GroupWork(self.log, self.log.bytes, self.log.frame(lines) if lines else b"")
+        work.settles = any(entry.sink is not None and entry.lines for entry in entries)
+        work.switch = self.log.saved and not self.log.failed
+        self._taken = entries
+        self._in_flight = True
+        if self._slow or work.switch:
+            self._slow = max(0, self._slow - 1)
+            self._held = True
+        elif work.frame:
+            work.failure = self._write(work.frame)
+            work.frame = b""
+            self._note_now(work.failure)
+        return work
+
+    def needs_thread(self, work: GroupWork | None) -> bool:
+        """Whether something of it must not be done on the loop."""
+        if work is None:
+            return False
+        return self._held or (self._sync == "always" and work.settles and work.failure is None)
+
+    def _note_now(self, failure: Failure | None) -> None:
+        """It is on the file: notes before the first barrier have nothing more to wait for."""
+        left = []
+        barrier = False
+        for entry in self._taken:
+            barrier = barrier or entry.barrier
+            if entry.done is None or barrier:
+                left.append(entry)
+            else:
+                self._notes -= 1
+                self._noted(entry.lines, failure, entry.done)
+        self._taken = left
+
+    def _noted(self, lines: Sequence[bytes], failure: Failure | None, done: Callable[[], None]) -> None:
+        if failure is not None:
+            self._tell_health(failure)
+        if failure is None:
+            self._take(lines)
+        elif isinstance(failure, DiskFull):
+            # Without room it is true all the same; the next write that succeeds begins with it.
+            self._owe(lines)
+        try:
+            done()
+        except Exception as error:
+            self._runtime.fault(error)
+
+    def _take(self, lines: Sequence[bytes]) -> None:
+        try:
+            self.log.take(lines)
+        except BadRecord as error:
+            self._runtime.fault(error)
+
+    def _owe(self, lines: Sequence[bytes]) -> None:
+        for line in lines:
+            name = line.split(b" ", 2)[1]
+            # A group that could not even be begun has nothing out.
+            if name in self.log.states:
+                self._take([line])
+                self.log.owed.add(name)
+
+    def _tell_health(self, failure: Failure) -> None:
+        text = error_of(failure).text
+        if isinstance(failure, DiskFailed):
+            self._health.failed[_NAME] = text
+        else:
+            self._health.full = text
+
+    def decided(self, work: GroupWork) -> None:
+        """It was carried out: take in what is kept, answer in order."""
+        self._held = self._in_flight = False
+        failure = work.failure
+        error = None
+        if failure is not None:
+            error = error_of(failure)
+            self._tell_health(failure)
+            if isinstance(failure, DiskFailed):
+                # Nobody was told of these; a restart should not find them, if the disk lets us.
+                self.log.undo(work.before_bytes, str(failure))
+        if work.trouble:
+            self._no_snapshot(work.trouble)
+        taken, self._taken = self._taken, []
+        for entry in taken:
+            if entry.done is not None:
+                self._notes -= 1
+                self._noted(entry.lines, failure, entry.done)
+                continue
+            self._barriers -= entry.barrier
+            self._answer(entry, error if entry.lines else entry.error)
+        self._look()
+
+    def _answer(self, entry: _Entry, error: BusError | None) -> None:
+        assert entry.sink is not None
+        if error is None:
+            self._take(entry.lines)
+        try:
+            entry.sink(error)
+        except Exception as fault:
+            self._runtime.fault(fault)
+
+    # A smaller file.
+
+    def _look(self) -> None:
+        """Begin a snapshot when one is due and nothing is on its way that is written and not taken."""
+        if self._in_flight or self._stopping or not self.log.due:
+            return
+
+        def done(result: object) -> None:
+            if isinstance(result, Exception):
+                self._no_snapshot(str(result))
+            elif self._stopping:
+                self.log.give_up_snapshot()
+            else:
+                self._wake()
+
+        self._runtime.in_thread(self.log.begin_snapshot(), done)
+
+    def _no_snapshot(self, text: str) -> None:
+        if self.log.failed:
+            self._health.failed[_NAME] = error_of(DiskFailed(text)).text
+        self.log.give_up_snapshot()
+
+    # Once a second.
+
+    def start(self) -> None:
+        """Begin the upkeep: what `interval` owes, and the reserve."""
+        self._cancel = self._runtime.later(_TICK_NS, self.start)
+        owes = self._sync == "interval" and self.log.dirty
+        refills = not self.log.reserve.whole
+        if self._syncing or not (owes or refills):
+            return
+        self._syncing = True
+
+        def work() -> File | None:
+            if owes:
+                self.log.sync()
+            return self.log.reserve.made() if refills else None
+
+        def done(result: File | Exception | None) -> None:
+            self._syncing = False
+            if isinstance(result, DiskFailed):
+                self._tell_health(result)
+            elif isinstance(result, Exception):
+                raise result
+            elif result is not None:
+                self.log.reserve.take(result)
+
+        self._runtime.in_thread(work, done)
+
+    def stop(self) -> None:
+        """No more of that, and from now on settlements are refused; what was taken is decided as ever."""
+        self._stopping = True
+        if self._cancel is not None:
+            self._cancel()
+
+    def close(self) -> None:
+        """A clean stop: what waits is written, everything is durable.  Blocking; to be called when idle.
+
+        Raises:
+            DiskFull, DiskFailed: it may not be.
+        """
+        lines = [line for entry in self._queue for line in entry.lines]
+        if lines:
+            self.log.write(self.log.frame(lines))
+        self.log.close()
