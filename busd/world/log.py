@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from busd.broker.ports import Outcome, Piece, Runtime, Sink, Wanted
@@ -31,6 +31,7 @@ from busd.world.log_info import sections
 from busd.world.log_questions import LogQuestions
 from busd.world.meta import Meta, raised, save_meta
 from busd.world.reader import Place, Reader
+from busd.world.room import Room
 from busd.world.store import Store
 from busd.world.stores import Stores
 from busd.world.upkeep import Health, Upkeep, error_of
@@ -61,6 +62,7 @@ class DiskLog(LogQuestions):
         self.on_idle: Callable[[], None] = lambda: None
         self._disk = disk
         self._settings = settings
+        self._declared = {name for rule in (settings.main, *settings.stores) for name in rule.groups}
         self._committer = committer
         self._meta = meta
         self._reader = Reader(stores, runtime)
@@ -76,6 +78,9 @@ class DiskLog(LogQuestions):
         self._health = Health()
         self._groups = GroupCommits(groups, runtime, settings.sync, self._health, self._wake)
         self._upkeep = Upkeep(disk, settings, runtime, stores, self._health, self._stamp, self.roll)
+        self.room = Room(settings, stores, runtime, lambda: self.groups, self._make_room)
+        self.admits, self.fullness, self.make_room = self.room.admits, self.room.fullness, self.room.make_room
+        self.room.load()
         for store in stores.open.values():
             self._known.update(store.topics)
 
@@ -92,9 +97,12 @@ class DiskLog(LogQuestions):
             raise BusError("STOPPING", "the server is going down; nothing was kept")
         self._admit(run)
         health = self._health
-        if health.cap_bytes and health.used_bytes + self._waiting_bytes + run.size_bytes > health.cap_bytes:
+        over_bytes = health.used_bytes + self._waiting_bytes + run.size_bytes - health.cap_bytes
+        # Dead letters have a reserve: what they stand for can only be settled, and go, behind them.
+        if health.cap_bytes and over_bytes > (health.cap_bytes // 20 if _is_dead_letter(run) else 0):
             health.full = f"the data directory is at its cap of {health.cap_bytes} bytes; nothing was kept"
             raise BusError("FULL", health.full)
+        self.room.took(run)
         self._waiting.append((run, sink))
         self._waiting_bytes += run.size_bytes
         self._wake()
@@ -174,6 +182,7 @@ class DiskLog(LogQuestions):
         self._committer.submit(work, done)
 
     def _refuse(self, runs: list[tuple[Publish, Sink]], error: BusError) -> None:
+        self.room.decided([run for run, _ in runs], [])
         for run, sink in runs:
             count = len(run.items)
             self._tell(sink, Outcome(self.horizon, count, dict.fromkeys(range(count), error)))
@@ -242,6 +251,7 @@ class DiskLog(LogQuestions):
             for batch in work.batches:
                 void.update(dict.fromkeys(batch.offsets(), error))
         self.horizon = sealed.next
+        self.room.decided([run for run, _ in runs], commit.works)
         for batch in kept:
             if "r" in batch.flags:
                 self._note_floors(batch.topics)
@@ -251,6 +261,7 @@ class DiskLog(LogQuestions):
             self._tell(sink, Outcome(first, count, errors, sealed.removed.get(number, 0)))
         if commit.groups is not None:
             self._groups.decided(commit.groups)
+            self.room.regrouped()
         try:
             self.visible(kept if len(commit.works) == 1 else interleave(kept))
         except Exception as error:
@@ -285,6 +296,10 @@ class DiskLog(LogQuestions):
         else:
             self._wake()
 
+    def _make_room(self, store: Store) -> None:
+        """What groups have settled in this store should go soon."""
+        self.roll()
+
     def _stamp(self) -> int:
         return self._clock.stamp(self._runtime.now_ns(), self._runtime.monotonic_ns())
 
@@ -294,6 +309,11 @@ class DiskLog(LogQuestions):
     def groups(self) -> Mapping[bytes, GroupState]:
         """See Log."""
         return self._groups.log.states
+
+    @property
+    def declared(self) -> Collection[bytes]:
+        """See Log."""
+        return self._declared
 
     def note(self, lines: Sequence[bytes], done: Callable[[], None]) -> None:
         """See Log."""
@@ -362,3 +382,8 @@ class DiskLog(LogQuestions):
     @property
     def _meta_path(self) -> str:
         return f"{self._settings.data}/meta"
+
+
+def _is_dead_letter(run: Publish) -> bool:
+    topics = [run.topics] if isinstance(run.topics, bytes) else run.topics
+    return all(topic.startswith(b"_dead.") for topic in topics)

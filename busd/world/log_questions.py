@@ -56,6 +56,40 @@ class LogQuestions:
 
         self._runtime.in_thread(work, done)
 
+    def count(self, wanted: Wanted, position: int, done: Callable[[Any], None]) -> None:
+        """See Log."""
+        stores, horizon = self.stores.holding(wanted), self.horizon
+        # Of topics that were RESET behind the position only what came later counts.
+        floors = {name: floor for name, floor in self.floors.items() if floor > position and wanted(name)}
+
+        def work() -> int | None:
+            total = 0
+            for store in stores:
+                parts = [store.count_kept(lambda topic: topic not in floors and wanted(topic), position, horizon)]
+                for name, floor in floors.items():
+                    if name in store.topics:
+                        parts.append(store.count_kept(name.__eq__, floor, horizon))
+                for part in parts:
+                    if part is None:
+                        return None
+                    total += part
+            return total
+
+        self._runtime.in_thread(work, done)
+
+    def pinned_bytes(self, wanted: Wanted, position: int) -> int:
+        """See Log."""
+        return 0
+
+    @property
+    def newest_ns(self) -> int:
+        """See Log."""
+        return max((store.newest_ns for store in self.stores.open.values() if store.last), default=0)
+
+    def store_of(self, topic: bytes) -> str:
+        """See Log."""
+        return self.stores.route(topic)
+
     def topic(self, name: bytes) -> Topic | None:
         """See Log."""
         states = [store.topics[name] for store in self.stores.of_topic(name)]

@@ -337,6 +337,10 @@ class Store:
         """Messages of wanted topics ever kept with lo <= offset < hi (RESET or not); None: nobody knows.  May wait."""
         return store_lookup.count(self._shelf, wanted, lo, hi)
 
+    def count_kept(self, wanted: Wanted, lo: int, hi: int) -> int | None:
+        """The same of those that can still be read (RESET or not)."""
+        return store_lookup.count(self._shelf, wanted, lo, hi, kept_only=True)
+
     # Retention.
 
     def expired(self, now_ns: int) -> list[Trim]:

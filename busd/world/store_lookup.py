@@ -98,12 +98,15 @@ def _offsets(
     return [offset for offset, one in zip(offsets, batch.column, strict=False) if one == char]
 
 
-def count(shelf: Shelf, wanted: Wanted, lo: int, hi: int) -> int | None:
-    """See Store.count."""
+def count(shelf: Shelf, wanted: Wanted, lo: int, hi: int, kept_only: bool = False) -> int | None:
+    """See Store.count; with `kept_only` without those that a hole stands for, or that were before the first segment."""
     segments = shelf.segments
+    pending = shelf.pending
+    if kept_only:
+        lo = max(lo, segments[0].prev + 1)
+        hi = hi if pending is None else min(hi, pending.first)
     if lo >= hi:
         return 0
-    pending = shelf.pending
     if pending is not None and pending.first < hi and pending.last >= lo:
         return None
     total = 0
@@ -117,7 +120,12 @@ def count(shelf: Shelf, wanted: Wanted, lo: int, hi: int) -> int | None:
     while number <= stop:
         last = shelf.last_of(segments, number)
         whole = number
-        while whole < stop and lo <= segments[number].prev + 1 and segments[whole + 1].prev < hi:
+        while (
+            whole < stop
+            and lo <= segments[number].prev + 1
+            and segments[whole + 1].prev < hi
+            and not (kept_only and segments[whole].thinned)
+        ):
             whole += 1
         if whole > number and segments[whole].head.sure <= segments[number].first:
             before = shelf.topics(segments[number], True) or {}
@@ -125,7 +133,7 @@ def count(shelf: Shelf, wanted: Wanted, lo: int, hi: int) -> int | None:
             total += sum(line.count - (before[t].count if t in before else 0) for t, line in after.items() if wanted(t))
             number = whole
             continue
-        part = _count_part(shelf, segments, number, wanted, lo, min(hi, last + 1))
+        part = _count_part(shelf, segments, number, wanted, lo, min(hi, last + 1), kept_only)
         if part is None:
             return None
         total += part
@@ -133,7 +141,9 @@ def count(shelf: Shelf, wanted: Wanted, lo: int, hi: int) -> int | None:
     return total
 
 
-def _count_part(shelf: Shelf, segments: Segments, number: int, wanted: Wanted, lo: int, hi: int) -> int | None:
+def _count_part(
+    shelf: Shelf, segments: Segments, number: int, wanted: Wanted, lo: int, hi: int, kept_only: bool
+) -> int | None:
     """The same for one segment; lo and hi may lie within an entry."""
     index = _index(shelf, segments, number)
     lo = max(lo, segments[number].prev + 1)
@@ -149,7 +159,7 @@ def _count_part(shelf: Shelf, segments: Segments, number: int, wanted: Wanted, l
             if part is None:
                 return None
             total += part
-    for entry, hole in list(index.holes.items()):
+    for entry, hole in [] if kept_only else list(index.holes.items()):
         if start <= entry < stop and hole.first < hi and hole.last >= lo:
             counts = losses.select(hole.counts, wanted)
             if counts is None or (counts and (hole.first < lo or hole.last >= hi)):
