@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from busd.broker.admission import Admission, Budget
+from busd.broker.dedup import Dedup
 from busd.broker.fanout import Fanout
 from busd.broker.groups import Groups
 from busd.broker.opening import House, Opening
-from busd.broker.ports import Log, Member, Outcome, Runtime, Sink, Subscriber
+from busd.broker.ports import Drop, Log, Member, Outcome, Runtime, Sink, Subscriber
 from busd.rules.record import Batch
 from busd.rules.replies import Pairs, Row
 from busd.words.errors import BusError
@@ -34,8 +36,9 @@ class Broker:
         self.house = House(log, runtime, limits, self.fanout)
         self.opened = self.house.opened
         self._groups = Groups(self.house)
-        self._published = 0
-        self._refused = 0
+        budget = Budget(limits.held_bytes)
+        self._admission = Admission(log, runtime, budget)
+        self._dedup = Dedup(log, runtime, limits, budget, self._admission.publish)
         self._waiting: list[Callable[[], None]] = []
 
     @property
@@ -61,16 +64,13 @@ class Broker:
         """The log's horizon rose over these, in the order of offsets."""
         for batch in batches:
             self.fanout.offer(batch)
+            if "r" in batch.flags:
+                self._groups.removed()
         self._room()
 
-    def publish(self, run: Publish, sink: Sink) -> None:
+    def publish(self, run: Publish, sink: Sink, hold: bool = False) -> Drop | None:
         """See Engine."""
-        try:
-            self.log.append(run, sink)
-        except BusError:
-            self._refused += len(run.items)
-            raise
-        self._published += len(run.items)
+        return self._dedup.publish(run, sink, hold)
 
     def subscribe(self, request: Subscribe, subscriber: Subscriber, version: int) -> Opening:
         """See Engine."""
@@ -119,15 +119,17 @@ class Broker:
         """See Engine."""
         clients: Pairs = [
             ("subscriptions", len(self.opened)),
-            ("published", self._published),
+            ("published", self._admission.published),
             ("delivered", self.house.tally.delivered),
             ("gaps", self.house.tally.gaps),
-            ("refused", self._refused),
+            ("refused", self._admission.refused),
         ]
         return {**self.log.info(), "clients": clients}
 
     def stop(self) -> None:
-        """End every subscription with the reason `closed`."""
+        """Refuse what waits; end every subscription with the reason `closed`."""
+        self._dedup.stop()
+        self._admission.stop()
         for opening in list(self.opened):
             opening.end("closed")
 
@@ -137,7 +139,12 @@ class Broker:
         opening.begin()
         return opening
 
+    def room(self) -> None:
+        """Something went from the log: who waits for that may go on."""
+        self._admission.room()
+
     def _room(self) -> None:
+        self._admission.room()
         if self._waiting and not self.congested:
             waiting, self._waiting = self._waiting, []
             for call in waiting:

@@ -16,6 +16,7 @@ from busd.broker import group_talk
 from busd.broker.ports import Engine, Handle, Outbox, Outcome
 from busd.broker.questions import QUESTIONS, Host, answer
 from busd.broker.seat import Seat
+from busd.broker.turns import Turns
 from busd.broker.voice import Voice, Wire
 from busd.rules.inline import InlineDecoder
 from busd.rules.replies import AnswerArray, RespReplies
@@ -42,6 +43,7 @@ class Session:
         # Answers that are owed, and the one type of command that may go on while they are.
         self._outstanding = 0
         self._pipelined: type[rq.Request] = rq.Publish
+        self._turns = Turns(engine, self._published)
         self._opening: rq.Subscribe | rq.Read | None = None
         self._handle: Handle | None = None
         self._answer: AnswerArray | None = None
@@ -100,6 +102,7 @@ class Session:
         """The connection is gone."""
         self._closed = self._voice.hung_up = True
         self._queue.clear()
+        self._turns.drop()
         if self._handle is not None:
             handle, self._handle = self._handle, None
             handle.end(None)
@@ -179,7 +182,7 @@ class Session:
     def _pump(self) -> None:
         self._pumping = True
         try:
-            while self._queue and not self._closed and self._opening is None and not self._reading:
+            while self._queue and not (self._closed or self._opening or self._reading or self._turns.held):
                 if self._wire.buffered() > self._limits.outbox_bytes:
                     # Short commands can have long answers; `drained` goes on.
                     break
@@ -231,7 +234,8 @@ class Session:
     def _publish(self, run: rq.Publish) -> None:
         self._owe(rq.Publish)
         try:
-            self._engine.publish(run, lambda outcome: self._published(run, outcome))
+            # A member is not held: its acknowledgements, which make room, would be held with it.
+            self._turns.publish(run, hold=not isinstance(self._handle, Seat))
         except BusError as error:
             self._outstanding -= 1
             times = len(run.items) if run.answers == "each" else 1

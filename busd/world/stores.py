@@ -47,7 +47,7 @@ class Stores:
     def create(self, name: str, epoch: int, next_offset: int, now_ns: int) -> Store:
         """Open one, make it when it is new.  Blocking; not known until `add`."""
         path = f"{self._path}/{name}"
-        rule = self._rule_of(name)
+        rule = self.rule_of(name)
         return Store.open(
             self._disk, path, name, rule, epoch=epoch, next_offset=next_offset, now_ns=now_ns, cache=self._cache
         )
@@ -88,7 +88,8 @@ class Stores:
                 return name if len(name) <= _NAME_BYTES else "main"
         return "main"
 
-    def _rule_of(self, name: str) -> StoreRule:
+    def rule_of(self, name: str) -> StoreRule:
+        """The rule of the store with this name."""
         if name == "main":
             return self._main
         for _, rule in self._rules:

@@ -1,0 +1,362 @@
+"""How much room there is in the stores whose rule holds publishers back (full = reject | block).
+
+Bytes: the files of the store and what is on its way there.  Messages: with retain = acked those that some covering
+group has not settled (and those that no group covers), with retain = limits those that are kept; in both cases also
+those on their way.  It must not know who publishes or waits.  Invariants:
+1. Servers without such a rule pay one comparison a run.
+2. Between two exact counts there is an upper bound; the exact count is made when the bound leaves no room.
+3. Nothing here waits for the disk, except `load`, and what is read again goes through a thread.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from busd.broker.ports import Fullness, Runtime
+from busd.rules.group_records import GroupState
+from busd.rules.ledger import Ledger, lowest
+from busd.rules.record import Batch, Item
+from busd.rules.wanted import Claim, Cover, Covers
+from busd.words.errors import BusError
+from busd.words.requests import Publish
+from busd.words.settings import Settings, StoreRule
+from busd.world.commit import Work
+from busd.world.store import Cursor, Store
+from busd.world.stores import Stores
+
+# What a message takes beside its payload and headers: lengths and line ends; and what a batch takes, about.
+_ITEM_BYTES = 10
+_RUN_BYTES = 128
+_READ_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class _Account:
+    """A store with a cap.  `bound`: no more messages than this count, without those on their way."""
+
+    name: str
+    rule: StoreRule
+    bound: int = 0
+    waiting: int = 0
+    waiting_bytes: int = 0
+    ledger: Ledger | None = None
+    # Batches that came while the log is read again; None when it is not.
+    since: list[Batch] | None = None
+    # The highest offset when room was last made: without news it would not help again.
+    made_at: int = -1
+
+
+@dataclass(slots=True)
+class _Cost:
+    messages: int
+    bytes: int
+
+
+@dataclass(slots=True)
+class _View:
+    """What the groups claim, for one count."""
+
+    groups: Mapping[bytes, GroupState]
+    covers: Covers
+    claims: dict[Cover, Claim] = field(default_factory=dict)
+
+    def of(self, topic: bytes) -> Claim | None:
+        """What is claimed of a topic."""
+        cover = self.covers.of(topic)
+        if not cover:
+            return None
+        claim = self.claims.get(cover)
+        if claim is None:
+            claim = self.claims[cover] = Claim([self.groups[name] for name in cover])
+        return claim
+
+
+class Room:
+    """See the module.
+
+    `groups`: what is decided of each group.  `seal`: begin a new segment in this store, so that what is settled in the
+    old one can go; `poke`: retention should look now.  `on_room` is called when something was counted anew.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        stores: Stores,
+        runtime: Runtime,
+        groups: Callable[[], Mapping[bytes, GroupState]],
+        poke: Callable[[Store], None],
+    ) -> None:
+        rules = (settings.main, *settings.stores)
+        self.on = any(_capped(rule) for rule in rules)
+        self.on_room: Callable[[], None] = lambda: None
+        self._stores = stores
+        self._runtime = runtime
+        self._groups = groups
+        self._poke = poke
+        self._accounts: dict[str, _Account | None] = {}
+        self._covers = Covers({})
+        # How many groups there are, and the sum of their places: enough to see that something is not as it was.
+        self._places = 0, 0
+
+    def load(self) -> None:
+        """Count what the stores hold.  Waits for the disk."""
+        if self.on:
+            self.regrouped()
+            for store in self._stores.open.values():
+                account = self._account(store.name)
+                if account is not None and account.ledger is not None:
+                    account.ledger = _read(store, self._view())
+                    self._recount(account)
+
+    # What the broker asks.
+
+    def admits(self, run: Publish, start: int) -> int:
+        """See Log."""
+        rest = len(run.items) - start
+        if not self.on or run.kind == "reset":
+            return rest
+        if isinstance(run.topics, bytes):
+            account = self._account(self._stores.route(run.topics))
+            return rest if account is None else self._fit(account, run, start, rest)
+        names = set(run.topics)
+        accounts = {name: self._account(self._stores.route(name)) for name in names}
+        if not any(accounts.values()):
+            return rest
+        return self._fit_mixed(accounts, run.topics, run.items, start)
+
+    def fullness(self, run: Publish, at: int) -> Fullness:
+        """See Log."""
+        topic = run.topics if isinstance(run.topics, bytes) else run.topics[at]
+        account = self._account(self._stores.route(topic))
+        assert account is not None, "stores without a cap are never full"
+        rule = account.rule
+        items = run.items if run.answers == "first" else run.items[at : at + 1]
+        size, count = _size(items), len(items) if run.kind == "message" else 0
+        never = bool((rule.max_bytes and size > rule.max_bytes) or (rule.max_messages and count > rule.max_messages))
+        text = _text(account, never, rule.max_messages > 0 and self._left(account, count) < count)
+        return Fullness(account.name, rule.full == "block", rule.full_wait_ns, never, BusError("FULL", text))
+
+    def make_room(self, store: str) -> None:
+        """See Log."""
+        account, found = self._account(store), self._stores.open.get(store)
+        if account is None or found is None or not account.rule.max_bytes:
+            return
+        settled = self._settled(found)
+        if settled > account.made_at:
+            account.made_at = settled
+            self._poke(found)
+
+    # What the log tells.
+
+    def regrouped(self) -> None:
+        """Group records were decided: where a group is new, gone or went back, what was counted means nothing."""
+        if not self.on:
+            return
+        groups = self._groups()
+        places = len(groups), sum([state.next for state in groups.values()])
+        if places[0] != self._places[0] or places[1] < self._places[1]:
+            for account in self._accounts.values():
+                if account is not None and account.ledger is not None:
+                    account.bound = max(account.bound, account.rule.max_messages)
+        self._places = places
+
+    def took(self, run: Publish) -> None:
+        """It is on its way."""
+        if self.on:
+            for account, cost in self._costs(run):
+                account.waiting += cost.messages
+                account.waiting_bytes += cost.bytes
+
+    def decided(self, runs: Iterable[Publish], works: Iterable[Work]) -> None:
+        """These are not on their way any more, and the works that have not failed landed."""
+        if not self.on:
+            return
+        for run in runs:
+            for account, cost in self._costs(run):
+                account.waiting -= cost.messages
+                account.waiting_bytes -= cost.bytes
+        for work in works:
+            landed = self._account(work.store.name)
+            if landed is None or work.failure is not None:
+                continue
+            for batch in work.batches:
+                landed.bound += 0 if batch.control else batch.n
+                if landed.ledger is not None:
+                    landed.ledger.add(batch)
+                if landed.since is not None:
+                    landed.since.append(batch)
+
+    # Counting.
+
+    def _account(self, name: str) -> _Account | None:
+        try:
+            return self._accounts[name]
+        except KeyError:
+            rule = self._stores.rule_of(name)
+            account = _Account(name, rule) if _capped(rule) else None
+            if account is not None and rule.max_messages and rule.retain == "acked":
+                account.ledger = Ledger()
+            self._accounts[name] = account
+            return account
+
+    def _costs(self, run: Publish) -> list[tuple[_Account, _Cost]]:
+        if run.kind == "reset":
+            return []
+        size = run.size_bytes + _RUN_BYTES + _ITEM_BYTES * len(run.items)
+        if isinstance(run.topics, bytes):
+            account = self._account(self._stores.route(run.topics))
+            count = len(run.items) if run.kind == "message" else 0
+            return [] if account is None else [(account, _Cost(count, size))]
+        counts = Counter(map(self._stores.route, run.topics))
+        accounts = [(account, count) for name, count in counts.items() if (account := self._account(name)) is not None]
+        return [(account, _Cost(count, size * count // len(run.items))) for account, count in accounts]
+
+    def _fit(self, account: _Account, run: Publish, start: int, rest: int) -> int:
+        count = rest if run.kind == "eof" else min(rest, self._left(account, rest))
+        if count <= 0:
+            return 0
+        left_bytes = self._left_bytes(account)
+        if left_bytes is None or run.size_bytes + _ITEM_BYTES * rest <= left_bytes:
+            return count
+        for number, item in enumerate(islice(run.items, start, start + count)):
+            left_bytes -= _size((item,))
+            if left_bytes < 0:
+                return number
+        return count
+
+    def _fit_mixed(
+        self, accounts: Mapping[bytes, _Account | None], topics: Sequence[bytes], items: Sequence[Item], start: int
+    ) -> int:
+        left: dict[str, _Cost] = {}
+        rest = len(items) - start
+        for account in accounts.values():
+            if account is not None:
+                room = self._left_bytes(account)
+                left[account.name] = _Cost(self._left(account, rest), 1 << 62 if room is None else room)
+        for at in range(start, len(items)):
+            one = accounts[topics[at]]
+            if one is None:
+                continue
+            cost = left[one.name]
+            cost.messages -= 1
+            cost.bytes -= _size((items[at],))
+            if cost.messages < 0 or cost.bytes < 0:
+                return at - start
+        return rest
+
+    def _left(self, account: _Account, wanted: int) -> int:
+        """Messages for which there is room, exact when that is less than wanted."""
+        cap = account.rule.max_messages
+        if not cap:
+            return wanted
+        left = cap - account.bound - account.waiting
+        if left < wanted:
+            self._recount(account)
+            left = cap - account.bound - account.waiting
+        return left
+
+    def _left_bytes(self, account: _Account) -> int | None:
+        """Bytes for which there is room, None without a cap."""
+        if not account.rule.max_bytes:
+            return None
+        store = self._stores.open.get(account.name)
+        return account.rule.max_bytes - (store.bytes if store is not None else 0) - account.waiting_bytes - _RUN_BYTES
+
+    def _recount(self, account: _Account) -> None:
+        store = self._stores.open.get(account.name)
+        if store is None:
+            account.bound = 0
+        elif account.ledger is None:
+            account.bound = sum([state.live for state in store.topics.values()])
+        else:
+            account.bound = account.ledger.unsettled(self._view().of, _floors(store))
+            if account.ledger.stale and account.since is None:
+                self._read_again(account, store)
+
+    def _view(self) -> _View:
+        groups = self._groups()
+        patterns = {name: state.patterns for name, state in groups.items()}
+        if patterns != self._covers.patterns:
+            self._covers = Covers(patterns)
+        return _View(groups, self._covers)
+
+    def _settled(self, store: Store) -> int:
+        """A number that rises as groups settle what this store holds."""
+        view = self._view()
+        claims = {id(claim): claim for topic in store.topics if (claim := view.of(topic)) is not None}
+        return sum([claim.next - claim.count(0, claim.next) for claim in claims.values()])
+
+    def _read_again(self, account: _Account, store: Store) -> None:
+        """A group went back or is new: messages that were settled may count again."""
+        since: list[Batch] = []
+        account.since = since
+        states = {name: state.copy() for name, state in self._groups().items()}
+        view = _View(states, self._covers)
+
+        def done(result: Ledger | Exception) -> None:
+            account.since = None
+            if isinstance(result, Exception):
+                raise result
+            for batch in since:
+                result.add(batch)
+            account.ledger = result
+            self._recount(account)
+            self.on_room()
+
+        self._runtime.in_thread(lambda: _read(store, view), done)
+
+
+def _capped(rule: StoreRule) -> bool:
+    return rule.full != "drop" and bool(rule.max_bytes or rule.max_messages)
+
+
+def _size(items: Sequence[Item]) -> int:
+    size = sum([len(item) if isinstance(item, bytes) else sum(map(len, item)) + 8 * len(item) for item in items])
+    return size + _ITEM_BYTES * len(items)
+
+
+def _floors(store: Store) -> Callable[[bytes], int]:
+    first, topics = store.first, store.topics
+
+    def floor_of(topic: bytes) -> int:
+        state = topics.get(topic)
+        return first if state is None else max(first, state.floor)
+
+    return floor_of
+
+
+def _read(store: Store, view: _View) -> Ledger:
+    """A ledger of what the store holds.  Waits for the disk."""
+    claims = [view.of(topic) for topic in list(store.topics)]
+    # What every group has settled need not be read; what no group covers counts from the first one on.
+    start = min([0 if claim is None else lowest(claim) for claim in claims], default=0)
+    ledger = Ledger(start)
+    cursor, end = Cursor(max(start, store.first)), store.last + 1
+    while True:
+        chunk = store.read(cursor, _all, end, _READ_BYTES, may_block=True)
+        assert chunk is not None
+        for record in chunk.records:
+            if isinstance(record, Batch):
+                ledger.add(record)
+        if chunk.done:
+            return ledger
+
+
+def _all(topic: bytes) -> bool:
+    return True
+
+
+def _text(account: _Account, never: bool, messages: bool) -> str:
+    """Why there is no room and what would make some."""
+    rule = account.rule
+    where = f"the store {account.name}"
+    if never:
+        return f"{where} takes {rule.max_bytes} bytes and {rule.max_messages} messages at most (0: any); this is more"
+    if messages and rule.retain == "acked":
+        return f"{where} is at its cap of {rule.max_messages} messages that are not settled; acknowledging makes room"
+    cap = f"{rule.max_messages} messages" if messages else f"{rule.max_bytes} bytes"
+    help_ = "acknowledging" if rule.retain == "acked" else "a RESET"
+    return f"{where} is at its cap of {cap}; {help_} or a larger cap makes room"
