@@ -38,7 +38,7 @@ class Chunk:
         """The place of an offset, -1 when it is not here."""
         offsets = self.offsets
         if isinstance(offsets, range):
-            return offset - offsets.start if offset in offsets else -1
+            return offsets.index(offset) if offset in offsets else -1
         at = bisect_left(offsets, offset)
         return at if at < len(offsets) and offsets[at] == offset else -1
 
