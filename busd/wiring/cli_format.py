@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+from busd_client.deliveries import Delivery
 from busd_client.events import End, EndOfStream, Gap, Message, Reset
 from busd_client.stream import Part, Run
 
@@ -45,6 +46,13 @@ class Formatter:
         if isinstance(part, Gap | End):
             return self._notice(part)
         return self.messages(_selection(part))
+
+    def delivery(self, delivery: Delivery) -> bytes:
+        """A message that a group was given, with its token where the format has a place for it."""
+        selection = _selection(delivery.message)
+        if self._encoder is not None and delivery.tries > 1:
+            return self._encoder.again(selection, delivery.tries)
+        return self.messages(selection)
 
     def _notice(self, part: Gap | End) -> bytes:
         if self._encoder is None:

@@ -20,7 +20,8 @@ from busd.wiring.cli_common import address_option, reaching
 Fact = str | int
 
 
-def _connect(address: Address) -> sync.Client:
+def connected(address: Address) -> sync.Client:
+    """A client that has reached the server."""
     client = sync.Client(address)
     client.open()
     return client
@@ -37,14 +38,14 @@ def topics(patterns: tuple[str, ...], as_json: bool, address: Address) -> None:
     busd topics 'jobs.>'
     busd topics | cut -f1
     """
-    with reaching(address), _connect(address) as client:
+    with reaching(address), connected(address) as client:
         rows = client.topics(patterns or ">")
     if as_json:
         click.echo(json.dumps(rows))
     elif sys.stdout.isatty():
-        _table(("topic", "messages", "last", "state"), [list(row.values()) for row in rows])
+        print_table(("topic", "messages", "last", "state"), [list(row.values()) for row in rows])
     else:
-        _lines(["\t".join(map(str, row.values())) for row in rows])
+        print_lines(["\t".join(map(str, row.values())) for row in rows])
 
 
 @click.command()
@@ -58,14 +59,14 @@ def info(section: str, as_json: bool, address: Address) -> None:
     busd info
     busd info log | grep ^next=
     """
-    with reaching(address), _connect(address) as client:
+    with reaching(address), connected(address) as client:
         facts: Mapping[str, Fact] = client.info(section)
     if as_json:
         click.echo(json.dumps(facts))
     elif sys.stdout.isatty():
-        _table(("name", "value"), [[name, value] for name, value in facts.items()])
+        print_table(("name", "value"), [[name, value] for name, value in facts.items()])
     else:
-        _lines([f"{name}={value}" for name, value in facts.items()])
+        print_lines([f"{name}={value}" for name, value in facts.items()])
 
 
 @click.command()
@@ -76,7 +77,7 @@ def ping(address: Address) -> None:
     \b
     busd ping && echo up
     """
-    with reaching(address), _connect(address) as client:
+    with reaching(address), connected(address) as client:
         begun_ns = time.perf_counter_ns()
         client.ping()
         took_ns = time.perf_counter_ns() - begun_ns
@@ -95,7 +96,7 @@ def reset(patterns: tuple[str, ...], yes: bool, address: Address) -> None:
     \b
     busd reset 'tmp.>' --yes
     """
-    with reaching(address), _connect(address) as client:
+    with reaching(address), connected(address) as client:
         if not yes:
             if not (sys.stdin.isatty() and sys.stderr.isatty()):
                 raise click.UsageError("reset asks before it removes anything; where nobody can answer it needs --yes")
@@ -107,12 +108,14 @@ def reset(patterns: tuple[str, ...], yes: bool, address: Address) -> None:
     click.echo(removed)
 
 
-def _lines(lines: Sequence[str]) -> None:
+def print_lines(lines: Sequence[str]) -> None:
+    """A line each; none for none."""
     if lines:
         click.echo("\n".join(lines))
 
 
-def _table(names: Sequence[str], rows: Sequence[Sequence[Fact]]) -> None:
+def print_table(names: Sequence[str], rows: Sequence[Sequence[Fact]]) -> None:
+    """For a terminal; columns of numbers to the right."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

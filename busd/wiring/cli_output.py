@@ -47,11 +47,23 @@ class Stdout:
         write_stdout(data)
 
 
+class PatientStdout:
+    """Descriptor 1, for those who have other things to do while its reader does not read."""
+
+    async def write(self, data: bytes) -> None:
+        """See Output; raises as `write_stdout`."""
+        # A pipe that is writable takes at least so much without blocking, and a thread costs more than the write.
+        if len(data) <= select.PIPE_BUF and select.select([], [1], [], 0)[1]:
+            write_stdout(data)
+        else:
+            await asyncio.to_thread(write_stdout, data)
+
+
 @asynccontextmanager
-async def open_output(path: str | None) -> AsyncIterator[Output]:
-    """Standard output, or a file that is emptied first."""
+async def open_output(path: str | None, patient: bool = False) -> AsyncIterator[Output]:
+    """Standard output, or a file that is emptied first.  `patient`: the loop turns while standard output is blocked."""
     if path is None or path == "-":
-        yield Stdout()
+        yield PatientStdout() if patient else Stdout()
         return
     async with aiofiles.open(path, "wb", buffering=0) as file:
 

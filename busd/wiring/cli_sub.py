@@ -16,18 +16,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import click
-from busd_client import aio
+from busd_client import aio, sync
 from busd_client.address import Address
 from busd_client.events import End, EndOfStream, Gap, Message, ReadResult
+from busd_client.group_stream import GroupWish
 from busd_client.stream import Part, Run, Wish
 
 from busd.wiring.cli import complain, die_of
-from busd.wiring.cli_common import address_option, reaching
+from busd.wiring.cli_common import address_option, duration, group_option, member_options, reaching
+from busd.wiring.cli_consume import WINDOW, Consumer, check_options, peek
 from busd.wiring.cli_format import FORMATS, Formatter, gap_text, printable
 from busd.wiring.cli_output import open_output, when_reader_leaves
-from busd.words.errors import BusError
 from busd.words.topics import is_literal
-from busd.words.units import parse_duration_ns
 
 GOT_IT, TIMED_OUT, LOST = 0, 1, 3
 
@@ -41,7 +41,7 @@ def _reading_options(command: _Command) -> _Command:
             click.option("--from", "start", metavar="POS", help="offset, first, next, -5m, @2026-11-21T08:00:00Z."),
             click.option("--last", type=click.IntRange(1), metavar="N", help="The last N of each topic first."),
             click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after N messages."),
-            click.option("--within", metavar="DUR", callback=_duration, help="Stop after this time: 250ms, 5s, 10m."),
+            click.option("--within", metavar="DUR", callback=duration, help="Stop after this time: 250ms, 5s, 10m."),
             click.option("--format", "-f", "form", type=click.Choice(FORMATS), default="raw", show_default=True),
             click.option("-0", "--null", is_flag=True, help="NUL behind each message instead of LF."),
             click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of standard output."),
@@ -52,17 +52,13 @@ def _reading_options(command: _Command) -> _Command:
     return command
 
 
-def _duration(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    try:
-        return None if value is None else parse_duration_ns(value.encode())
-    except BusError as error:
-        raise click.BadParameter(error.text) from None
-
-
 @click.command()
 @click.argument("patterns", nargs=-1, required=True, metavar="PATTERN…")
 @click.option("--until", metavar="POS", help="Stop before this position; `end` is what is there now.")
 @click.option("--slow", type=click.Choice(("drop", "spill")), help="When too slow: lose the newest, or fall behind.")
+@group_option(text="Share these messages with the other members of GROUP; see below.")
+@click.option("--window", type=click.IntRange(1), metavar="N", help="With --group: at most N at a time (1000).")
+@member_options
 @_reading_options
 def sub(
     patterns: tuple[str, ...],
@@ -72,6 +68,10 @@ def sub(
     limit: int | None,
     within: int | None,
     slow: str | None,
+    group: str | None,
+    window: int | None,
+    wait: int | None,
+    tries: int | None,
     form: str,
     null: bool,
     output: str | None,
@@ -81,6 +81,10 @@ def sub(
 
     Without --from or --last from now on; it ends when every topic named (without * and >) has ended.  A lost
     connection is made again and continues where it was.
+
+    With --group each message goes to one member, and is acknowledged once it was written here.  What was not
+    comes again, to any member; so after a crash something may be written twice, and nothing is lost.  --from counts
+    only when the group is new; it begins with the first message otherwise.  `busd read --group` shows what is left.
 
     \b
     Exit status
@@ -92,16 +96,27 @@ def sub(
     \b
     busd sub 'logs.>' --from -5m --format line
     busd sub jobs.done --limit 1 --within 10s || echo nothing in time
+    busd sub 'jobs.>' --group archive >>jobs.log
     """
+    if group is not None:
+        check_options(last, until, slow)
+        names = ",".join(patterns)
+        ends = all(is_literal(name.encode()) for name in names.split(","))
+        member = GroupWish(names, group, start, limit, within, window or WINDOW, wait, tries, until_eof=ends)
+        return asyncio.run(Consumer(address, member, Formatter(form, null), output).run())
+    if (window, wait, tries) != (None, None, None):
+        raise click.UsageError("--window, --wait and --tries are for --group")
     wish = Wish(",".join(patterns), start, last, until, limit, within, slow)
     return asyncio.run(_Printer(address, wish, Formatter(form, null), output).run())
 
 
 @click.command()
 @click.argument("patterns", nargs=-1, required=True, metavar="PATTERN…")
+@group_option(text="Only what GROUP has not settled; nothing is taken from it.")
 @_reading_options
 def read(
     patterns: tuple[str, ...],
+    group: str | None,
     start: str | None,
     last: int | None,
     limit: int | None,
@@ -118,7 +133,13 @@ def read(
     \b
     busd read jobs.done --last 1
     busd read 'logs.>' --from @2026-11-21 --format json | jq .payload
+    busd read 'jobs.>' --group workers --format offset
     """
+    if group is not None:
+        check_options(last, None, None)
+        within_s = None if within is None else within / 1_000_000_000
+        pages = sync.Client(address).read_pages(patterns, start, limit, within_s, group)
+        return peek(address, pages, Formatter(form, null), output)
     wish = Wish(",".join(patterns), start, last, "end", limit, None, None)
     return asyncio.run(_Printer(address, wish, Formatter(form, null), output, wait_ns=within or 0).run())
 

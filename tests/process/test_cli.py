@@ -89,7 +89,7 @@ def test_a_refused_message_does_not_wait_for_more_input(spawn: Callable[..., Spa
 
 
 def test_nothing_ends_a_stream_that_was_cut_short(busd: Busd) -> None:
-    busd("pub", "t", "--eof", "-H", "id=1", "-m", "x", status=2)
+    busd("pub", "t", "--eof", "-H", "ttl=soon", "-m", "x", status=2)
     assert busd("topics").stdout == b""
 
 

@@ -286,9 +286,10 @@ class Client(Managing):
         start: wire.Position | None = None,
         limit: int | None = None,
         within: wire.Duration | None = None,
+        group: str | None = None,
     ) -> AsyncIterator[ReadResult]:
         """The same in parts of about 1 MiB, for what does not fit into memory."""
-        async for page in self._pages(Pages(wire.patterns_text(patterns), start, None, limit, within)):
+        async for page in self._pages(Pages(wire.patterns_text(patterns), start, None, limit, within, group)):
             yield page
 
     async def _pages(self, pages: Pages) -> AsyncIterator[ReadResult]:

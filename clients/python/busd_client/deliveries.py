@@ -233,6 +233,9 @@ class Delivery(_Fields):
 
     __slots__ = ()
 
+    def __repr__(self) -> str:
+        return f"Delivery({self.topic} {self.token}: {self.payload!r:.80})"
+
     @property
     def token(self) -> str:
         """How the server names this delivery."""
@@ -316,6 +319,11 @@ class Deliveries:
     def ack(self) -> None:
         """All of them are done."""
         self._ledger.ack_run(self._first, _Tokens(self.run.offsets()))
+
+    def touch(self) -> None:
+        """All of them take longer: count their time (WAIT) anew."""
+        for number, offset in enumerate(self.run.offsets(), self._first):
+            self._ledger.touch(number, offset, 1)
 
 
 GroupPart = Deliveries | Delivery | Gap | EndOfStream | Reset

@@ -234,9 +234,10 @@ class Client:
         start: wire.Position | None = None,
         limit: int | None = None,
         within: wire.Duration | None = None,
+        group: str | None = None,
     ) -> Iterator[ReadResult]:
         """The same in parts of about 1 MiB, for what does not fit into memory."""
-        return self._pages(Pages(wire.patterns_text(patterns), start, None, limit, within))
+        return self._pages(Pages(wire.patterns_text(patterns), start, None, limit, within, group))
 
     def _pages(self, pages: Pages) -> Iterator[ReadResult]:
         while pages.command is not None:
