@@ -1,0 +1,253 @@
+"""Room in stores that hold publishers back: by messages, by bytes, while groups settle, over a restart."""
+
+from __future__ import annotations
+
+import pytest
+
+from busd.broker.ports import Outcome
+from busd.rules.group_records import line_done, line_gone, line_new, line_out, line_seek
+from busd.words.errors import BusError
+from busd.words.requests import Item, Publish
+from busd.words.settings import Settings, StoreRule
+from busd.words.units import NS_PER_S
+from tests.support.log_kit import LogKit
+from tests.support.memory_disk import MemoryDisk
+
+KIB = 1024
+
+
+def jobs(**options: object) -> Settings:
+    """A store `jobs` with a cap, beside main."""
+    rule: dict[str, object] = {"name": "jobs", "match": (b"jobs.>",), "full": "reject", "retain": "acked", **options}
+    return Settings(stores=(StoreRule(**rule),))  # type: ignore[arg-type]
+
+
+def kit_of(**options: object) -> LogKit:
+    """An open log with it."""
+    return LogKit(jobs(**options))
+
+
+def run_of(*items: Item, topic: bytes | list[bytes] = b"jobs.a", **options: object) -> Publish:
+    """A run."""
+    size = sum(len(item) for item in items)
+    return Publish(topic, list(items), size, **options)  # type: ignore[arg-type]
+
+
+def settle(kit: LogKit, *lines: bytes) -> None:
+    """Group records, decided."""
+    errors: list[BusError | None] = []
+    kit.log.settle(list(lines), errors.append)
+    kit.runtime.run()
+    assert errors == [None]
+
+
+def left(kit: LogKit, topic: bytes = b"jobs.a") -> int:
+    """For how many small messages there is room."""
+    return kit.log.admits(run_of(*[b"p"] * 1000, topic=topic), 0)
+
+
+NEW = line_new(b"g", (b"jobs.>",), 0, 1, 1)
+
+
+def test_without_such_a_rule_there_is_always_room() -> None:
+    kit = LogKit(Settings(stores=(StoreRule(name="jobs", match=(b"jobs.>",), max_messages=1),)))
+    kit.publish(b"jobs.a", b"1", b"2")
+    assert not kit.log.room.on
+    assert left(kit) == 1000
+    assert kit.log.admits(run_of(b"1", b"2", b"3"), 1) == 2
+
+
+def test_messages_count_from_when_they_are_taken() -> None:
+    kit = kit_of(max_messages=5)
+    assert left(kit) == 5
+    kit.committer.hold = True
+    kit.publish(b"jobs.a", b"1", b"2")
+    assert left(kit) == 3
+    kit.committer.release()
+    kit.runtime.run()
+    assert kit.answers == [1, 2]
+    assert left(kit) == 3
+    assert left(kit, b"other") == 1000
+
+
+def test_what_could_not_be_kept_gives_its_room_back() -> None:
+    kit = kit_of(max_messages=5)
+    kit.publish(b"jobs.a", b"1")
+    kit.disk.fail_all = {"append"}
+    kit.publish(b"jobs.a", b"2", b"3")
+    assert kit.answers == [1, "FULL", "FULL"]
+    assert left(kit) == 4
+
+
+def test_a_store_that_could_not_be_made_gives_its_room_back() -> None:
+    kit = kit_of(max_messages=5)
+    kit.disk.fail_all = {"create"}
+    kit.publish(b"jobs.a", b"1", b"2")
+    assert kit.answers == ["FULL", "FULL"]
+    assert left(kit) == 5
+
+
+def test_what_is_settled_makes_room() -> None:
+    kit = kit_of(max_messages=3)
+    settle(kit, NEW)
+    kit.publish(b"jobs.a", b"1", b"2", b"3")
+    assert left(kit) == 0
+    settle(kit, line_out(b"g", 3, 1, [(1, 2)]))
+    assert left(kit) == 0
+    settle(kit, line_done(b"g", [(2, 2)]))
+    assert left(kit) == 1
+    settle(kit, line_done(b"g", [(1, 1)]))
+    assert left(kit) == 2
+
+
+def test_what_no_group_covers_counts_as_kept() -> None:
+    kit = kit_of(max_messages=3)
+    settle(kit, line_new(b"g", (b"jobs.a",), 0, 1, 1))
+    kit.publish(b"jobs.a", b"1")
+    kit.publish(b"jobs.b", b"2")
+    settle(kit, line_out(b"g", 2, 1, [(1, 1)]), line_done(b"g", [(1, 1)]))
+    assert left(kit) == 2
+
+
+def test_with_limits_what_is_kept_counts_and_a_reset_makes_room() -> None:
+    kit = kit_of(max_messages=3, retain="limits")
+    kit.publish(b"jobs.a", b"1", b"2")
+    kit.publish(b"jobs.b", b"3")
+    settle(kit, NEW, line_out(b"g", 4, 1, [(1, 3)]), line_done(b"g", [(1, 3)]))
+    assert left(kit) == 0
+    kit.reset(b"jobs.a")
+    assert left(kit) == 2
+
+
+def test_a_reset_makes_room_with_acked_too() -> None:
+    kit = kit_of(max_messages=3)
+    settle(kit, NEW)
+    kit.publish(b"jobs.a", b"1", b"2")
+    kit.publish(b"jobs.b", b"3")
+    kit.reset(b"jobs.a")
+    assert left(kit) == 2
+
+
+def test_a_restart_counts_anew() -> None:
+    kit = kit_of(max_messages=5)
+    settle(kit, NEW)
+    kit.publish(b"jobs.a", b"1", b"2", b"3", b"4")
+    settle(kit, line_out(b"g", 4, 1, [(1, 3)]), line_done(b"g", [(1, 1), (3, 3)]))
+    again = kit.crash()
+    assert left(again) == 3
+    again.publish(b"jobs.a", b"5")
+    assert left(again) == 2
+
+
+def test_a_group_that_goes_back_counts_again_once_the_log_was_read() -> None:
+    kit = kit_of(max_messages=4)
+    settle(kit, NEW)
+    kit.publish(b"jobs.a", b"1", b"2", b"3", b"4")
+    settle(kit, line_out(b"g", 5, 1, [(1, 4)]), line_done(b"g", [(1, 4)]))
+    assert left(kit) == 4
+    called: list[int] = []
+    kit.log.room.on_room = lambda: called.append(1)
+    settle(kit, line_seek(b"g", 2))
+    # What it knows in this moment is too little; it reads.
+    left(kit)
+    kit.publish(b"jobs.a", b"5")
+    assert called == [1]
+    assert left(kit) == 0
+
+
+def test_a_group_that_is_forgotten_leaves_what_it_had_settled_to_the_cap() -> None:
+    kit = kit_of(max_messages=4)
+    settle(kit, NEW)
+    kit.publish(b"jobs.a", b"1", b"2", b"3")
+    settle(kit, line_out(b"g", 4, 1, [(1, 3)]), line_done(b"g", [(1, 3)]))
+    assert left(kit) == 4
+    settle(kit, line_gone(b"g"))
+    left(kit)
+    kit.runtime.run()
+    assert left(kit) == 1
+
+
+def test_runs_of_many_topics_fit_up_to_the_first_that_does_not() -> None:
+    kit = kit_of(max_messages=2)
+    topics = [b"x", b"jobs.a", b"x", b"jobs.b", b"x", b"jobs.a", b"x"]
+    run = run_of(*[b"p"] * 7, topic=topics)
+    assert kit.log.admits(run, 0) == 5
+    assert kit.log.admits(run, 2) == 5
+    assert kit.log.admits(run_of(b"p", b"p", topic=[b"x", b"y"]), 0) == 2
+
+
+def test_a_log_for_each_topic_has_a_cap_for_each() -> None:
+    kit = kit_of(name="jobs-{topic}", max_messages=2)
+    kit.publish(b"jobs.a", b"1", b"2")
+    assert (left(kit, b"jobs.a"), left(kit, b"jobs.b")) == (0, 2)
+    run = run_of(*[b"p"] * 4, topic=[b"jobs.b", b"jobs.c", b"jobs.b", b"jobs.a"])
+    assert kit.log.admits(run, 0) == 3
+
+
+def test_bytes_count_with_what_is_on_its_way() -> None:
+    kit = kit_of(max_bytes=16 * KIB, segment_bytes=4 * KIB)
+    one = b"x" * 1000
+    kit.publish(b"jobs.a", one)
+    first = kit.log.admits(run_of(*[one] * 100), 0)
+    assert first == 14
+    kit.committer.hold = True
+    kit.publish(b"jobs.a", *[one] * 5)
+    assert kit.log.admits(run_of(*[one] * 100), 0) == first - 5
+    kit.committer.hold = False
+    kit.committer.release()
+    kit.runtime.run()
+    rest = kit.log.admits(run_of(*[one] * 100), 0)
+    # The opening of a segment is counted when it is there.
+    assert first - 6 <= rest <= first - 5
+    for _ in range(20):
+        if kit.log.admits(run_of(one), 0):
+            kit.publish(b"jobs.a", one)
+    assert 15 * KIB < kit.log.stores.open["jobs"].bytes <= 16 * KIB + 200
+    assert kit.log.admits(run_of(one), 0) == 0
+    assert kit.log.admits(run_of(one, one, topic=[b"x", b"jobs.b"]), 0) == 1
+
+
+def test_an_end_of_stream_is_no_message_but_takes_bytes() -> None:
+    kit = kit_of(max_messages=1)
+    kit.publish(b"jobs.a", b"1")
+    assert kit.log.admits(run_of(b"", kind="eof"), 0) == 1
+    kit.publish(b"jobs.a", b"", kind="eof")
+    assert kit.log.fullness(run_of(b"2"), 0).error.code == "FULL"
+    assert kit.log.admits(run_of(b"", topic=[b"jobs.a"], kind="reset"), 0) == 1
+
+
+def test_the_refusal_names_the_store_the_cap_and_what_would_help() -> None:
+    kit = kit_of(max_messages=1, full="block", full_wait_ns=5 * NS_PER_S)
+    kit.publish(b"jobs.a", b"1")
+    full = kit.log.fullness(run_of(b"2"), 0)
+    assert (full.store, full.block, full.wait_ns, full.never) == ("jobs", True, 5 * NS_PER_S, False)
+    text = "the store jobs is at its cap of 1 messages that are not settled; acknowledging makes room"
+    assert full.error.text == text
+
+
+def test_what_is_larger_than_the_cap_never_fits() -> None:
+    kit = kit_of(max_bytes=16 * KIB, segment_bytes=4 * KIB, max_messages=3)
+    assert kit.log.fullness(run_of(b"x" * 17 * KIB), 0).never
+    assert not kit.log.fullness(run_of(b"x" * KIB), 0).never
+    whole = run_of(*[b"p"] * 4, answers="first")
+    assert kit.log.fullness(whole, 0).never
+    assert not kit.log.fullness(run_of(*[b"p"] * 4), 0).never
+
+
+def test_dead_letters_have_a_reserve_under_the_total_cap() -> None:
+    kit = LogKit()
+    kit.log._health.cap_bytes = kit.log._health.used_bytes + 1000
+    kit.publish(b"t", b"x" * 1001)
+    assert kit.answers == ["FULL"]
+    kit.publish(b"_dead.g.t", b"x" * 1001)
+    assert kit.answers == ["FULL", 1]
+    outcomes: list[Outcome] = []
+    mixed = Publish([b"_dead.g.t", b"t"], [b"x" * 100] * 2, 200)
+    with pytest.raises(BusError, match="FULL"):
+        kit.log.append(mixed, outcomes.append)
+    assert outcomes == []
+
+
+def test_nothing_is_counted_where_the_disk_is_new() -> None:
+    kit = LogKit(jobs(max_messages=2), MemoryDisk())
+    assert left(kit) == 2
