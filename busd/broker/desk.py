@@ -29,11 +29,11 @@ _GONE = b"its member was gone"
 
 
 class Desk:
-    """See the module.  `seats`: the members, whose turn it is first."""
+    """See the module.  `seats`: the members."""
 
     def __init__(self, house: House, name: bytes, state: GroupState) -> None:
         self.group = Group(name, state)
-        self.seats: deque[Seat] = deque()
+        self.seats: dict[Seat, None] = {}
         self.feed = Feed(house, state.patterns, self.group.next)
         self.feed.ready = self.pump
         self.feed.failed = self._fault
@@ -42,6 +42,8 @@ class Desk:
         self.idle_since_ns = 0
         self._house = house
         self._burial = Burial(house, self)
+        # Members that may have room, whose turn it is first; who has none is left out until that changes.
+        self._roomy: dict[Seat, None] = {}
         self._again: deque[Entry] = deque()
         self._fetching: Chunk | None = None
         self._pumping = False
@@ -55,14 +57,14 @@ class Desk:
         """A member, from now on."""
         seat.place, seat.desk = Place.SEATED, self
         self.idle_since_ns = 0
-        self.seats.append(seat)
-        self.marks.look(seat)
-        self.pump()
+        self.seats[seat] = None
+        self.marks.look()
+        self.has_room(seat)
 
     def left(self, seat: Seat) -> None:
         """It is gone: what it had out goes to others, in order."""
-        if seat in self.seats:
-            self.seats.remove(seat)
+        self.seats.pop(seat, None)
+        self._roomy.pop(seat, None)
         self.group.back(seat.flight.drain(), _GONE)
         if not self.seats:
             self.idle_since_ns = self._house.runtime.monotonic_ns()
@@ -70,10 +72,17 @@ class Desk:
             self.feed.rewind(self.group.next)
         self.pump()
 
+    def has_room(self, seat: Seat) -> None:
+        """It may take more than it could before."""
+        if seat in self.seats:
+            self._roomy[seat] = None
+        self.pump()
+
     def clear(self, next_offset: int) -> list[bytes]:
         """SEEK: nothing is out, reading goes on there; the lines to be settled."""
         for seat in self.seats:
             seat.flight.drain()
+            self._roomy[seat] = None
         self._again.clear()
         self._fetching = None
         self.marks.clear()
@@ -108,8 +117,6 @@ class Desk:
             self.group.due(self._house.runtime.monotonic_ns())
             while self._step():
                 pass
-            for seat in list(self.seats):
-                seat.check()
             self._note()
             self.marks.tell_ends()
         finally:
@@ -119,30 +126,32 @@ class Desk:
 
     def _step(self) -> bool:
         """One hand-out, or one step towards it; False when there is nothing to do now."""
-        if self._held or not any(seat.place is Place.SEATED for seat in self.seats):
+        if self._held or not self.seats:
             return False
         if self._again:
             return self._hand(self._again[0])
         if self._fetching is not None or self.group.anything_waits:
             # New messages wait, so that order is kept as far as it can be.
-            return self._fetch()
+            return bool(self._roomy) and self._fetch()
         if not self.feed.entries:
-            self.feed.fill()
-        if not self.feed.entries:
-            self.group.pass_over(self.feed.position)
-            return False
+            if self._roomy:
+                self.feed.fill()
+            if not self.feed.entries:
+                self.group.pass_over(self.feed.position)
+                return False
         item = self.feed.entries[0]
         if isinstance(item, Hole) or item.selection.batch.control:
             self.feed.entries.popleft()
             self.marks.take(item)
             self.feed.taken()
             return True
-        return self._house.log.groups[self.group.name].unsettled.count < self._house.limits.in_flight and self._hand(
-            item
-        )
+        out = self._house.log.groups[self.group.name].unsettled.count
+        return out < self._house.limits.in_flight and self._hand(item)
 
     def _hand(self, entry: Entry) -> bool:
         """Give the entry, or a part of it, to whose turn it is."""
+        if not self._roomy:
+            return False
         steer = entry.steer
         if steer is not None and not self._may_go(entry):
             return False
@@ -151,11 +160,12 @@ class Desk:
         entry.share = entry.share or -(-entry.selection.count // len(self.seats))
         batch = entry.selection.batch
         size_bytes = len(batch.record) // batch.n + 64
-        for _ in range(len(self.seats)):
-            seat = self.seats[0]
-            self.seats.rotate(-1)
+        while self._roomy:
+            seat = next(iter(self._roomy))
+            del self._roomy[seat]
             room = seat.room(size_bytes)
             if room:
+                self._roomy[seat] = None
                 self._send(seat, entry, min(room, entry.share))
                 return True
         return False
@@ -190,7 +200,7 @@ class Desk:
         steer, batch = entry.steer, entry.selection.batch
         assert steer is not None
         offset, runtime = entry.selection.first, self._house.runtime
-        age_ns = runtime.now_ns() - batch.time_ns
+        age_ns = self._house.log.now_ns() - batch.time_ns
         if steer.ttl_ns is not None and age_ns >= steer.ttl_ns:
             self._take()
             self.group.expire(offset)
@@ -294,13 +304,14 @@ class Desk:
 
         # Deliveries that are not noted yet come before, whatever they are.
         self._house.log.settle([*self.group.take_lines(), *self.group.done(chunks)], decided)
-        self.pump()
+        self.has_room(seat)
 
     def nack(self, seat: Seat, request: Nack) -> bool:
         """See Member; False when the token is stale."""
         now_ns = self._house.runtime.monotonic_ns()
         found = self.group.nack(seat.flight, request.token, request.delay_ns, request.reason, now_ns)
-        self.pump()
+        self.has_room(seat)
+        seat.check()
         return found
 
     def touch(self, seat: Seat, tokens: list[Token]) -> tuple[int, Token | None]:
@@ -330,8 +341,9 @@ class Desk:
             if late:
                 self.group.back(late, _LATE)
                 # Others first: it has not shown that it can.
-                self.seats.remove(seat)
-                self.seats.append(seat)
+                self._roomy.pop(seat, None)
+                self._roomy[seat] = None
+                seat.check()
         deadlines = [found for seat in self.seats if (found := seat.flight.deadline_ns) is not None]
         if deadlines:
             self._arm_at(min(deadlines))

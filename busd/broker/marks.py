@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from busd.broker.feed import Item
 from busd.broker.opening import House
-from busd.broker.seat import Seat
 from busd.rules.group_records import ranges_of
 from busd.rules.record import Hole
 from busd.rules.select import Selection, build
@@ -26,16 +25,19 @@ class Marks:
     def __init__(self, house: House, desk: Desk) -> None:
         self._house = house
         self._desk = desk
-        # Topics that are at their end, and the offset of that.
+        # Topics that are at their end, and the offset of that; and those of which a member is to be told.
         self._ends: dict[bytes, int] | None = None
+        self._owed: dict[bytes, int] = {}
 
     def clear(self) -> None:
         """The group moved: look again."""
         self._ends = None
         for seat in self._desk.seats:
             seat.told.clear()
+        if self._desk.seats:
+            self.look()
 
-    def look(self, seat: Seat) -> None:
+    def look(self) -> None:
         """A member came; the first one has the topics looked through that ended before the group's place."""
         if self._ends is None:
             self._ends = {}
@@ -43,6 +45,7 @@ class Marks:
                 topic = self._house.log.topic(name)
                 if topic is not None and topic.ended and topic.last < self._desk.group.next:
                     self._ends[name] = topic.last
+        self._owed = dict(self._ends)
 
     def take(self, item: Item) -> None:
         """A hole, or a control record, is next in line."""
@@ -56,8 +59,10 @@ class Marks:
         selection = item.selection
         group.pass_over(selection.last + 1)
         if "e" in selection.batch.flags:
+            ends = dict(zip(selection.topics(), selection.offsets(), strict=True))
+            self._owed.update(ends)
             if self._ends is not None:
-                self._ends.update(zip(selection.topics(), selection.offsets(), strict=True))
+                self._ends.update(ends)
             return
         for seat in self._desk.seats:
             seat.tell(seat.encoder.messages(selection))
@@ -88,17 +93,21 @@ class Marks:
 
     def tell_ends(self) -> None:
         """Ends of stream before which everything is settled, to who was not told."""
-        if not self._ends:
+        if not self._owed or min(self._owed.values()) >= self._desk.group.next:
             return
         lowest = self._desk.lowest
-        for topic, offset in sorted(self._ends.items(), key=lambda end: end[1]):
+        for topic, offset in sorted(self._owed.items(), key=lambda end: end[1]):
+            if offset >= lowest:
+                return
+            del self._owed[topic]
             state = self._house.log.topic(topic)
             if state is None or not state.ended or state.last != offset:
                 # It went on.
-                del self._ends[topic]
-            elif offset < lowest:
-                mark = Selection(build([offset], [topic], [b""], 0, "e"), 0, 1, None, 1)
-                for seat in self._desk.seats:
-                    if seat.told.get(topic) != offset:
-                        seat.told[topic] = offset
-                        seat.tell(seat.encoder.messages(mark))
+                if self._ends is not None:
+                    self._ends.pop(topic, None)
+                continue
+            mark = Selection(build([offset], [topic], [b""], 0, "e"), 0, 1, None, 1)
+            for seat in self._desk.seats:
+                if seat.told.get(topic) != offset:
+                    seat.told[topic] = offset
+                    seat.tell(seat.encoder.messages(mark))

@@ -175,6 +175,9 @@ class Log(Protocol):
     def groups(self) -> Mapping[bytes, GroupState]:
         """What is decided of each group, as a restart would find it.  Not to be changed by the caller."""
 
+    def now_ns(self) -> int:
+        """The time of receipt that a message would get now: it never falls, and follows no leap ahead at once."""
+
     @property
     def declared(self) -> Collection[bytes]:
         """Groups that a rule of the settings declares."""

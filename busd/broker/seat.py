@@ -82,6 +82,8 @@ class Seat:
             self._unwritten_bytes -= len(data)
             if self.place is not Place.GONE:
                 self.subscriber.outbox.write(data, count)
+                self.check()
+                self.drained()
 
         return write
 
@@ -108,8 +110,8 @@ class Seat:
 
     def drained(self) -> None:
         """See Handle."""
-        if self.desk is not None:
-            self.desk.pump()
+        if self.desk is not None and self.place is Place.SEATED:
+            self.desk.has_room(self)
 
     def end(self, reason: str | None) -> None:
         """See Handle."""

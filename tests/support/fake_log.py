@@ -48,6 +48,10 @@ class FakeLog:
         self._waiting: list[tuple[Publish, Sink]] = []
         self._settling: list[tuple[Sequence[bytes], Callable[[BusError | None], None]]] = []
 
+    def now_ns(self) -> int:
+        """See Log."""
+        return self._now_ns()
+
     def append(self, run: Publish, sink: Sink) -> None:
         """See Log."""
         if self.refuse is not None:
