@@ -300,6 +300,10 @@ class DiskLog(LogQuestions):
         """What groups have settled in this store should go soon."""
         self.roll()
 
+    def now_ns(self) -> int:
+        """See Log."""
+        return self._stamp()
+
     def _stamp(self) -> int:
         return self._clock.stamp(self._runtime.now_ns(), self._runtime.monotonic_ns())
 
