@@ -135,9 +135,9 @@ class GroupLog:
             try:
                 self._file.append((frame,))
                 break
-            except (DiskFull, DiskFailed) as error:
+            except Exception as error:
                 self._cut_back(self.bytes)
-                if isinstance(error, DiskFailed):
+                if not isinstance(error, DiskFull):
                     self._fail(error)
                 self._check()
                 if not self.reserve.give_up():
@@ -184,8 +184,9 @@ class GroupLog:
     def undo(self, size_bytes: int, why: str) -> None:
         """Nothing is written any more; take back what came behind `size_bytes`, as far as the disk lets us."""
         self.failed = self.failed or why
-        self._cut_back(size_bytes)
-        self.bytes = min(self.bytes, size_bytes)
+        if self.bytes > size_bytes:
+            self._cut_back(size_bytes)
+            self.bytes = size_bytes
 
     def take(self, lines: Sequence[bytes]) -> None:
         """What these lines say is decided.
