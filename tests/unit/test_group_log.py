@@ -265,6 +265,9 @@ def test_deliveries_without_room_go_on_and_are_told_with_the_next_write() -> Non
     assert told.all[-1] == "ok"
     assert on_disk(kit) == kit.log.groups
     assert spans(kit) == [(1, 2, 1), (3, 3, 2), (4, 5, 1)]
+    size = len(kit.disk.contents()[PATH])
+    kit.log.note([out(10, 10)], told.note())
+    assert len(kit.disk.contents()[PATH]) == size + len(frame_lines([out(10, 10)])), "told once"
 
 
 def test_what_is_owed_is_written_by_a_clean_stop() -> None:
@@ -597,6 +600,27 @@ def test_what_comes_while_a_snapshot_is_made_is_in_the_new_file() -> None:
     assert on_disk(kit) == kit.log.groups
     assert len(kit.disk.contents()[PATH]) < 1000
     assert PATH + ".tmp" not in kit.disk.contents()
+
+
+@pytest.mark.usefixtures("small")
+def test_no_snapshot_is_begun_while_something_is_written_and_not_decided() -> None:
+    kit, told = kit_with(out(1, 5)), Told()
+    kit.committer.hold = True
+    kit.log.settle([done(1, 2)], told.sink())
+    kit.runtime.run()
+    number = 6
+    while len(kit.disk.contents()[PATH]) <= 2000:
+        kit.log.note([out(number, number)], told.note())
+        number += 1
+    kit.log.note([out(number, number)], told.note())
+    kit.runtime.run()
+    kit.committer.hold = False
+    kit.committer.release()
+    kit.runtime.run()
+    assert told.all[-1] == "ok"
+    assert len(kit.disk.contents()[PATH]) < 1000
+    assert on_disk(kit) == kit.log.groups
+    assert spans(kit) == [(3, number, 1)]
 
 
 @pytest.mark.usefixtures("small")
