@@ -190,12 +190,12 @@ class MemoryConnection:
 
 
 class MemoryServer:
-    """A Host and everything behind it."""
+    """A Host and everything behind it; with the `log` of another one it is that server after a kill."""
 
-    def __init__(self, limits: Limits | None = None, **log_options: Any) -> None:
+    def __init__(self, limits: Limits | None = None, log: FakeLog | None = None, **log_options: Any) -> None:
         self.limits = limits or Limits()
         self.runtime = FakeRuntime()
-        self.log = FakeLog(self.runtime.now_ns, **log_options)
+        self.log = log or FakeLog(self.runtime.now_ns, **log_options)
         self.broker = Broker(self.log, self.runtime, self.limits)
         self.log.visible = self.broker.visible
         self.connections_open: list[MemoryConnection] = []

@@ -319,10 +319,7 @@ def test_a_second_start_marks_what_was_out_and_repeats_nothing_settled() -> None
     publish(first, *"abcd")
     worker = member(first, "WINDOW 3")
     say(worker, "ACK 2")
-    second = MemoryServer()
-    second.log = first.log
-    second.broker.log = first.log
-    second.broker.house.log = first.log
+    second = MemoryServer(log=first.log)
     again = member(second, "WINDOW 9")
     assert again.first == ["MSG jobs 1.2 a", "MSG jobs 3.2 c", "MSG jobs 4.2 d"]  # type: ignore[attr-defined]
 
@@ -333,10 +330,7 @@ def test_a_message_that_died_in_a_stop_gets_one_dead_letter() -> None:
     worker = member(first, "WINDOW 2 TRIES 1")
     first.log.append(Publish(b"_dead.g.jobs", [[b"a", b"id", b"g:1"]], 1, headers=True), lambda outcome: None)
     assert len(worker.first) == 2  # type: ignore[attr-defined]
-    second = MemoryServer()
-    second.log = first.log
-    second.broker.log = first.log
-    second.broker.house.log = first.log
+    second = MemoryServer(log=first.log)
     member(second)
     second.runtime.run()
     dead = say(second.connect(), "READ _dead.>")
