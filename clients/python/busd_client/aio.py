@@ -155,7 +155,8 @@ class Client(Managing):
         *,
         reconnect: bool = True,
         on_lost: Callable[[OSError], None] | None = None,
-    ) -> Subscription: ...
+    ) -> Subscription:
+        """Every message of the patterns."""
 
     @overload
     def subscribe(
@@ -172,7 +173,8 @@ class Client(Managing):
         until_eof: bool = False,
         reconnect: bool = True,
         on_lost: Callable[[OSError], None] | None = None,
-    ) -> GroupSubscription: ...
+    ) -> GroupSubscription:
+        """A share of the messages of a group."""
 
     def subscribe(
         self,

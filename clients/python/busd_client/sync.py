@@ -144,7 +144,8 @@ class Client:
         *,
         reconnect: bool = True,
         on_lost: Callable[[OSError], None] | None = None,
-    ) -> Subscription: ...
+    ) -> Subscription:
+        """Every message of the patterns."""
 
     @overload
     def subscribe(
@@ -161,7 +162,8 @@ class Client:
         until_eof: bool = False,
         reconnect: bool = True,
         on_lost: Callable[[OSError], None] | None = None,
-    ) -> GroupSubscription: ...
+    ) -> GroupSubscription:
+        """A share of the messages of a group."""
 
     def subscribe(
         self,
