@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from busd.broker.ports import Engine, Handle, Member
-from busd.broker.seat import Seat
 from busd.broker.voice import Voice
 from busd.rules.replies import Row
 from busd.words import requests as rq
@@ -22,9 +21,10 @@ def member(handle: Handle | None) -> Member:
     Raises:
         BusError: GROUP.
     """
-    if not isinstance(handle, Seat):
+    found = handle.member if handle is not None else None
+    if found is None:
         raise BusError("GROUP", "this connection is in no group; SUB … GROUP g joins one")
-    return handle
+    return found
 
 
 def ack(handle: Handle | None, request: rq.Ack, voice: Voice, finished: Finished) -> None:

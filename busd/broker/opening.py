@@ -97,6 +97,10 @@ class Opening:
         else:
             self._resolve(request.until, self._got_until)
 
+    @property
+    def member(self) -> None:
+        """See Handle."""
+
     def drained(self) -> None:
         """See Handle."""
         if self._subscription is not None:

@@ -223,6 +223,10 @@ class Subscriber(Protocol):
 class Handle(Protocol):
     """A subscription, as a session sees it."""
 
+    @property
+    def member(self) -> Member | None:
+        """Itself, when it is in a group."""
+
     def drained(self) -> None:
         """The outbox is half empty."""
 

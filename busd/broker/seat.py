@@ -108,6 +108,11 @@ class Seat:
 
     # Handle.
 
+    @property
+    def member(self) -> Seat:
+        """See Handle."""
+        return self
+
     def drained(self) -> None:
         """See Handle."""
         if self.desk is not None and self.place is Place.SEATED:

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from busd.broker import group_talk
 from busd.broker.ports import Engine, Handle, Outbox, Outcome
 from busd.broker.questions import QUESTIONS, Host, answer
-from busd.broker.seat import Seat
 from busd.broker.turns import Turns
 from busd.broker.voice import Voice, Wire
 from busd.rules.inline import InlineDecoder
@@ -201,7 +200,7 @@ class Session:
             return
         blocked = bool(self._queue) or self._outstanding or self._opening is not None or self._reading
         if self._input_ended:
-            if not blocked and isinstance(self._handle, Seat):
+            if not blocked and self._handle is not None and self._handle.member is not None:
                 # It cannot acknowledge any more, so it is no member.
                 handle, self._handle = self._handle, None
                 handle.leave()
@@ -235,7 +234,7 @@ class Session:
         self._owe(rq.Publish)
         try:
             # A member is not held: its acknowledgements, which make room, would be held with it.
-            self._turns.publish(run, hold=not isinstance(self._handle, Seat))
+            self._turns.publish(run, hold=self._handle is None or self._handle.member is None)
         except BusError as error:
             self._outstanding -= 1
             times = len(run.items) if run.answers == "each" else 1

@@ -366,3 +366,22 @@ def test_read_of_a_group_shows_what_it_has_not_settled_and_takes_nothing(server:
     assert say(reader, "READ jobs GROUP g FROM 3 LIMIT 1") == ["MSG jobs 4 d", "END limit next=5"]
     assert say(reader, "READ jobs GROUP nobody") == ["-GROUP there is no group nobody; GROUPS lists them"]
     assert say(reader, "READ jobs GROUP g") == left
+
+
+def test_a_fault_of_the_log_ends_the_members_and_loses_nothing(
+    server: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(server, "a", "b")
+    worker = member(server)
+    faults: list[Exception] = []
+    monkeypatch.setattr(server.runtime, "fault", faults.append)
+
+    def fail(*args: object) -> None:
+        raise OSError("the file is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.log, "read", fail)
+        assert say(worker, "NACK 1 DELAY 0s")[0].startswith("-INTERNAL ")
+        assert worker.closed
+        assert len(faults) == 1
+    assert member(server, "WINDOW 5").first == ["MSG jobs 1.2 a", "MSG jobs 2 b"]  # type: ignore[attr-defined]
