@@ -60,9 +60,14 @@ class Ledger:
             floor_of: below this offset nothing of the topic is left.
         """
         total = 0
+        # A claim is that of many topics.
+        lows: dict[Claim, int] = {}
         for topic, offsets in self._offsets.items():
-            claim, floor = claim_of(topic), floor_of(topic)
-            low = floor if claim is None else max(floor, lowest(claim))
+            claim, low = claim_of(topic), floor_of(topic)
+            if claim is not None:
+                if claim not in lows:
+                    lows[claim] = lowest(claim)
+                low = max(low, lows[claim])
             known = self._lows.get(topic, self._start)
             self.stale = self.stale or low < known
             if low > known:

@@ -57,15 +57,18 @@ class _Cost:
 
 @dataclass(slots=True)
 class _View:
-    """What the groups claim, for one count."""
+    """What the groups claim, for one count.  `cover`: by topic, remembered from count to count."""
 
     groups: Mapping[bytes, GroupState]
     covers: Covers
+    cover: dict[bytes, Cover]
     claims: dict[Cover, Claim] = field(default_factory=dict)
 
     def of(self, topic: bytes) -> Claim | None:
         """What is claimed of a topic."""
-        cover = self.covers.of(topic)
+        cover = self.cover.get(topic)
+        if cover is None:
+            cover = self.cover[topic] = self.covers.of(topic)
         if not cover:
             return None
         claim = self.claims.get(cover)
@@ -98,6 +101,7 @@ class Room:
         self._poke = poke
         self._accounts: dict[str, _Account | None] = {}
         self._covers = Covers({})
+        self._cover: dict[bytes, Cover] = {}
         # How many groups there are, and the sum of their places: enough to see that something is not as it was.
         self._places = 0, 0
 
@@ -135,7 +139,7 @@ class Room:
         rule = account.rule
         items = run.items if run.answers == "first" else run.items[at : at + 1]
         size, count = _size(items), len(items) if run.kind == "message" else 0
-        never = bool((rule.max_bytes and size > rule.max_bytes) or (rule.max_messages and count > rule.max_messages))
+        never = bool((rule.max_bytes and size > rule.cap_bytes) or (rule.max_messages and count > rule.max_messages))
         text = _text(account, never, rule.max_messages > 0 and self._left(account, count) < count)
         return Fullness(account.name, rule.full == "block", rule.full_wait_ns, never, BusError("FULL", text))
 
@@ -263,7 +267,7 @@ class Room:
         if not account.rule.max_bytes:
             return None
         store = self._stores.open.get(account.name)
-        return account.rule.max_bytes - (store.bytes if store is not None else 0) - account.waiting_bytes - _RUN_BYTES
+        return account.rule.cap_bytes - (store.bytes if store is not None else 0) - account.waiting_bytes - _RUN_BYTES
 
     def _recount(self, account: _Account) -> None:
         store = self._stores.open.get(account.name)
@@ -281,7 +285,8 @@ class Room:
         patterns = {name: state.patterns for name, state in groups.items()}
         if patterns != self._covers.patterns:
             self._covers = Covers(patterns)
-        return _View(groups, self._covers)
+            self._cover = {}
+        return _View(groups, self._covers, self._cover)
 
     def _settled(self, store: Store) -> int:
         """A number that rises as groups settle what this store holds."""
@@ -294,7 +299,8 @@ class Room:
         since: list[Batch] = []
         account.since = since
         states = {name: state.copy() for name, state in self._groups().items()}
-        view = _View(states, self._covers)
+        # In a thread, so nothing is shared with the loop.
+        view = _View(states, self._covers, {})
 
         def done(result: Ledger | Exception) -> None:
             account.since = None
