@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from busd.rules.group_records import read_groups
 from busd.rules.record import BadRecord, Batch, CleanStop, Hole, Opening
 from busd.rules.recovery import Verdict, plan
 from busd.rules.scan import Flaw, walk
@@ -29,11 +30,11 @@ Wanted = Callable[[bytes], bool]
 
 @dataclass(slots=True, frozen=True)
 class Finding:
-    """One thing that was found.
+    """One thing that was found.  `store` is empty for what is of no store.
 
     `kind`: segment (how much is in it) · hole (what retention or an earlier loss has recorded) · torn (the end of the
-    newest segment, which the next start cuts off) · leftover (of an interrupted merge) · corrupt · foreign (not a file
-    of busd).
+    newest segment, or of groups.log, which the next start cuts off) · leftover (of an interrupted merge) · corrupt ·
+    foreign (not a file of busd).
     """
 
     kind: str
@@ -75,7 +76,7 @@ def stores(disk: Disk, data_dir: str) -> list[str]:
 
 
 def verify(disk: Disk, data_dir: str) -> Iterator[Finding]:
-    """Check every record of every store.
+    """Check every record of every store, and those of the groups.
 
     Raises:
         OSError, DiskFailed: a directory or file cannot be opened at all.
@@ -95,6 +96,21 @@ def verify(disk: Disk, data_dir: str) -> Iterator[Finding]:
                 continue
             yield from _check(disk, store, segment, last)
             last, until = max(last, segment.last), segment.until
+    yield from _check_groups(disk, f"{data_dir}/groups.log")
+
+
+def _check_groups(disk: Disk, path: str) -> Iterator[Finding]:
+    """Findings of groups.log; none when it is sound, or not there."""
+    if not disk.exists(path):
+        return
+    data = disk.read_file(path)
+    found = read_groups(data)
+    for flaw in found.flaws:
+        text = f"{flaw.detail}; what groups had out then comes back to them"
+        yield Finding("corrupt", "", path, flaw.position, text, bytes=flaw.size)
+    if found.good_bytes < len(data):
+        size = len(data) - found.good_bytes
+        yield Finding("torn", "", path, found.good_bytes, f"{size} bytes are no whole record", bytes=size)
 
 
 def _segments(path: str, names: list[str]) -> Iterator[_Segment]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from busd.rules.group_records import frame_lines, line_done, line_new, line_out
 from busd.words.settings import StoreRule
 from busd.world.inspect import Finding, messages, verify
 from tests.support.memory_disk import MemoryDisk
@@ -123,3 +124,25 @@ def test_messages_of_all_stores_in_order() -> None:
 def test_start_within_a_batch_and_skipping_segments() -> None:
     kit = filled()
     assert [message[0] for message in messages(kit.disk, "/data", start=36)] == [36, 37, 38, 39, 40]
+
+
+def test_group_records_are_checked_too() -> None:
+    kit = filled()
+    frames = [frame_lines([line]) for line in (line_new(b"g", (b">",), 0, 1, 7), line_out(b"g", 3, 1, [(1, 2)]))]
+    frames.append(frame_lines([line_done(b"g", [(1, 1)])]))
+    path, whole = "/data/groups.log", b"".join(frames)
+    kit.disk.set_contents(path, whole)
+    assert set(kinds(list(verify(kit.disk, "/data")))) == {"segment"}
+    at = len(frames[0])
+    kit.disk.set_contents(path, whole[:at] + b"?" + whole[at + 1 :] + b"+G torn")
+    before = kit.disk.contents()
+    corrupt, torn = [one for one in verify(kit.disk, "/data") if one.kind != "segment"]
+    assert (corrupt.kind, corrupt.path, corrupt.position, corrupt.bytes, corrupt.bad) == (
+        "corrupt",
+        path,
+        at,
+        len(frames[1]),
+        True,
+    )
+    assert (torn.kind, torn.position, torn.bytes, torn.bad) == ("torn", len(whole), 7, False)
+    assert kit.disk.contents() == before
