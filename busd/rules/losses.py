@@ -16,9 +16,6 @@ from busd.rules.segment_index import SegmentIndex
 Wanted = Callable[[bytes], bool]
 Counts = dict[bytes, int]
 
-# Reasons that readers need not hear of: what was settled for them, and what a RESET event stands for already.
-SILENT = frozenset({"settled", "reset"})
-
 
 def select(counts: Mapping[bytes, int] | None, wanted: Wanted) -> Counts | None:
     """The part of `counts` that a reader wants; a zero stands for a lost control record."""

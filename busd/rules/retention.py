@@ -1,7 +1,8 @@
 """When a segment is closed, and which segments have to go: decisions over plain facts.
 
 Caps act by whole segments, oldest first, and never on the active one; so segments are closed early enough that a cap
-is exceeded by a quarter at most.  Pure: no files, no clock.  Invariants:
+is exceeded by a quarter at most.  Where `full` is not drop, caps of bytes and messages refuse what is new, and drop
+nothing.  Pure: no files, no clock.  Invariants:
 1. What is dropped is a prefix of the sealed segments.
 2. Time only drops what is old by the server's own receive times; 0 means no cap.
 """
@@ -45,7 +46,7 @@ def must_roll(rule: StoreRule, active: ActiveFacts, size_bytes: int, now_ns: int
         return False
     if active.size_bytes + size_bytes > min(rule.segment_bytes, MAX_SEGMENT_BYTES):
         return True
-    if rule.max_messages and active.messages >= max(1, rule.max_messages // 4):
+    if rule.max_messages and rule.full == "drop" and active.messages >= max(1, rule.max_messages // 4):
         return True
     if rule.max_age_ns:
         span_ns = max(rule.max_age_ns // 4, _SHORTEST_SPAN_NS)
@@ -75,10 +76,11 @@ def drop_count(
     size_bytes = kept_bytes + active.size_bytes + sum(one.size_bytes for one in sealed)
     messages = active.messages + sum(one.messages for one in sealed)
     count = 0
+    drop = rule.full == "drop"
     for one in sealed:
         if not (
-            (rule.max_bytes and size_bytes > rule.max_bytes)
-            or (rule.max_messages and messages > rule.max_messages)
+            (drop and rule.max_bytes and size_bytes > rule.max_bytes)
+            or (drop and rule.max_messages and messages > rule.max_messages)
             or (rule.max_age_ns and one.newest_ns + rule.max_age_ns <= now_ns)
         ):
             break

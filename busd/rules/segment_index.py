@@ -2,14 +2,15 @@
 
 A segment `<first>.log` may have an `<first>.idx`: a copy of the segment's opening, then pages, each an `I` record:
 
-    +I <crc> <length> <number> <n> <start> <end> <last> <synced> <messages> <topics> <pairs> <holes>\r\n
+    +I <crc> <length> <number> <n> <start> <end> <last> <synced> <messages> <topics> <pairs> <holes> <headed>\r\n
     positions n × u32 · first offsets n × u64 · times n × u64            of entries number … number+n-1
     pairs of each topic, topics × u32 · entry numbers, pairs × u32 · message counts, pairs × u32
     topic names joined by LF, CR LF, then the +H records of those entries that are holes
 
 All little-endian.  A page covers the log from byte `start` to byte `end`; `last` is the last offset in it, `synced` and
-`messages` are as of its end.  Pages are hints: one that does not fit the ones before ends the index there, and the rest
-is found by a scan of the log.  They also remember where records began before a disk spoilt them.
+`messages` are as of its end; `headed` is 1 when messages up to there may have headers.  Pages are hints: one that does
+not fit the ones before ends the index there, and the rest is found by a scan of the log.  They also remember where
+records began before a disk spoilt them.
 
 Why u32 for positions: 20 bytes an entry instead of 24; segments are held below 4 GiB.  Why an entry for every batch:
 a commit makes at most one batch a store, so even the worst segment, single small messages, costs an eighth of its size.
@@ -24,7 +25,7 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from busd.rules.record import PREFIX_BYTES, BadRecord, Batch, Hole, check, envelope, frame_hole, parse, peek
 
@@ -51,6 +52,7 @@ class SegmentIndex:
     """Entries for the batches and holes of one segment.
 
     `end`: the position behind what is known; `last`: the last offset before it; `messages`: how many are in it;
+    `headed`: some messages may have headers;
     `unknown`: ranges of offsets (first, last) of which no entry is known because the log was damaged there.
     """
 
@@ -65,6 +67,7 @@ class SegmentIndex:
         self.last = prev
         self.synced = 0
         self.messages = 0
+        self.headed = False
         self.start = start
         self._paged = 0
         self._paged_end = start
@@ -88,6 +91,7 @@ class SegmentIndex:
         if isinstance(record, Batch):
             self._add_topics(number, record)
             self.synced = max(self.synced, record.synced)
+            self.headed = self.headed or "h" in record.flags
         else:
             self.holes[number] = record
         self.end = position + size_bytes
@@ -111,6 +115,41 @@ class SegmentIndex:
         """Note that a record without offsets (a clean stop) or damage ends here."""
         self.end = position + size_bytes
         self.synced = max(self.synced, synced)
+
+    def thinned(self, holes: Sequence[tuple[int, int, Hole]]) -> SegmentIndex:
+        """The index of the same segment where a hole stands for each of some stretches lo … hi-1 (rising)."""
+        new = SegmentIndex(self.start, 0)
+        pieces, at = [], 0
+        for lo, hi, hole in holes:
+            pieces.append((at, lo, len(new.firsts) - at))
+            new._copy(self, at, lo)
+            new.holes[len(new.firsts)] = hole
+            new.positions.append(self.positions[lo])
+            new.times.append(self.times[lo])
+            new.firsts.append(hole.first)
+            at = hi
+        pieces.append((at, len(self.firsts), len(new.firsts) - at))
+        new._copy(self, at, len(self.firsts))
+        for topic, old in self.topics.items():
+            entries = Entries()
+            for lo, hi, shift in pieces:
+                a, b = bisect_left(old.numbers, lo), bisect_left(old.numbers, hi)
+                entries.numbers.extend([number + shift for number in old.numbers[a:b]])
+                entries.counts.extend(old.counts[a:b])
+            if entries.numbers:
+                new.topics[topic] = entries
+        for number, hole in self.holes.items():
+            for lo, hi, shift in pieces:
+                if lo <= number < hi:
+                    new.holes[number + shift] = hole
+        new.end, new.last, new.synced, new.headed = self.end, self.last, self.synced, self.headed
+        new.messages = sum([sum(entries.counts) for entries in new.topics.values()])
+        return new
+
+    def _copy(self, old: SegmentIndex, lo: int, hi: int) -> None:
+        self.positions.extend(old.positions[lo:hi])
+        self.times.extend(old.times[lo:hi])
+        self.firsts.extend(old.firsts[lo:hi])
 
     # Questions.
 
@@ -189,7 +228,7 @@ class SegmentIndex:
             counts.extend(entries.counts[at:])
         holes = [frame_hole(self.holes[number]) for number in sorted(self.holes) if start <= number < stop]
         fields = [start, stop - start, self._paged_end, self.end, self.last, self.synced, self.messages]
-        fields += [len(names), len(numbers), len(holes)]
+        fields += [len(names), len(numbers), len(holes), int(self.headed)]
         columns = (self.positions[start:stop], self.firsts[start:stop], self.times[start:stop], sizes, numbers, counts)
         body = b"".join(map(_little, columns)) + b"\n".join(names) + b"\r\n" + b"".join(holes)
         self._paged, self._paged_end = stop, self.end
@@ -228,9 +267,9 @@ class SegmentIndex:
     def _load_page(self, record: bytes) -> bool:
         check(record)
         line_end = record.index(b"\r\n", PREFIX_BYTES)
-        fields = map(int, record[PREFIX_BYTES:line_end].split(b" "))
+        fields = list(map(int, record[PREFIX_BYTES:line_end].split(b" ")))
         body_at = line_end + 2
-        number, n, start, end, last, synced, messages, topics, pairs, _ = fields
+        number, n, start, end, last, synced, messages, topics, pairs, _ = fields[:10]
         if number != len(self.firsts) or start != self.end:
             return False
         view = memoryview(record)
@@ -257,6 +296,8 @@ class SegmentIndex:
         self.firsts.extend(columns[1])
         self.times.extend(columns[2])
         self.end, self.last, self.synced, self.messages = end, last, synced, messages
+        # A page of an older busd does not say.
+        self.headed = self.headed or len(fields) < 11 or bool(fields[10])
         self._paged, self._paged_end = len(self.firsts), end
         return True
 

@@ -55,6 +55,13 @@ class StoreRule:
         return self.match or (b">",)
 
     @property
+    def cap_bytes(self) -> int:
+        """What the files of a store may take before publishers are held back: `max_bytes` without what a rewrite needs
+        for a while.  0 means no limit."""
+        # A rewrite is made when half a segment or less is wanted.
+        return max(0, self.max_bytes - self.segment_bytes // 2 - 4 * KIB) if self.max_bytes else 0
+
+    @property
     def per_topic(self) -> bool:
         """True when every topic gets a log of its own."""
         return "{topic}" in self.name

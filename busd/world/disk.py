@@ -16,12 +16,16 @@ import threading
 from collections.abc import Sequence
 from typing import Protocol
 
+from busd.world.fallocate import punch_hole
+
 # What means "no room": the file system, the user's quota, the process's RLIMIT_FSIZE.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # Linux takes at most 1024 buffers in one writev.
 _IOV_MAX = 1024
 # Absent on other systems: then every read that must not block is one for a thread.
 _NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
+# What st_blocks counts, whatever the file system's own blocks are.
+_STAT_BLOCK_BYTES = 512
 
 
 _BUFFER_BYTES = 1 << 18
@@ -68,6 +72,15 @@ class File(Protocol):
     def read_now(self, at: int, length: int) -> bytes | None:
         """The same without waiting, maybe fewer; None when it would have to wait, or nobody can know."""
 
+    def overwrite(self, at: int, data: bytes) -> None:
+        """Write over bytes that are there; only for a file opened to be patched.  May be found torn after a crash."""
+
+    def punch(self, at: int, length: int) -> bool:
+        """Give the space of these bytes back; from then on they are zeros.  False where that cannot be done."""
+
+    def used_bytes(self) -> int:
+        """What of its size takes room on the disk."""
+
     def close(self) -> None:
         """Give the descriptor back; harmless when repeated."""
 
@@ -85,8 +98,11 @@ class Disk(Protocol):
     def create(self, path: str) -> File:
         """A new, empty file to append to and read.  Raises DiskFailed when the name exists."""
 
-    def open(self, path: str, writable: bool = False) -> File:
-        """An existing file.  Raises FileNotFoundError, PermissionError, DiskFailed."""
+    def open(self, path: str, writable: bool = False, patch: bool = False) -> File:
+        """An existing file, to append to or to be patched in the middle.
+
+        Raises FileNotFoundError, PermissionError, DiskFailed.
+        """
 
     def exists(self, path: str) -> bool:
         """Whether the name exists."""
@@ -199,6 +215,28 @@ class RealFile:
             raise _trouble(error, self.path, at) from error
         return bytes(view[:count])
 
+    def overwrite(self, at: int, data: bytes) -> None:
+        """See File."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                written = os.pwrite(self._fd, rest, at)
+                at, rest = at + written, rest[written:]
+        except OSError as error:
+            raise _trouble(error, self.path, at) from error
+
+    def punch(self, at: int, length: int) -> bool:
+        """See File."""
+        try:
+            return punch_hole(self._fd, at, length)
+        except OSError as error:
+            raise _trouble(error, self.path, at) from error
+
+    def used_bytes(self) -> int:
+        """See File."""
+        found = os.fstat(self._fd)
+        return min(found.st_size, found.st_blocks * _STAT_BLOCK_BYTES)
+
     def close(self) -> None:
         """See File."""
         fd, self._fd = self._fd, -1
@@ -229,9 +267,11 @@ class RealDisk:
         """See Disk."""
         return RealFile(path, self._open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL))
 
-    def open(self, path: str, writable: bool = False) -> File:
+    def open(self, path: str, writable: bool = False, patch: bool = False) -> File:
         """See Disk."""
-        return RealFile(path, self._open(path, os.O_RDWR | os.O_APPEND if writable else os.O_RDONLY))
+        # With O_APPEND, Linux would put at the end also what is written to a position.
+        flags = os.O_RDWR if patch else os.O_RDWR | os.O_APPEND if writable else os.O_RDONLY
+        return RealFile(path, self._open(path, flags))
 
     def _open(self, path: str, flags: int) -> int:
         try:

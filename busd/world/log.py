@@ -77,8 +77,10 @@ class DiskLog(LogQuestions):
         self._slow = 0
         self._health = Health()
         self._groups = GroupCommits(groups, runtime, settings.sync, self._health, self._wake)
-        self._upkeep = Upkeep(disk, settings, runtime, stores, self._health, self._stamp, self.roll)
         self.room = Room(settings, stores, runtime, lambda: self.groups, self._make_room)
+        self._upkeep = Upkeep(
+            disk, settings, runtime, stores, self._health, self._stamp, self.roll, lambda: self.groups, self._freed
+        )
         self.admits, self.fullness, self.make_room = self.room.admits, self.room.fullness, self.room.make_room
         self.room.load()
         for store in stores.open.values():
@@ -296,9 +298,12 @@ class DiskLog(LogQuestions):
         else:
             self._wake()
 
-    def _make_room(self, store: Store) -> None:
+    def _make_room(self, store: str) -> None:
         """What groups have settled in this store should go soon."""
-        self.roll()
+        self._upkeep.poke(store)
+
+    def _freed(self) -> None:
+        self.room.on_room()
 
     def now_ns(self) -> int:
         """See Log."""

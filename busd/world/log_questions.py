@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from busd.broker.ports import Runtime, Topic, Wanted
+from busd.world.pins import pinned_bytes
 from busd.world.stores import Stores, topic_names
 
 
@@ -79,7 +80,7 @@ class LogQuestions:
 
     def pinned_bytes(self, wanted: Wanted, position: int) -> int:
         """See Log."""
-        return 0
+        return pinned_bytes(self.stores.open.values(), wanted, position)
 
     @property
     def newest_ns(self) -> int:

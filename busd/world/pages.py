@@ -9,21 +9,25 @@ know when a page is due.  Invariants:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from busd.rules.record import Hole, Opening
 from busd.rules.segment_index import SegmentIndex
 from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
 from busd.world.segment import Segment
 
 
 class Pages:
-    """The index file of one segment; `file` None: there is none that fits."""
+    """The index file of one segment; `file` None: there is none that fits.  `bytes`: its size, 0 without one."""
 
     def __init__(self, disk: Disk, file: File | None) -> None:
         self._disk = disk
         self._file = file
+        self.bytes = 0 if file is None else file.size()
 
     def begin(self, segment: Segment, opening: bytes) -> None:
         """Start the file of a new segment with a copy of its opening."""
-        self._file = None
+        self._file, self.bytes = None, 0
         try:
             try_remove(self._disk, segment.index_path)
             file = self._disk.create(segment.index_path)
@@ -31,6 +35,7 @@ class Pages:
         except (DiskFull, DiskFailed):
             return
         self._file = file
+        self.bytes = len(opening)
 
     def save(self, segment: Segment, index: SegmentIndex) -> None:
         """Add what came since the last page; the whole index when the file was given up."""
@@ -55,3 +60,17 @@ class Pages:
         except (DiskFull, DiskFailed):
             file.truncate(size)
             raise
+        self.bytes = size + len(page)
+
+
+@dataclass(slots=True, eq=False)
+class Roll:
+    """A change of segments on its way: made by `begin`, carried out by `write`, taken in by `landed`.
+
+    `head` has no topics yet: `write` adds them, off the loop.  `loss` is recorded as the new segment's first record.
+    """
+
+    head: Opening
+    loss: Hole | None
+    segment: Segment | None = None
+    pages: Pages | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from busd.rules.record import BadRecord, Batch, CleanStop, Hole, Opening, TopicLine, parse, peek
@@ -26,9 +26,27 @@ CACHE_BYTES = 64 << 20
 
 
 class Segment:
-    """One file `<first>.log` with its opening (`head`, without topics) and, while cached, file, index and topics."""
+    """One file `<first>.log` with its opening (`head`, without topics) and, while cached, file, index and topics.
 
-    __slots__ = ("damages", "data_at", "file", "first", "head", "index", "path", "pinned", "size", "topics", "touched")
+    `dead_bytes`: how much of its size takes no room any more; `index_bytes`: size of its index file, about.
+    """
+
+    __slots__ = (
+        "damages",
+        "data_at",
+        "dead_bytes",
+        "file",
+        "first",
+        "head",
+        "index",
+        "index_bytes",
+        "path",
+        "pinned",
+        "punched",
+        "size",
+        "topics",
+        "touched",
+    )
 
     def __init__(self, path: str, first: int, head: Opening, data_at: int, size: int) -> None:
         self.path = path
@@ -40,6 +58,10 @@ class Segment:
         self.index: SegmentIndex | None = None
         self.topics: dict[bytes, TopicLine] | None = None
         self.damages: dict[int, Flaw] = {}
+        self.dead_bytes = 0
+        self.index_bytes = 0
+        # Bytes (from, to) that holes came to stand for while readers may be in the middle of them.
+        self.punched: tuple[tuple[int, int, Hole], ...] = ()
         self.touched = 0
         # Its name is gone or stands for something else: whoever still reads it needs the file that is open.
         self.pinned = False
@@ -58,6 +80,16 @@ class Segment:
     def rewritten(self) -> bool:
         """True when it holds survivors and holes of one or more trimmed segments."""
         return self.head.until > 0
+
+    @property
+    def thinned(self) -> bool:
+        """True when retention may have put holes into it."""
+        return self.rewritten or self.dead_bytes > 0
+
+    @property
+    def used_bytes(self) -> int:
+        """What it takes on the disk, its index file included."""
+        return self.size - self.dead_bytes + self.index_bytes
 
 
 def index_path(path: str) -> str:
@@ -179,7 +211,8 @@ class Shelf:
 
     `tip`: the segments, how many bytes of the last one have landed, and the last offset that did (or was lost); one
     attribute, so that a reader in a thread sees a state that was.  `pending`: a loss behind `last` that the next
-    segment will record.  `spoilt`: first offsets of files whose openings cannot be read.
+    segment will record.  `spoilt`: first offsets of files whose openings cannot be read.  `floor_of`: the RESET floor
+    of a topic, as of now; from any thread.
     """
 
     def __init__(self, disk: Disk, path: str, cache: Cache) -> None:
@@ -191,6 +224,7 @@ class Shelf:
         self.tip: tuple[tuple[Segment, ...], int, int] = ((), 0, 0)
         self.pending: Hole | None = None
         self.spoilt: list[int] = []
+        self.floor_of: Callable[[bytes], int] = lambda topic: 0
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -256,15 +290,18 @@ class Shelf:
         if index.end < segment.size:
             sound = extend_index(index, read, segment.size, self.last_of(segments, number))
             if sound and head is not None and not segment.pinned:
-                self._save(segment, read, index)
+                self.save_index(segment, read, index)
         segment.index = index
         self._keep(segment)
         return index
 
-    def _save(self, segment: Segment, read: Read, index: SegmentIndex) -> None:
+    def save_index(self, segment: Segment, read: Read, index: SegmentIndex) -> None:
+        """Write the index file of a sealed segment."""
         # A hint that cannot be written is rebuilt the next time.
         try:
-            self.disk.write_file(segment.index_path, read(0, segment.data_at) + index.all_pages())
+            data = read(0, segment.data_at) + index.all_pages()
+            self.disk.write_file(segment.index_path, data)
+            segment.index_bytes = len(data)
         except (DiskFull, DiskFailed):
             return
 

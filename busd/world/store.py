@@ -11,48 +11,36 @@ Who calls what: `begin`, `landed`, `expired`, `trimmed` and `read(may_block=Fals
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from busd.rules import retention
-from busd.rules.record import Batch, CleanStop, Hole, Opening, frame_clean_stop, frame_hole, frame_opening, topic_lines
+from busd.rules.record import Batch, CleanStop, Opening, frame_clean_stop, frame_hole, frame_opening, topic_lines
 from busd.rules.retention import ActiveFacts
-from busd.rules.segment_index import SegmentIndex
+from busd.rules.segment_index import MAX_SEGMENT_BYTES, SegmentIndex
 from busd.rules.topic_state import TopicState, note
+from busd.rules.wanted import Claims
 from busd.words.settings import StoreRule
 from busd.world import store_lookup, store_reader
 from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
-from busd.world.pages import Pages
+from busd.world.pages import Pages, Roll
 from busd.world.segment import Cache, Segment, Shelf, index_path
 from busd.world.store_reader import Chunk, Cursor
 from busd.world.store_recovery import NewerFormat, Recovered, recover, segment_path
-from busd.world.store_trim import Trim, Trimmed, Trimmer
+from busd.world.store_trim import Sweep, Trim, Trimmed, Trimmer
 
 __all__ = ["Chunk", "Cursor", "NewerFormat", "Roll", "Store", "TopicState", "Trim", "Trimmed"]
 
 Wanted = Callable[[bytes], bool]
 
 
-@dataclass(slots=True, eq=False)
-class Roll:
-    """A change of segments on its way: made by `begin`, carried out by `write`, taken in by `landed`.
-
-    `head` has no topics yet: `write` adds them, off the loop.  `loss` is recorded as the new segment's first record.
-    """
-
-    head: Opening
-    loss: Hole | None
-    segment: Segment | None = None
-    pages: Pages | None = None
-
-
 class Store:
     """One log.
 
     `topics`: state of every topic ever seen; `first`: lowest offset still kept, or the next one; `last`: highest offset
-    that landed, 0 for none; `bytes`: size of all segments; `synced`: highest offset known to be synced; `report`: what
-    recovery found, a line each; `doubtful`: offsets above `last` may have been given out before the start (something
-    was cut off, or lost without a trace), so the next one must come from elsewhere; `failed`: why nothing can be
-    written any more, empty while it can.
+    that landed, 0 for none; `bytes`: what its files take on the disk, logs without what was given back in the middle of
+    them, and indexes; `synced`: highest offset known to be synced; `report`: what recovery found, a line each;
+    `doubtful`: offsets above `last` may have been given out before the start (something was cut off, or lost without a
+    trace), so the next one must come from elsewhere; `failed`: why nothing can be written any more, empty while it can.
     """
 
     def __init__(self, disk: Disk, path: str, name: str, rule: StoreRule, epoch: int, found: Recovered) -> None:
@@ -64,7 +52,6 @@ class Store:
         self.report = found.report
         self.doubtful = found.doubtful
         self.failed = ""
-        self.bytes = sum([segment.size for segment in found.shelf.segments])
         self._disk = disk
         self._path = path
         self._epoch = epoch
@@ -72,9 +59,15 @@ class Store:
         self._born = found.born
         self._sure = found.sure
         self._must_roll = found.must_roll
+        topics, none = self.topics, TopicState()
+        self._shelf.floor_of = lambda topic: topics.get(topic, none).floor
+        # The highest offset at which a topic was RESET.
+        self._reset = max([state.floor for state in self.topics.values()], default=0)
         self._pages = Pages(disk, found.pages)
         if found.pages is None and self._active.size == self._active.data_at and self._active.file is not None:
             self._pages.begin(self._active, self._active.file.read(0, self._active.size))
+        self._active.index_bytes = self._pages.bytes
+        self.bytes = self._count_bytes()
         self._written = self._active.size
         self._writing = self._active
         self._trimmer = Trimmer(self._shelf, rule)
@@ -137,6 +130,13 @@ class Store:
         """Number of segments."""
         return len(self._shelf.segments)
 
+    def _count_bytes(self) -> int:
+        return sum([segment.used_bytes for segment in self._shelf.segments])
+
+    def pinned_bytes(self, wanted: Wanted, position: int) -> int:
+        """What segments take that reach up to `position` or beyond and may hold such topics."""
+        return self._trimmer.pinned_bytes(wanted, position)
+
     def _facts(self) -> ActiveFacts:
         index, sealed = self._index, self._active.head.total
         # The first entry may be a recorded loss, which has no time.
@@ -177,6 +177,7 @@ class Store:
         assert file is not None
         if self._index.page_due():
             self._pages.save(self._active, self._index)
+            self._active.index_bytes = self._pages.bytes
         try:
             file.append(records)
         except (DiskFull, DiskFailed):
@@ -200,6 +201,7 @@ class Store:
     def _roll(self, roll: Roll, records: Sequence[bytes]) -> None:
         self._sync_file(self._active)
         self._pages.save(self._active, self._index)
+        self._active.index_bytes = self._pages.bytes
         head = replace(roll.head, lines=topic_lines([(topic, one.line()) for topic, one in self.topics.items()]))
         opening = frame_opening(head)
         loss = [frame_hole(roll.loss)] if roll.loss is not None else []
@@ -216,6 +218,7 @@ class Store:
         roll.segment = segment
         roll.pages = Pages(self._disk, None)
         roll.pages.begin(segment, opening)
+        segment.index_bytes = roll.pages.bytes
         self._writing = segment
         self._written = segment.size + sum(map(len, records))
 
@@ -283,6 +286,8 @@ class Store:
             position += size
             self.total += note(self.topics, batch)
             last = batch.last
+            if "r" in batch.flags:
+                self._reset = last
         if synced_to is not None:
             self.synced = max(self.synced, synced_to)
             index.synced = max(index.synced, synced_to)
@@ -300,7 +305,7 @@ class Store:
         if roll.loss is not None:
             index.add(segment.data_at, segment.size - segment.data_at, roll.loss)
             last = roll.loss.last
-        self.bytes += segment.size
+        self.bytes += segment.used_bytes
         self._pages = roll.pages or Pages(self._disk, None)
         self._must_roll = False
         self.synced = max(self.synced, shelf.last)
@@ -343,25 +348,30 @@ class Store:
 
     # Retention.
 
-    def expired(self, now_ns: int) -> list[Trim]:
-        """What has to go now by the rule; give it to `trim` in a thread and its answer to `trimmed`."""
+    def expired(self, now_ns: int, claims: Claims | None = None, asked: bool = False) -> list[Trim]:
+        """What has to go by the rule, and a look at what may: for `trim` in a thread; its answer is for `trimmed`.
+
+        `claims`: what groups have not settled; `asked`: somebody waits for room.
+        """
         if retention.is_old(self.rule, self._facts(), now_ns):
             self._must_roll = True
-        return self._trimmer.expired(self._facts(), self.topics, now_ns)
+        self.bytes = self._count_bytes()
+        cap, used = self.rule.max_bytes, self.bytes
+        room = max(0, cap - used) if cap else MAX_SEGMENT_BYTES
+        sweep = Sweep(claims, now_ns, room, self._reset, bool(cap and asked and 2 * used > cap))
+        return [*self._trimmer.expired(self._facts(), self.topics, now_ns), Trim(sweep=sweep)]
 
     def trim(self, trims: Sequence[Trim]) -> Trimmed:
-        """Delete and rewrite files.
-
-        Raises:
-            DiskFull, DiskFailed, OSError: what is done is done, also in memory's view after the next `open`; readers
-            of the segments that are left are not disturbed.
-        """
+        """Delete, punch and rewrite files.  Errors are in the answer: what is done is done, and readers of the segments
+        that are left are not disturbed."""
         return self._trimmer.trim(trims)
 
     def trimmed(self, result: Trimmed) -> None:
         """Take in what `trim` did."""
         self._trimmer.trimmed(result, self.topics)
-        self.bytes += sum([new.size for new in result.new]) - sum([old.size for old in result.gone])
+        self.bytes = self._count_bytes()
+        if result.roll and len(self._index):
+            self._must_roll = True
 
     def close(self, next_offset: int, now_ns: int) -> None:
         """A clean stop: every offset below `next_offset` is decided.  Writes the mark and the index, syncs, closes.

@@ -292,6 +292,9 @@ class _Step(Telling):
             if count and (at - end > _NEAR_BYTES or at - start >= self.budget):
                 break
             end, count = index.end_of(number), count + 1
+            if number in index.holes:
+                # The dead bytes are hopped over, not read.
+                end -= index.holes[number].hop
         data = self._fetch(start, end - start)
         self.budget -= end - start
         for _ in range(count):
@@ -346,9 +349,15 @@ class _Step(Telling):
 
     def _damaged(self) -> None:
         """What stands at the position cannot be read: go on where that is known to be safe, or at the segment's end."""
+        segment = self.segments[self.number]
+        for start, end, hole in segment.punched:
+            if start <= self.position < end:
+                # Its space is being given back under our eyes.
+                self.tell_pass(hole)
+                self.position, self.last, self.hops = end, max(self.last, hole.last), None
+                return
         if not self.may_block:
             raise Stuck
-        segment = self.segments[self.number]
         self.hops = None
         flaw = segment.damages.get(self.position)
         if flaw is None:

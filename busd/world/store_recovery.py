@@ -18,9 +18,10 @@ from busd.rules.scan import Flaw, Found, Read, walk
 from busd.rules.segment_index import SegmentIndex
 from busd.rules.topic_state import TopicState, add_lost, state_of
 from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
+from busd.world.punch import finish
 from busd.world.segment import Cache, Segment, Shelf, index_path, read_opening, reader_of, saved_index
 
-_OURS = re.compile(r"([0-9]{20})\.(log|idx|cut(?:\.[0-9]+)?)")
+_OURS = re.compile(r"([0-9]{20})\.(log|idx|punch|cut(?:\.[0-9]+)?)")
 
 
 class NewerFormat(Exception):
@@ -61,6 +62,7 @@ def recover(disk: Disk, path: str, name: str, *, epoch: int, next_offset: int, n
     """
     disk.makedirs(path)
     store = Recovered(Shelf(disk, path, cache), {})
+    store.report += finish(disk, path, disk.listdir(path))
     firsts = _list(store)
     segments = _openings(store, firsts, name)
     segments = _last(store, segments, name, next_offset)
@@ -151,9 +153,20 @@ def _openings(store: Recovered, firsts: list[int], name: str) -> list[Segment]:
             shelf.spoilt.append(first)
             store.report.append(f"{path}:0: the opening is that of {head.store} {head.first}; not served")
             continue
-        segments.append(Segment(path, first, head, data_at, file.size()))
+        segment = Segment(path, first, head, data_at, file.size())
+        if first != firsts[-1]:
+            segment.dead_bytes = segment.size - file.used_bytes()
+            segment.index_bytes = _size(shelf.disk, segment.index_path)
+        segments.append(segment)
         until = head.until
     return segments
+
+
+def _size(disk: Disk, path: str) -> int:
+    try:
+        return disk.open(path).size()
+    except (OSError, DiskFailed):
+        return 0
 
 
 def _last(store: Recovered, segments: list[Segment], name: str, next_offset: int) -> list[Segment]:

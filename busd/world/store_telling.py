@@ -52,7 +52,7 @@ class Telling:
         if topics is None:
             raise Stuck
         last = min(segment.prev, self.horizon - 1)
-        counts = losses.before(segment.head, topics, self.offset, self.wanted)
+        counts = losses.before(segment.head, topics, self.offset, self._missed(segment.prev))
         reason = "corrupt" if any(first < segment.first for first in self.shelf.spoilt) else "trimmed"
         self.tell_hole(Hole(self.offset, last, 0, 0, reason, counts))
 
@@ -89,11 +89,12 @@ class Telling:
         """A hole record."""
         if hole.last < self.offset:
             return
-        if hole.reason in losses.SILENT:
-            self.offset = max(self.offset, hole.last + 1)
-            return
-        counts = losses.in_hole(hole, self.offset, self.wanted)
+        counts = losses.in_hole(hole, self.offset, self._missed(hole.last))
         self.tell_hole(Hole(max(hole.first, self.offset), hole.last, 0, 0, hole.reason, counts))
+
+    def _missed(self, last: int) -> Wanted:
+        """Topics of which what stood up to `last` is missed: not those that were RESET later, as that event says so."""
+        return lambda topic: self.wanted(topic) and self.shelf.floor_of(topic) <= last
 
     def tell_hole(self, hole: Hole) -> None:
         """Tell of a loss, unless nothing wanted is in it; joined to the one before when nothing stands between."""

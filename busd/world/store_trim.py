@@ -1,57 +1,44 @@
-"""Trimming one store: which segments go is decided by rules/retention, here they are deleted or rewritten.
+"""Trimming one store: which segments go is decided by rules/retention and store_sweep, here they go.
 
 `expired` and `trimmed` run on the loop, `trim` in a thread; between them the caller asks for nothing else.  It must not
 know readers: they keep the files they have open, and look their place up again by offset.  Invariants:
 1. After a crash at any point every survivor is there once: a merged segment says up to where it covers (`until`), and
    what it covers is removed only when it is durable.
-2. Segments are removed oldest first, each durably before the next, so that no hole can appear in the middle.
+2. Segments are removed oldest first, each durably before the next, so that no hole can appear in the middle; what goes
+   from the middle leaves a record of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from busd.rules import losses, retention
-from busd.rules.record import BadRecord, Batch, Hole, TopicLine, frame_opening
+from busd.rules import retention
+from busd.rules.losses import Wanted
+from busd.rules.record import BadRecord, Batch
 from busd.rules.retention import ActiveFacts, SealedFacts
-from busd.rules.rewrite import Survivors, rewrite
-from busd.rules.scan import Flaw, walk
-from busd.rules.segment_index import SegmentIndex
+from busd.rules.rewrite import Survivors
 from busd.rules.topic_state import TopicState
 from busd.words.settings import StoreRule
-from busd.world.disk import DiskFailed, DiskFull, try_remove
-from busd.world.segment import Segment, Shelf, read_opening, reader_of
+from busd.world.disk import DiskFailed, DiskFull
+from busd.world.segment import Segment, Shelf
+from busd.world.store_merge import Choice, clear, merge
+from busd.world.store_sweep import Sweep, Sweeper
+from busd.world.trim_work import Trimmed, TrimWork, live_in, parts
 
-# Rewritten bytes go to the disk in pieces of this size.
-_PIECE_BYTES = 1 << 20
+__all__ = ["Sweep", "Trim", "Trimmed", "Trimmer"]
 
-# Messages before the first segment that is whole, first offsets and counts of the survivors among them.
-Kept = tuple[int, list[tuple[int, int]]]
-_NOTHING: Kept = (0, [])
+# What survives of a segment: entry -> (bytes it will take, about; topic -> how many of its newest).
+_Kept = dict[int, tuple[int, dict[bytes, int]]]
 
 
 @dataclass(slots=True, frozen=True)
 class Trim:
-    """Work for a thread: delete these segments, or rewrite them to the last messages of each topic."""
+    """Work for a thread: delete these segments, or rewrite them to the last messages of each topic; or sweep all."""
 
-    segments: tuple[Segment, ...]
+    segments: tuple[Segment, ...] = ()
     rewrite: bool = False
-
-
-@dataclass(slots=True)
-class Trimmed:
-    """What was done: each old segment that is gone, what stands in its place, and per topic what is still readable.
-
-    `live`: topic -> (messages before the first segment that is whole, first offsets and counts of survivors).
-    `error`: why not all was done; what was done is valid.
-    """
-
-    gone: list[Segment] = field(default_factory=list)
-    new: list[Segment] = field(default_factory=list)
-    live: dict[bytes, Kept] = field(default_factory=dict)
-    first: int = 0
-    error: Exception | None = None
+    sweep: Sweep | None = None
 
 
 class Trimmer:
@@ -61,97 +48,107 @@ class Trimmer:
         self._shelf = shelf
         self._rule = rule
         self._states: Mapping[bytes, TopicState] = {}
+        self.sweeper = Sweeper(shelf, rule)
         self.first = self._first(shelf.segments)
 
     def _first(self, segments: Sequence[Segment]) -> int:
-        if segments[0].rewritten:
-            index = self._shelf.index(segments, 0, True)
+        for at, segment in enumerate(segments):
+            if not segment.thinned:
+                return segment.first
+            index = self._shelf.index(segments, at, True)
             assert index is not None
             for number in range(len(index)):
                 if number not in index.holes:
                     return index.firsts[number]
-        return segments[0].first
+        return segments[-1].first
 
     # On the loop.
 
     def expired(self, active: ActiveFacts, topics: Mapping[bytes, TopicState], now_ns: int) -> list[Trim]:
-        """See Store.expired."""
+        """What has to go by the caps."""
         self._states = topics
         segments = self._shelf.segments
         kept = 0
         while self._rule.keep_last and segments[kept].rewritten:
             kept += 1
         facts = [
-            SealedFacts(old.size, new.head.total - old.head.total, new.head.time_ns)
+            SealedFacts(old.used_bytes, self._messages(old, new), new.head.time_ns)
             for old, new in zip(segments[kept:-1], segments[kept + 1 :], strict=True)
         ]
-        kept_bytes = sum(segment.size for segment in segments[:kept])
+        kept_bytes = sum(segment.used_bytes for segment in segments[:kept])
         count = retention.drop_count(self._rule, facts, active, kept_bytes, now_ns)
         return [Trim(segments[: kept + count], bool(self._rule.keep_last))] if count else []
+
+    def _messages(self, old: Segment, new: Segment) -> int:
+        """How many a cap counts of a sealed segment: those that groups want, where groups decide."""
+        whole = new.head.total - old.head.total
+        return self.sweeper.wanted(old, whole) if self._rule.retain == "acked" else whole
+
+    def pinned_bytes(self, wanted: Wanted, position: int) -> int:
+        """See Store.pinned_bytes."""
+        shelf, segments = self._shelf, self._shelf.segments
+        behind = [segment for n, segment in enumerate(segments) if shelf.last_of(segments, n) >= position]
+        return sum([segment.used_bytes for segment in behind if self.sweeper.holds(segment, wanted)])
 
     def trimmed(self, result: Trimmed, topics: Mapping[bytes, TopicState]) -> None:
         """See Store.trimmed."""
         shelf = self._shelf
         gone = set(result.gone)
-        left = [segment for segment in shelf.segments if segment not in gone] + result.new
+        left = [segment for segment in (*shelf.segments, *result.new) if segment not in gone]
         shelf.land(tuple(sorted(left, key=lambda segment: segment.first)), shelf.last)
         shelf.spoilt = [first for first in shelf.spoilt if first > shelf.segments[0].first]
         for segment in gone:
             shelf.cache.drop(segment)
         if gone:
             self.first = result.first
-        for topic, (before, survivors) in result.live.items():
-            _set_live(topics[topic], before, survivors)
+        for topic, old, new in result.live:
+            state = topics[topic]
+            state.live = max(0, state.live + live_in(new, state) - live_in(old, state))
 
     # In a thread.
 
     def trim(self, trims: Sequence[Trim]) -> Trimmed:
         """See Store.trim."""
-        result = Trimmed()
-        before = self._shelf.segments
-        old = self.kept(before)
+        work = TrimWork(self._shelf)
         try:
             for trim in trims:
-                if trim.rewrite:
-                    self._rewrite(before, trim.segments, result)
+                if trim.sweep is not None:
+                    self.sweeper.sweep(trim.sweep, work)
+                elif trim.rewrite:
+                    self._rewrite(len(trim.segments), work)
                 else:
-                    self._delete(trim.segments, result)
+                    work.delete(len(trim.segments))
         except (DiskFull, DiskFailed, BadRecord, OSError) as error:
-            result.error = error
-        gone = set(result.gone)
-        after = [segment for segment in before if segment not in gone] + result.new
-        after.sort(key=lambda segment: segment.first)
-        if gone:
-            result.first = self._first(after)
-            new = self.kept(after)
-            changed = [topic for topic in {*old, *new} if old.get(topic) != new.get(topic)]
-            result.live = {topic: new.get(topic, _NOTHING) for topic in changed}
-        return result
+            work.result.error = error
+        if work.result.gone:
+            work.result.first = self._first(work.segments)
+        return work.result
 
-    def _delete(self, segments: Sequence[Segment], result: Trimmed) -> None:
-        disk = self._shelf.disk
-        for segment in segments:
-            self._shelf.pin(segment)
-            try_remove(disk, segment.index_path)
-            disk.remove(segment.path)
-            result.gone.append(segment)
-            disk.sync_dir(self._shelf.path)
-
-    def _rewrite(self, all_segments: Sequence[Segment], chosen: Sequence[Segment], result: Trimmed) -> None:
-        marks = [self._survivors(all_segments, number) for number in range(len(chosen))]
-        sizes = [sum(size for size, _ in mark.values()) for mark in marks]
+    def _rewrite(self, chosen: int, work: TrimWork) -> None:
+        """Leave only the last messages of each topic of the oldest segments."""
+        segments = work.segments[:chosen]
+        marks = {segment: self._survivors(work.segments, number) for number, segment in enumerate(segments)}
+        sizes = [sum(size for size, _ in mark.values()) for mark in marks.values()]
         at = 0
         for count in retention.merge_groups(sizes, self._rule.segment_bytes):
-            numbers = range(at, at + count)
+            size = sum(sizes[at : at + count])
+            some = segments[at : at + count]
             at += count
-            size = sum(sizes[number] for number in numbers)
-            if size == 0 and not result.new and len(result.gone) == numbers[0]:
-                self._delete([chosen[number] for number in numbers], result)
-            elif count > 1 or not chosen[numbers[0]].rewritten or 2 * size <= chosen[numbers[0]].size:
-                self._merge(all_segments, numbers, marks, result)
+            if size == 0 and work.segments[0] is some[0]:
+                work.delete(count)
+            elif count > 1 or not some[0].rewritten or 2 * size <= some[0].size:
+                self._merge(some, marks, work)
 
-    def _survivors(self, segments: Sequence[Segment], number: int) -> dict[int, tuple[int, dict[bytes, int]]]:
-        """What survives of a segment: entry -> (bytes it will take, about; topic -> how many of its newest)."""
+    def _merge(self, some: Sequence[Segment], marks: Mapping[Segment, _Kept], work: TrimWork) -> None:
+        choices = [_choice(marks[segment]) for segment in some]
+        before = work.segments
+        numbers = range(before.index(some[0]), before.index(some[-1]) + 1)
+        new = merge(self._shelf, before, numbers, choices, "trimmed")
+        work.replace(numbers[0], numbers[-1] + 1, new)
+        clear(self._shelf, before, numbers)
+
+    def _survivors(self, segments: Sequence[Segment], number: int) -> _Kept:
+        """What survives of a segment by keep_last."""
         index = self._shelf.index(segments, number, True)
         after = self._shelf.topics(segments[number + 1], True)
         assert index is not None
@@ -178,109 +175,19 @@ class Trimmer:
             result[entry] = (size, kept_of)
         return result
 
-    def _merge(
-        self,
-        segments: Sequence[Segment],
-        numbers: Sequence[int],
-        marks: Sequence[Mapping[int, tuple[int, dict[bytes, int]]]],
-        result: Trimmed,
-    ) -> None:
-        """Write the survivors of some neighbours into one segment that takes the place of the first of them."""
-        disk, target = self._shelf.disk, segments[numbers[0]]
-        file = self._shelf.file(target, True)
-        assert file is not None
-        until = segments[numbers[-1] + 1].first - 1
-        head = replace(target.head, until=until, lines=read_opening(reader_of(file))[0].lines)
-        opening = frame_opening(head)
-        parts = [opening]
-
-        def survive(batch: Batch) -> Survivors:
-            number = max(one for one in numbers if segments[one].first <= batch.first)
-            index = self._shelf.index(segments, number, True)
-            assert index is not None
-            return _marks(batch, marks[number].get(index.number_at(batch.first), (0, {}))[1])
-
-        parts += rewrite(self._records(segments, numbers), survive, target.prev, "trimmed")
-        temporary = target.path + ".tmp"
-        disk.remove(temporary)
-        new_file = disk.create(temporary)
-        try:
-            for piece in _pieces(parts):
-                new_file.append(piece)
-            new_file.sync()
-            # The old hints must not outlive the file they describe: the new opening may be equal to the old one.
-            disk.remove(target.index_path)
-            disk.sync_dir(self._shelf.path)
-            for number in numbers:
-                self._shelf.pin(segments[number])
-            disk.rename(temporary, target.path)
-        except (DiskFull, DiskFailed):
-            try_remove(disk, temporary)
-            raise
-        new = Segment(target.path, target.first, head, len(opening), sum(map(len, parts)))
-        new.file = new_file
-        # From here on the merged segment is the truth; a leftover of the others is removed at the next start.
-        result.gone += [segments[number] for number in numbers]
-        result.new.append(new)
-        disk.sync_dir(self._shelf.path)
-        for number in numbers[1:]:
-            try_remove(disk, segments[number].index_path)
-            disk.remove(segments[number].path)
-        disk.sync_dir(self._shelf.path)
-
-    def _records(self, segments: Sequence[Segment], numbers: Sequence[int]) -> Iterator[Batch | Hole]:
-        """Batches and holes of these segments, with a hole for everything that is damaged."""
-        last = segments[numbers[0]].prev
-        for number in numbers:
-            segment, index = segments[number], self._shelf.index(segments, number, True)
-            file = self._shelf.file(segment, True)
-            assert file is not None
-            expected = self._shelf.last_of(segments, number)
-            for step in walk(reader_of(file), segment.data_at, segment.size, last, index):
-                if isinstance(step, Flaw):
-                    upto = expected if step.last is None else step.last
-                    if step.kind != "doubled" and upto > last:
-                        yield _lost(index, last + 1, upto)
-                        last = upto
-                elif isinstance(step.record, Batch | Hole) and step.record.first > last:
-                    yield step.record
-                    last = step.record.last
-            if last < expected:
-                yield _lost(index, last + 1, expected)
-                last = expected
-
-    def kept(self, segments: Sequence[Segment]) -> dict[bytes, Kept]:
-        """Per topic what `Trimmed.live` tells."""
-        number = 0
-        survivors: dict[bytes, list[tuple[int, int]]] = {}
-        while number < len(segments) - 1 and segments[number].rewritten:
-            index = self._shelf.index(segments, number, True)
-            assert index is not None
-            for topic, entries in index.topics.items():
-                pairs = zip(entries.numbers, entries.counts, strict=True)
-                survivors.setdefault(topic, []).extend([(index.firsts[entry], count) for entry, count in pairs])
-            number += 1
-        if number == 0 and not segments[0].head.total:
-            return {}
-        lines: Mapping[bytes, TopicLine] = self._shelf.topics(segments[number], True) or {}
-        return {topic: (line.count, survivors.get(topic, [])) for topic, line in lines.items()}
-
     def count_live(self, topics: Mapping[bytes, TopicState]) -> None:
         """Set how many messages of each topic can be read, after a start; waits for the disk."""
         self._states = topics
-        for topic, (before, survivors) in self.kept(self._shelf.segments).items():
-            if topic in topics:
-                _set_live(topics[topic], before, survivors)
+        segments = self._shelf.segments
+        if not segments[0].head.total and not any(segment.thinned for segment in segments):
+            return
+        held = parts(self._shelf, segments, 0, len(segments), topics)
+        for topic, state in topics.items():
+            state.live = live_in(held.get(topic), state)
 
 
-def _set_live(state: TopicState, before: int, survivors: Sequence[tuple[int, int]]) -> None:
-    state.live = state.count - max(state.dead, before)
-    state.live += sum([count for first, count in survivors if first > state.floor])
-
-
-def _lost(index: SegmentIndex | None, first: int, last: int) -> Hole:
-    counts = losses.in_index(index, first, last, lambda topic: True, True) if index is not None else None
-    return Hole(first, last, 0, 0, "corrupt", counts)
+def _choice(kept: _Kept) -> Choice:
+    return Choice(frozenset(kept), lambda entry, batch: _marks(batch, kept[entry][1]))
 
 
 def _marks(batch: Batch, kept: Mapping[bytes, int]) -> Survivors:
@@ -298,16 +205,3 @@ def _marks(batch: Batch, kept: Mapping[bytes, int]) -> Survivors:
             left[topic] -= 1
             marks[number] = 1
     return all(marks) or bytes(marks)
-
-
-def _pieces(parts: Sequence[bytes]) -> Iterator[list[bytes]]:
-    piece: list[bytes] = []
-    size = 0
-    for part in parts:
-        piece.append(part)
-        size += len(part)
-        if size >= _PIECE_BYTES:
-            yield piece
-            piece, size = [], 0
-    if piece:
-        yield piece

@@ -1,14 +1,17 @@
 """Once a second: sync what `interval` has written, let retention act, measure the cap; and the health of the log.
 
-The timer owns the sync: it does not wait for traffic.  All waiting is done in threads.
+The timer owns the sync: it does not wait for traffic.  All waiting is done in threads.  Retention also acts when it is
+poked, because somebody waits for room: at once, and again as long as closing a segment lets more go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from busd.broker.ports import Runtime
+from busd.rules.group_records import GroupState
+from busd.rules.wanted import Claims
 from busd.words.errors import BusError
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
@@ -17,6 +20,8 @@ from busd.world.store import Store, Trimmed
 from busd.world.stores import Stores
 
 _TICK_NS = NS_PER_S
+# Between two looks for somebody who waits: refused publishers may ask thousands of times a second.
+_POKE_NS = NS_PER_S // 50
 
 
 @dataclass(slots=True)
@@ -41,7 +46,11 @@ class Health:
 
 
 class Upkeep:
-    """See the module.  `stamp`: the time of receipt, which does not leap; `roll`: begins segments that are due."""
+    """See the module.
+
+    `stamp`: the time of receipt, which does not leap; `roll`: begins segments that are due; `groups`: what is decided
+    of each group; `freed`: told when there is more room.
+    """
 
     def __init__(
         self,
@@ -52,6 +61,8 @@ class Upkeep:
         health: Health,
         stamp: Callable[[], int],
         roll: Callable[[], None],
+        groups: Callable[[], Mapping[bytes, GroupState]] = dict,
+        freed: Callable[[], None] = lambda: None,
     ) -> None:
         self._disk = disk
         self._settings = settings
@@ -60,6 +71,14 @@ class Upkeep:
         self._health = health
         self._stamp = stamp
         self._roll = roll
+        self._groups = groups
+        self._freed = freed
+        self._claims: Claims | None = None
+        # Stores in which somebody waits for room, and how to call off the next look for them.
+        self._asked: set[str] = set()
+        self._look: Callable[[], None] | None = None
+        self._looked_ns = 0
+        self._stopped = False
         self._trimming = False
         self._syncing = False
         self._cancel: Callable[[], None] | None = None
@@ -75,8 +94,22 @@ class Upkeep:
 
     def stop(self) -> None:
         """No more of them."""
-        if self._cancel is not None:
-            self._cancel()
+        self._stopped = True
+        for cancel in (self._cancel, self._look):
+            if cancel is not None:
+                cancel()
+
+    def poke(self, store: str) -> None:
+        """Somebody waits for room in this store: what may go should go now."""
+        self._asked.add(store)
+        if self._look is None and not self._trimming and not self._stopped:
+            since_ns = self._runtime.monotonic_ns() - self._looked_ns
+            self._look = self._runtime.later(max(0, _POKE_NS - since_ns), self._look_now)
+
+    def _look_now(self) -> None:
+        self._look = None
+        self._looked_ns = self._runtime.monotonic_ns()
+        self._trim()
 
     def _sync_written(self) -> None:
         if self._syncing:
@@ -109,11 +142,13 @@ class Upkeep:
     def _trim(self) -> None:
         if self._trimming:
             return
-        now_ns = self._stamp()
-        found = [(store, trims) for store in self._stores.open.values() if (trims := store.expired(now_ns))]
-        if not found:
-            return
-        self._trimming = True
+        now_ns, groups, asked = self._stamp(), self._groups(), self._asked
+        if self._claims is None or not self._claims.still(groups):
+            self._claims = Claims(groups, self._claims)
+        found = [
+            (store, store.expired(now_ns, self._claims, name in asked)) for name, store in self._stores.open.items()
+        ]
+        self._trimming, self._asked = True, set()
 
         def work() -> list[tuple[Store, Trimmed]]:
             return [(store, store.trim(trims)) for store, trims in found]
@@ -122,10 +157,20 @@ class Upkeep:
             self._trimming = False
             if isinstance(result, Exception):
                 raise result
+            if self._stopped:
+                return
             for store, trimmed in result:
                 store.trimmed(trimmed)
             self._health.trouble = "; ".join(f"{trimmed.error}" for _, trimmed in result if trimmed.error)
-            self._stores.version += 1
+            if any(trimmed.gone for _, trimmed in result):
+                self._stores.version += 1
+                self._health.used_bytes = self._stores.total_bytes
+                self._freed()
+            closing = [store.name for store, trimmed in result if trimmed.roll]
+            if closing:
+                self._roll()
+            for name in (*closing, *self._asked):
+                self.poke(name)
 
         self._runtime.in_thread(work, done)
 

@@ -21,13 +21,20 @@ from busd.world.disk import DiskFailed, DiskFull, File, Lock, Locked, replace_fi
 Fate = Literal["kept", "lost", "torn", "zeroed"]
 
 
+# Bytes appended; a size cut back to; bytes written to a position.
+Change = bytes | int | tuple[int, bytes]
+
+
 @dataclass(eq=False)
 class Inode:
     """Contents as the kernel has them, and the changes since the last sync."""
 
     data: bytearray = field(default_factory=bytearray)
     durable: bytes = b""
-    changes: list[bytes | int] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    # Bytes that were given back, as far as they still are: (from, to).
+    punched: list[tuple[int, int]] = field(default_factory=list)
+    durable_punched: list[tuple[int, int]] = field(default_factory=list)
 
     def after(self, fate: Fate) -> bytes:
         """What is found after a crash.  `torn`: half of the last append; `zeroed`: the size, but not the bytes."""
@@ -39,15 +46,23 @@ class Inode:
             data = bytearray(self.durable)
             for change in self.changes[:-1]:
                 _apply(data, change)
-            last = self.changes[-1]
-            _apply(data, last[: len(last) // 2] if isinstance(last, bytes) else last)
+            _apply(data, _half(self.changes[-1]))
             return bytes(data)
         return self.durable
 
 
-def _apply(data: bytearray, change: bytes | int) -> None:
+def _half(change: Change) -> Change:
+    if isinstance(change, tuple):
+        return change[0], change[1][: len(change[1]) // 2]
+    return change[: len(change) // 2] if isinstance(change, bytes) else change
+
+
+def _apply(data: bytearray, change: Change) -> None:
     if isinstance(change, int):
         del data[change:]
+    elif isinstance(change, tuple):
+        at, new = change
+        data[at : at + len(new)] = new
     else:
         data += change
 
@@ -55,8 +70,9 @@ def _apply(data: bytearray, change: bytes | int) -> None:
 class MemoryFile:
     """A file of a MemoryDisk."""
 
-    def __init__(self, disk: MemoryDisk, path: str, inode: Inode) -> None:
+    def __init__(self, disk: MemoryDisk, path: str, inode: Inode, patch: bool = False) -> None:
         self.path = path
+        self._patch = patch
         self._disk = disk
         self._inode = inode
 
@@ -84,6 +100,7 @@ class MemoryFile:
             self._inode.changes.clear()
             raise
         self._inode.durable = bytes(self._inode.data)
+        self._inode.durable_punched = self._inode.punched[:]
         self._inode.changes.clear()
 
     def size(self) -> int:
@@ -95,6 +112,39 @@ class MemoryFile:
         self._disk.step("truncate", self.path)
         del self._inode.data[size_bytes:]
         self._inode.changes.append(size_bytes)
+
+    def overwrite(self, at: int, data: bytes) -> None:
+        """See File."""
+        assert self._patch, "a file that is open for appending would take it at its end"
+        try:
+            self._disk.step("overwrite", self.path)
+        except (DiskFull, DiskFailed):
+            self._change((at, data[: self._disk.short_bytes]))
+            raise
+        self._change((at, data))
+
+    def _change(self, change: tuple[int, bytes]) -> None:
+        _apply(self._inode.data, change)
+        self._inode.changes.append(change)
+
+    def punch(self, at: int, length: int) -> bool:
+        """See File."""
+        assert self._patch
+        if not self._disk.can_punch:
+            return False
+        self._disk.step("punch", self.path)
+        length = max(0, min(length, len(self._inode.data) - at))
+        self._change((at, bytes(length)))
+        self._inode.punched.append((at, at + length))
+        return True
+
+    def used_bytes(self) -> int:
+        """See File.  Blocks of one byte."""
+        used, at = len(self._inode.data), 0
+        for lo, hi in sorted(self._inode.punched):
+            lo, hi = max(lo, at), min(hi, len(self._inode.data))
+            used, at = used - max(0, hi - lo), max(at, hi)
+        return used
 
     def read(self, at: int, length: int) -> bytes:
         """See File."""
@@ -128,7 +178,8 @@ class MemoryDisk:
 
     `calls`: every mutating call so far, "kind path"; `fail_at`: the number (from 0) of the call that raises `failure`,
     once; `fail_all`: kinds of calls that raise it always; `short_bytes`: what a failing append still writes; `cold`:
-    nothing can be read without waiting; `unreadable`: (path, from, to) that give an I/O error.
+    nothing can be read without waiting; `can_punch`: holes can be made in files; `unreadable`: (path, from, to) that
+    give an I/O error.
     """
 
     def __init__(self) -> None:
@@ -140,6 +191,7 @@ class MemoryDisk:
         self.failure: Exception = DiskFull("disk:0: No space left on device")
         self.short_bytes = 0
         self.cold = False
+        self.can_punch = True
         self.unreadable: list[tuple[str, int, int]] = []
         self._durable_names: dict[str, Inode] = {}
         # Changes of names since the last sync of their directory: (path, inode or None).
@@ -172,11 +224,11 @@ class MemoryDisk:
                 self.names[path] = inode
         self._renames.append(changes)
 
-    def open(self, path: str, writable: bool = False) -> File:
+    def open(self, path: str, writable: bool = False, patch: bool = False) -> File:
         """See Disk."""
         if path not in self.names:
             raise FileNotFoundError(path)
-        return MemoryFile(self, path, self.names[path])
+        return MemoryFile(self, path, self.names[path], patch)
 
     def exists(self, path: str) -> bool:
         """See Disk."""
@@ -280,4 +332,6 @@ class MemoryDisk:
         disk.dirs = set(self.dirs)
         for path, inode in names.items():
             disk.set_contents(path, inode.after(fate))
+            punched = inode.punched if fate == "kept" else inode.durable_punched
+            disk.names[path].punched, disk.names[path].durable_punched = punched[:], punched[:]
         return disk

@@ -182,25 +182,24 @@ def test_trimming_loses_nothing_without_a_word(seed: int, keep_last: int) -> Non
             unheard = [m for m in gone if m[0] not in covered]
             assert all(m[2] in (b"", b"0") for m in unheard), "only control records go without a word"
     assert kit.store.bytes <= 16384 + 4096 + (8192 if keep_last else 0)
-    assert kit.store.bytes == sum(len(d) for p, d in kit.disk.contents().items() if p.endswith(".log"))
+    kit.trim()
+    assert kit.store.bytes == sum(map(len, kit.disk.contents().values()))
     assert kit.store.first > 1 or keep_last
 
 
 def check_exact(kit: Kit, told: list[Message], holes: list[Hole]) -> None:
-    """Told and counted together are what was kept."""
+    """Told and counted together are what was kept, but for what a RESET removed: of that its event may tell alone."""
     gone = [message for message in kit.kept if message not in told]
     counted: dict[bytes, int] = {}
     for hole in holes:
-        assert hole.reason == "trimmed"
+        assert hole.reason in ("trimmed", "settled")
         assert hole.counts is not None
         for topic, count in hole.counts.items():
             counted[topic] = counted.get(topic, 0) + count
-    data: dict[bytes, int] = {}
-    for _, topic, item in gone:
+    for topic, state in kit.store.topics.items():
         # Control records of the random log are recognised by their payloads.
-        if item not in (b"", b"0"):
-            data[topic] = data.get(topic, 0) + 1
-    assert {topic: count for topic, count in counted.items() if count} == data
+        data = [m for m in gone if m[1] == topic and m[2] not in (b"", b"0")]
+        assert len([m for m in data if m[0] > state.floor]) <= counted.get(topic, 0) <= len(data)
     live = {topic: state.live for topic, state in kit.store.topics.items()}
     floors = {topic: state.floor for topic, state in kit.store.topics.items()}
     readable: dict[bytes, int] = dict.fromkeys(live, 0)
@@ -334,7 +333,7 @@ def test_an_old_active_segment_is_closed_at_the_idle_tick_and_goes() -> None:
     kit = Kit(rule=StoreRule(max_age_ns=1000), now_ns=10**9)
     kit.commit((b"a", b"x"))
     kit.now_ns += 1000
-    assert kit.store.expired(kit.now_ns) == []
+    assert [trim for trim in kit.store.expired(kit.now_ns) if trim.segments] == []
     roll = kit.store.begin(0, kit.next, 1, kit.now_ns)
     assert roll is not None
     kit.store.write(roll, [])
