@@ -66,8 +66,8 @@ class Session:
 
     @property
     def half_closed(self) -> bool:
-        """The peer sends no more; it is owed something still."""
-        return self._input_ended and not self._closed
+        """The peer sends no more, or cannot be heard while a PUB of its is held; it is owed something still."""
+        return (self._input_ended or self._turns.held) and not self._closed
 
     # What the connection tells.
 

@@ -45,8 +45,6 @@ class _Account:
     ledger: Ledger | None = None
     # Batches that came while the log is read again; None when it is not.
     since: list[Batch] | None = None
-    # The highest offset when room was last made: without news it would not help again.
-    made_at: int = -1
 
 
 @dataclass(slots=True)
@@ -80,8 +78,8 @@ class _View:
 class Room:
     """See the module.
 
-    `groups`: what is decided of each group.  `seal`: begin a new segment in this store, so that what is settled in the
-    old one can go; `poke`: retention should look now.  `on_room` is called when something was counted anew.
+    `groups`: what is decided of each group; `poke`: somebody waits for bytes in this store.  `on_room` is called when
+    there may be more room than before.
     """
 
     def __init__(
@@ -90,7 +88,7 @@ class Room:
         stores: Stores,
         runtime: Runtime,
         groups: Callable[[], Mapping[bytes, GroupState]],
-        poke: Callable[[Store], None],
+        poke: Callable[[str], None],
     ) -> None:
         rules = (settings.main, *settings.stores)
         self.on = any(_capped(rule) for rule in rules)
@@ -145,13 +143,10 @@ class Room:
 
     def make_room(self, store: str) -> None:
         """See Log."""
-        account, found = self._account(store), self._stores.open.get(store)
-        if account is None or found is None or not account.rule.max_bytes:
-            return
-        settled = self._settled(found)
-        if settled > account.made_at:
-            account.made_at = settled
-            self._poke(found)
+        account = self._account(store)
+        # Of messages those count that are not settled, whether or not the others are still there.
+        if account is not None and (account.rule.max_bytes or account.rule.retain == "limits"):
+            self._poke(store)
 
     # What the log tells.
 
@@ -287,12 +282,6 @@ class Room:
             self._covers = Covers(patterns)
             self._cover = {}
         return _View(groups, self._covers, self._cover)
-
-    def _settled(self, store: Store) -> int:
-        """A number that rises as groups settle what this store holds."""
-        view = self._view()
-        claims = {id(claim): claim for topic in store.topics if (claim := view.of(topic)) is not None}
-        return sum([claim.next - claim.count(0, claim.next) for claim in claims.values()])
 
     def _read_again(self, account: _Account, store: Store) -> None:
         """A group went back or is new: messages that were settled may count again."""

@@ -81,6 +81,7 @@ class Server:
         self.report = self._opened.report
         self._broker = Broker(self._log, self._runtime, self.settings.limits)
         self._log.visible = self._broker.visible
+        self._log.room.on_room = self._broker.room
         try:
             await self._listen(loop)
         except BaseException:
