@@ -102,6 +102,8 @@ class MemoryConnection:
 
     def __init__(self, server: MemoryServer) -> None:
         self.closed = False
+        # What came right behind the +OK of its SUB … GROUP.
+        self.first: list[str] = []
         self.reading = True
         self.stuck = False
         self._server = server

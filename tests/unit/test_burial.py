@@ -1,0 +1,62 @@
+"""Dead letters: one for each message, with its reasons, also over a restart."""
+
+from __future__ import annotations
+
+import pytest
+
+from busd.words.errors import BusError
+from busd.words.requests import Publish
+from tests.support.groups import S, member, publish, say
+from tests.support.memory_server import MemoryServer
+
+
+@pytest.fixture
+def server() -> MemoryServer:
+    return MemoryServer()
+
+
+def test_dead_letter_after_tries_with_reason_and_tags(server: MemoryServer) -> None:
+    say(server.connect(), "HPUB jobs colour=red ttl=5m :a")
+    worker = member(server, "TRIES 2")
+    say(worker, "NACK 1 DELAY 0s first")
+    assert say(worker, "NACK 1.2 DELAY 0s broken pipe") == ["+OK"]
+    reader = server.connect()
+    found = say(reader, "READ _dead.> FORMAT json")
+    assert '"topic":"_dead.g.jobs"' in found[0]
+    headers = '{"id":"g:1","group":"g","tries":"2","reason":"broken pipe","offset":"1","colour":"red"}'
+    assert headers in found[0]
+    assert '"payload":"a"' in found[0]
+    assert say(reader, "GROUPS")[1].startswith("g patterns=jobs members=1 in_flight=0 delayed=0 settled=2 next=2 lag=0")
+
+
+def test_a_dead_letter_that_is_refused_is_tried_again(server: MemoryServer) -> None:
+    publish(server, "a")
+    worker = member(server, "TRIES 1")
+    server.log.refuse = BusError("FULL", "no room")
+    say(worker, "NACK 1")
+    server.runtime.advance(3 * S)
+    assert server.log.groups[b"g"].unsettled.count == 1
+    server.log.refuse = None
+    server.runtime.advance(S)
+    assert server.log.groups[b"g"].unsettled.count == 0
+    assert len(say(server.connect(), "READ _dead.>")) == 2
+
+
+def test_a_dead_letter_frees_its_key(server: MemoryServer) -> None:
+    say(server.connect(), "HPUB jobs key=x :1", "HPUB jobs key=x :2")
+    worker = member(server, "WINDOW 10 TRIES 1")
+    assert sorted(say(worker, "NACK 1")) == ["+OK", "MSG jobs 2 2"]
+
+
+def test_a_message_that_died_in_a_stop_gets_one_dead_letter() -> None:
+    first = MemoryServer()
+    publish(first, "a", "b")
+    worker = member(first, "WINDOW 2 TRIES 1")
+    first.log.append(Publish(b"_dead.g.jobs", [[b"a", b"id", b"g:1"]], 1, headers=True), lambda outcome: None)
+    assert len(worker.first) == 2
+    second = MemoryServer(log=first.log)
+    member(second)
+    second.runtime.run()
+    dead = say(second.connect(), "READ _dead.>")
+    assert [line.split()[:3] for line in dead[:-1]] == [["MSG", "_dead.g.jobs", "3"], ["MSG", "_dead.g.jobs", "4"]]
+    assert second.log.groups[b"g"].unsettled.count == 0

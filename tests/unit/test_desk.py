@@ -1,0 +1,115 @@
+"""A desk: what it gives to whom, what comes back, and in which order."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.groups import S, heard, member, publish, say
+from tests.support.memory_server import MemoryServer
+
+
+@pytest.fixture
+def server() -> MemoryServer:
+    return MemoryServer()
+
+
+def test_a_lost_member_gives_back_at_once_in_order_as_second_delivery(server: MemoryServer) -> None:
+    publish(server, *"abcd")
+    one = member(server, "WINDOW 3")
+    two = member(server, "WINDOW 9")
+    assert heard(two) == []
+    one.drop()
+    server.runtime.run()
+    assert heard(two) == ["MSG jobs 1.2 a", "MSG jobs 2.2 b", "MSG jobs 3.2 c"]
+    assert say(two, "ACK 1", "ACK 1.2", "ACK ..3.2") == ["-STALE n=0 first=1", ":1", ":3"]
+
+
+def test_late_redelivery_is_not_settled_by_what_was_sent_before_it(server: MemoryServer) -> None:
+    publish(server, *"abc")
+    worker = member(server, "WINDOW 3 WAIT 10s")
+    say(worker, "TOUCH 3")
+    server.runtime.advance(5 * S)
+    say(worker, "TOUCH 3", "TOUCH 2")
+    server.runtime.advance(6 * S)
+    assert heard(worker) == ["MSG jobs 1.2 a"]
+    assert say(worker, "ACK ..3") == [":2"]
+    assert say(worker, "ACK 1.2") == [":1"]
+
+
+def test_nack_backs_off_by_the_number_of_tries_unless_told_a_delay(server: MemoryServer) -> None:
+    publish(server, "a")
+    worker = member(server)
+    assert say(worker, "NACK 1 no luck") == ["+OK"]
+    server.runtime.advance(S - 1)
+    assert heard(worker) == []
+    server.runtime.advance(1)
+    assert heard(worker) == ["MSG jobs 1.2 a"]
+    assert say(worker, "NACK 1", "NACK 1.2") == ["-STALE n=0 first=1", "+OK"]
+    server.runtime.advance(2 * S)
+    assert heard(worker) == ["MSG jobs 1.3 a"]
+    assert say(worker, "NACK 1.3 DELAY 0s") == ["MSG jobs 1.4 a", "+OK"]
+    assert say(worker, "NACK 1.4 DELAY 1h") == ["+OK"]
+    server.runtime.advance(3600 * S)
+    assert heard(worker) == ["MSG jobs 1.5 a"]
+
+
+def test_a_time_out_is_a_further_try_for_another_member(server: MemoryServer) -> None:
+    publish(server, "a")
+    slow, quick = member(server, "WAIT 5s"), member(server, "WAIT 5s")
+    server.runtime.advance(5 * S)
+    assert heard(quick) == ["MSG jobs 1.2 a"]
+    assert say(slow, "ACK 1") == ["-STALE n=0 first=1"]
+    assert say(quick, "ACK 1.2") == [":1"]
+
+
+def test_touch_gives_more_time(server: MemoryServer) -> None:
+    publish(server, "a")
+    worker = member(server, "WAIT 5s")
+    for _ in range(5):
+        server.runtime.advance(4 * S)
+        assert say(worker, "TOUCH 1") == ["+OK"]
+    assert say(worker, "ACK 1", "TOUCH 1") == [":1", "-STALE n=0 first=1"]
+
+
+def test_one_message_of_a_key_is_out_while_other_keys_go_on(server: MemoryServer) -> None:
+    client = server.connect()
+    say(client, "HPUB jobs key=x :1", "HPUB jobs key=x :2", "HPUB jobs key=y :3", "PUB jobs 4", "HPUB jobs key=x :5")
+    worker = member(server, "WINDOW 10")
+    assert worker.first == ["MSG jobs 1 1", "MSG jobs 3 3", "MSG jobs 4 4"]
+    assert say(worker, "NACK 1 DELAY 1s") == ["+OK"]
+    server.runtime.advance(S)
+    assert heard(worker) == ["MSG jobs 1.2 1"]
+    assert say(worker, "ACK 1.2") == [":1", "MSG jobs 2 2"]
+    assert say(worker, "ACK 2") == [":1", "MSG jobs 5 5"]
+
+
+def test_delay_and_ttl_by_the_clock_of_the_server(server: MemoryServer) -> None:
+    say(server.connect(), "HPUB jobs delay=10s :later", "HPUB jobs ttl=5s :soon", "PUB jobs now")
+    worker = member(server)
+    assert worker.first == ["MSG jobs 2 soon"]
+    say(worker, "NACK 2 DELAY 20s")
+    assert heard(worker) == []
+    server.runtime.advance(10 * S)
+    say(worker, "ACK 3")
+    server.runtime.advance(10 * S)
+    assert heard(worker) == []
+    assert say(server.connect(), "GROUPS")[1].split()[-4:-2] == ["dead=0", "expired=1"]
+
+
+def test_a_fault_of_the_log_ends_the_members_and_loses_nothing(
+    server: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(server, "a", "b")
+    worker = member(server)
+    faults: list[Exception] = []
+    monkeypatch.setattr(server.runtime, "fault", faults.append)
+
+    def fail(*args: object) -> None:
+        raise OSError("the file is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.log, "read", fail)
+        assert say(worker, "NACK 1 DELAY 0s")[0].startswith("-INTERNAL ")
+        assert worker.closed
+        assert len(faults) == 1
+    assert member(server, "WINDOW 5").first == ["MSG jobs 1.2 a", "MSG jobs 2 b"]
