@@ -49,7 +49,7 @@ class _Part:
 class _Course:
     """A run on its way into the log, part by part.  `at`: the first message of which nothing is decided yet."""
 
-    __slots__ = ("_parts", "_sink", "at", "bytes", "cancel", "run", "since", "store")
+    __slots__ = ("_parts", "_sink", "at", "bytes", "cancel", "run", "since", "store", "waited")
 
     def __init__(self, run: Publish, sink: Sink) -> None:
         self.run = run
@@ -59,6 +59,8 @@ class _Course:
         self.bytes = 0
         self.since = 0
         self.cancel: Callable[[], None] | None = None
+        # Stores that it has waited for long enough, and what its other messages for them are told.
+        self.waited: dict[str, BusError] = {}
         self._sink = sink
         self._parts: deque[_Part] = deque()
 
@@ -179,13 +181,14 @@ class Admission:
                 continue
             full = log.fullness(run, course.at)
             log.make_room(full.store)
-            if full.block and hold and not full.never:
+            if full.block and hold and not full.never and full.store not in course.waited:
                 if course.store or self._budget.take(size := size_of(run.items[course.at :])):
                     course.bytes = course.bytes if course.store else size
                     return full.store
                 self._refuse(course, len(run.items) - course.at, _TOO_MUCH)
                 continue
-            self._refuse(course, self._stretch(course, full.store, full.never), full.error)
+            told = course.waited.get(full.store, full.error)
+            self._refuse(course, self._stretch(course, full.store, full.never), told)
         return ""
 
     def _fits(self, course: _Course) -> int:
@@ -238,7 +241,7 @@ class Admission:
             course.cancel()
         full = self._log.fullness(course.run, course.at)
         error = BusError(full.error.code, f"{full.error.text}; waited {full.wait_ns / NS_PER_S:g}s for room")
-        course.cancel = self._runtime.later(full.wait_ns, lambda: self._give_up(course, error))
+        course.cancel = self._runtime.later(full.wait_ns, lambda: self._expire(course, error))
 
     def _room_in(self, store: str) -> None:
         while queue := self._queues.get(store):
@@ -258,13 +261,26 @@ class Admission:
                     self._limit(course)
                 return
 
+    def _expire(self, course: _Course, error: BusError) -> None:
+        """It waits no more for this store; what it has for others goes on."""
+        course.waited[course.store] = error
+        before = course.at
+        self._dequeue(course)
+        store = self._go_on(course, True)
+        if store:
+            self._repay(course, size_of(course.run.items[before : course.at]))
+            self._queue(course, store)
+        else:
+            self._leave(course)
+        # It may have stood before others that need less.
+        self.room()
+
     def _give_up(self, course: _Course, error: BusError) -> None:
         """The rest of it is refused."""
         if course.over:
             return
         self._leave(course)
         self._refuse(course, len(course.run.items) - course.at, error)
-        # It may have stood before others that need less.
         self.room()
 
     def _leave(self, course: _Course) -> None:

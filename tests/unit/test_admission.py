@@ -329,3 +329,15 @@ def test_who_publishes_again_from_within_an_answer_comes_behind_the_others() -> 
     kit.room("t", 1)
     assert kit.kept == [b"1", b"2", b"again"]
     assert again[0].first == 3
+
+
+def test_who_gave_up_one_store_goes_on_with_the_others() -> None:
+    kit = Kit()
+    kit.log.caps = {"a": 0, "b": 0}
+    kit.publish("p", [b"a", b"c", b"a", b"b", b"a"], b"1", b"2", b"3", b"45", b"6")
+    kit.runtime.advance(30 * NS_PER_S)
+    assert kit.told["p"] == ["FULL", 1, "FULL"]
+    assert kit.budget.used_bytes == 3
+    kit.room("b", 1)
+    assert kit.told["p"] == ["FULL", 1, "FULL", 2, "FULL", "/"]
+    assert (kit.budget.used_bytes, kit.admission.held, kit.runtime.timers) == (0, 0, 0)
