@@ -2,9 +2,15 @@
 
 Both are thin shells around the same pure core: `wire` (commands and replies), `stream` (one subscription that can be
 resumed), `group_stream` and `deliveries` (a membership of a group) and `pages` (one READ that may take several
-answers).
+answers).  `channel` makes a queue between processes that needs no server to be set up.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from busd_client.channel_core import Busy, Full
 from busd_client.deliveries import Batch, Delivery
 from busd_client.events import (
     BusdError,
@@ -20,18 +26,37 @@ from busd_client.events import (
     Stale,
 )
 
+if TYPE_CHECKING:
+    from busd_client.sync_channel import Receiver, Sender
+
 __all__ = [
     "Batch",
     "BusdError",
+    "Busy",
     "ConnectionLost",
     "Delivery",
     "End",
     "EndOfStream",
     "Event",
+    "Full",
     "Gap",
     "Message",
     "ReadResult",
     "Reset",
     "Retry",
     "Stale",
+    "channel",
 ]
+
+
+def channel(
+    name: str, directory: str | Path, *, max_bytes: int | None = None, sync: str = "interval"
+) -> tuple[Sender, Receiver]:
+    """Both ends of a channel between processes, kept in a directory; see `busd_client.sync_channel.channel`.
+
+    For asyncio `busd_client.aio_channel.channel`.
+    """
+    # Here, because a server is started by it: nobody else should pay for the modules.
+    from busd_client import sync_channel
+
+    return sync_channel.channel(name, directory, max_bytes=max_bytes, sync=sync)

@@ -57,6 +57,7 @@ class GroupSubscription:
         self._backoff = Backoff(random.random)
         self._link: _Link | None = None
         self._sending = False
+        self._joined = False
         self._closed = False
         self.gaps: deque[Gap] = deque(maxlen=_GAPS)
 
@@ -101,7 +102,31 @@ class GroupSubscription:
             except BaseException:
                 self._hang_up()
                 raise
+        self._joined = True
         return self._stream.accepted
+
+    async def more(self) -> list[GroupPart]:
+        """What comes next, as `parts` gives it; empty when the subscription is over.
+
+        May be cancelled and called again.  Raises as `parts`.
+        """
+        if not self._joined:
+            await self.start()
+        while not self._closed:
+            link = self._link
+            if link is not None and (parts := link.take()):
+                return parts
+            if self._stream.ended is not None:
+                break
+            try:
+                if link is None:
+                    raise ConnectionLost("there is no connection")
+                link.check()
+                self._send()
+                await link.progress()
+            except OSError as error:
+                await self._recover(error)
+        return []
 
     async def parts(self) -> AsyncIterator[list[GroupPart]]:
         """What came, a read at a time, first deliveries in runs: for those who handle thousands at once.
@@ -111,24 +136,9 @@ class GroupSubscription:
             ConnectionLost: the connection ended and `reconnect` is off.
             OSError: the first attempt to connect failed.
         """
-        await self.start()
         try:
-            while not self._closed:
-                link = self._link
-                parts = link.take() if link is not None else []
-                if parts:
-                    yield parts
-                    continue
-                if self._stream.ended is not None:
-                    return
-                try:
-                    if link is None:
-                        raise ConnectionLost("there is no connection")
-                    link.check()
-                    self._send()
-                    await link.progress()
-                except OSError as error:
-                    await self._recover(error)
+            while parts := await self.more():
+                yield parts
         finally:
             await self.close()
 

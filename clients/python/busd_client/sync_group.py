@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import select
 import socket
 import time
 from collections import deque
@@ -58,6 +59,7 @@ class GroupSubscription:
         self._broken: ConnectionLost | None = None
         self._early: list[GroupPart] = []
         self._sent_s = 0.0
+        self._joined = False
         self._closed = False
         self.gaps: deque[Gap] = deque(maxlen=_GAPS)
 
@@ -103,7 +105,31 @@ class GroupSubscription:
             except BaseException:
                 self._hang_up()
                 raise
+        self._joined = True
         return self._stream.accepted
+
+    def more(self, timeout_s: float | None = None) -> list[GroupPart]:
+        """What comes next, as `parts` gives it; empty when the subscription is over, or nothing came in this time.
+
+        Raises as `parts`.
+        """
+        if not self._joined:
+            self.start()
+        give_up_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self._closed:
+            parts, self._early = self._early, []
+            if parts:
+                return parts
+            if self._stream.ended is not None:
+                break
+            try:
+                self._send()
+                if give_up_s is not None and not self._readable(max(0.0, give_up_s - time.monotonic())):
+                    break
+                self._early = self._receive()
+            except OSError as error:
+                self._recover(error)
+        return []
 
     def parts(self) -> Iterator[list[GroupPart]]:
         """What came, a read at a time, first deliveries in runs: for those who handle thousands at once.
@@ -113,20 +139,9 @@ class GroupSubscription:
             ConnectionLost: the connection ended and `reconnect` is off.
             OSError: the first attempt to connect failed.
         """
-        self.start()
         try:
-            while not self._closed:
-                parts, self._early = self._early, []
-                if parts:
-                    yield parts
-                    continue
-                if self._stream.ended is not None:
-                    return
-                try:
-                    self._send()
-                    self._early = self._receive()
-                except OSError as error:
-                    self._recover(error)
+            while parts := self.more():
+                yield parts
         finally:
             self.close()
 
@@ -218,6 +233,14 @@ class GroupSubscription:
             except OSError as error:
                 # For who asks next: `ack` says nothing of it.
                 self._broken = ConnectionLost(f"the connection broke: {error}")
+
+    def _readable(self, timeout_s: float) -> bool:
+        if self._sock is None or self._broken is not None:
+            return True
+        # Not select: it takes no descriptor above 1023.
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1_000))
 
     def _receive(self) -> list[GroupPart]:
         if self._broken is not None:

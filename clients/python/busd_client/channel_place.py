@@ -1,0 +1,175 @@
+"""Where a channel lives: a directory, and the busd that serves it, which is started when nobody has.
+
+    <directory>/<name>/busd.toml   what busd is told       log    what it says
+                       busd.sock   where it listens        data   the messages
+                       receiver    locked by the receiver
+
+The server belongs to the process that started it and is stopped with it; who still uses the channel then starts
+another.  Invariants:
+1. At most one server has the directory (its own lock sees to that), and at most one process is the receiver.
+2. When the process that started the server ends, in whatever way, the server stops in good order: a shell waits for
+   the end of a pipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from busd.words.topics import is_topic
+from busd_client.address import Address, parse_address
+from busd_client.channel_core import Busy
+
+GROUP = "receiver"
+# Settled messages leave the disk by whole files, so a channel keeps up to this more than it holds.
+_SEGMENTS = 8
+_MIN_SEGMENT_BYTES, _MAX_SEGMENT_BYTES = 1 << 20, 1 << 24
+# A start is some 300 ms; recovery of a long log on a slow disk is longer.
+_START_S = 30.0
+_LOOK_S = 0.02
+# The server lives as long as the pipe on standard input has a writer; the shell as long as the server.
+_KEEPER = """
+exec 3<&0
+"$@" </dev/null 3<&- &
+server=$!
+(read -r _ <&3; kill "$server") &
+watch=$!
+wait "$server"
+status=$?
+kill "$watch" 2>/dev/null
+exit "$status"
+"""
+
+
+@dataclass(slots=True)
+class Place:
+    """A channel's directory.  `max_bytes`: of its files, None for no limit; for the server, when this starts it."""
+
+    directory: Path
+    name: str
+    max_bytes: int | None = None
+    sync: str = "interval"
+    _keeper: subprocess.Popen[bytes] | None = None
+    _users: int = 0
+    _lock: int | None = None
+    _starting: threading.Lock = field(default_factory=threading.Lock)
+    address: Address = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not is_topic(self.name.encode()) or self.name.startswith("_"):
+            raise ValueError(f"{self.name!r} is not a channel's name: A-Z a-z 0-9 _ - and ., not _ at the beginning")
+        if self.sync not in ("always", "interval", "never"):
+            raise ValueError(f"{self.sync!r} is none of always, interval, never")
+        self.directory = Path(self.directory).absolute() / self.name
+        self.address = parse_address(f"unix:{self.directory / 'busd.sock'}")
+
+    def use(self) -> None:
+        """One end of the channel in this process begins."""
+        self._users += 1
+
+    def leave(self) -> None:
+        """One end is closed; with the last one the server stops, if this process started it."""
+        self._users -= 1
+        if self._users == 0 and self._keeper is not None:
+            keeper, self._keeper = self._keeper, None
+            assert keeper.stdin is not None
+            keeper.stdin.close()
+            keeper.wait()
+
+    def ensure(self, wait_s: float = _START_S) -> None:
+        """See to it that somebody serves it.  `wait_s` 0: only begin to, for those who try again anyway.
+
+        Raises:
+            OSError: it does not start; the text has the last line of its log.
+        """
+        deadline_s = time.monotonic() + wait_s
+        while not self._answers():
+            with self._starting:
+                if self._keeper is None or self._keeper.poll() is not None:
+                    self._keeper = self._start()
+            if time.monotonic() >= deadline_s:
+                if wait_s:
+                    raise OSError(f"no busd serves {self.directory}: {self._last_words()}")
+                return
+            time.sleep(_LOOK_S)
+
+    def claim(self) -> None:
+        """Become the receiver.
+
+        Raises:
+            Busy: somebody is.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self.directory / "receiver", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise Busy(f"the channel {self.name} in {self.directory.parent} has a receiver already") from None
+        self._lock = lock
+
+    def release(self) -> None:
+        """Be the receiver no more."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            try:
+                sock.connect(self.address.path)
+            except OSError:
+                return False
+            return True
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if self._keeper is not None and self._keeper.stdin is not None:
+            self._keeper.stdin.close()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        config = self.directory / "busd.toml"
+        # Under a name of its own first: another process may be at the same.
+        draft = config.with_suffix(f".{os.getpid()}")
+        draft.write_text(self.settings())
+        draft.replace(config)
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("BUSD_")}
+        # The child imports what we imported, from wherever that was.
+        environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(one for one in sys.path if one))
+        command = [sys.executable, "-m", "busd", "serve", "--config", str(config)]
+        with open(self.directory / "log", "ab") as log:
+            return subprocess.Popen(
+                ["/bin/sh", "-c", _KEEPER, "busd-channel", *command],
+                stdin=subprocess.PIPE, stdout=log, stderr=log, env=environ, start_new_session=True, cwd=self.directory,
+            )  # fmt: skip
+
+    def settings(self) -> str:
+        """What the server is told, as TOML."""
+        segment_bytes = _MAX_SEGMENT_BYTES
+        caps = ""
+        if self.max_bytes is not None:
+            segment_bytes = max(_MIN_SEGMENT_BYTES, min(self.max_bytes // _SEGMENTS, _MAX_SEGMENT_BYTES))
+            caps = f'max_bytes = {self.max_bytes}\nfull = "reject"\n'
+        return (
+            f'data = {_quoted(self.directory / "data")}\ntcp = ""\nunix = {_quoted(self.address.path)}\n'
+            f'sync = "{self.sync}"\n\n[[store]]\nname = "channel"\nmatch = ["{self.name}"]\nretain = "acked"\n'
+            f'groups = ["{GROUP}"]\nsegment_bytes = {segment_bytes}\n{caps}'
+        )
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(OSError):
+            lines = (self.directory / "log").read_text(errors="replace").splitlines()
+            if lines:
+                return lines[-1]
+        return "it says nothing"
+
+
+def _quoted(path: Path | str) -> str:
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
