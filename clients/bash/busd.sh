@@ -7,6 +7,7 @@
 #   tail -F log | busd_pub_lines logs.app       # a message a line, pipelined
 #   busd_read 'news.>' LAST 1 -- show           # what is there
 #   busd_sub 'news.>' FROM 1 -- show            # calls: show kind topic offset payload
+#   busd_work mail 'jobs.>' TRIES 5 -- send     # a member of group mail: what send does with 0 is done
 #   busd_close
 #
 # Every function returns 0 done, 1 time is over (as busd sub means it), 2 an error (its text is on stderr), 3 done but
@@ -95,6 +96,18 @@ busd_sub() {
 # busd_read pattern [options] [-- callback …]: what is there now, then done; otherwise like busd_sub.
 busd_read() {
   _busd_stream READ "$@"
+}
+
+# busd_work group pattern [options] [-- callback …]: a member of a group; options as WAIT, TRIES, LIMIT, FROM.
+# The callback is called as by busd_sub, with the token (17, or 17.2 the second time) for the offset.  0: the message is
+# done.  75: not now, it comes again later.  Anything else: the same, with the reason "exit N", and told on stderr.
+# One at a time, unless WINDOW says otherwise; what takes longer than WAIT (30s) goes to another member as well.
+# Without a callback the lines are printed, and that is all there is to do.
+busd_work() {
+  local _busd_group=${1-}
+  [[ $_busd_group && $_busd_group != *[!A-Za-z0-9_-]* && ${2-} && ${2-} != -- ]] ||
+    { _busd_fail 'usage: busd_work group pattern [options] [-- callback …]'; return; }
+  _busd_stream SUB "$2" GROUP "$_busd_group" "${@:3}"
 }
 
 # busd_command word …: any command with one answer (EOF, RESET, TOPICS, INFO, HELP, …); prints the answer.
@@ -226,6 +239,7 @@ _busd_print() {
 # _busd_stream verb pattern [options] [-- callback …]
 _busd_stream() {
   local -a _busd_words=() _busd_call=()
+  [[ ${3-} == GROUP ]] || local _busd_group=
   local _busd_from_fd _busd_to_fd _busd_kind _busd_topic _busd_offset _busd_payload _busd_status=0
   while (($#)) && [[ $1 != -- ]]; do _busd_words+=("$1"); shift; done
   _busd_call=("${@:2}")
@@ -249,17 +263,36 @@ _busd_events() {
   # A payload that begins or ends with a blank comes as ESC, so read takes nothing away.
   while LC_ALL=C IFS=' ' read -r -u "$_busd_from_fd" _busd_kind _busd_topic _busd_offset _busd_payload; do
     case $_busd_kind in
-      MSG) BUSD_NEXT=$((_busd_offset + 1)); _busd_found=1 ;;
-      ESC) BUSD_NEXT=$((_busd_offset + 1)); _busd_found=1; ((${#_busd_call[@]} == 0)) || _busd_decode ;;
+      MSG) BUSD_NEXT=$((${_busd_offset%.*} + 1)); _busd_found=1 ;;
+      ESC) BUSD_NEXT=$((${_busd_offset%.*} + 1)); _busd_found=1; ((${#_busd_call[@]} == 0)) || _busd_decode ;;
       EOF | RESET) BUSD_NEXT=$((_busd_offset + 1)) ;;
       GAP) BUSD_NEXT=$((${_busd_payload%% *} + 1)); _busd_missed=1 ;;
-      +OK) BUSD_NEXT=${_busd_topic#next=}; continue ;;
+      +OK) [[ -z $_busd_topic ]] || BUSD_NEXT=${_busd_topic#next=}; continue ;;
+      :*) continue ;;
+      -STALE) _busd_fail "too late: ${_busd_offset#first=} was given to another meanwhile" || continue ;;
       END) BUSD_NEXT=${_busd_offset#next=}; _busd_end; return ;;
       -*) _busd_fail "${_busd_kind#-} $_busd_topic $_busd_offset $_busd_payload"; return ;;
     esac
+    if [[ $_busd_group && $_busd_kind == [ME]S[GC] ]]; then
+      _busd_job || return
+      continue
+    fi
     "${_busd_call[@]:-_busd_print}" "$_busd_kind" "$_busd_topic" "$_busd_offset" "$_busd_payload" || return
   done
   _busd_fail "the connection to $_busd_address ended; FROM ${BUSD_NEXT:-first} goes on"
+}
+
+# Has one message of a group worked on, and says what became of it; uses the variables of _busd_events.
+_busd_job() {
+  local _busd_result=0
+  "${_busd_call[@]:-_busd_print}" "$_busd_kind" "$_busd_topic" "$_busd_offset" "$_busd_payload" || _busd_result=$?
+  if ((_busd_result == 0)); then
+    _busd_send "$_busd_to_fd" "ACK $_busd_offset"
+    return
+  fi
+  # EX_TEMPFAIL of sysexits.h is no news.
+  ((_busd_result == 75)) || _busd_fail "$_busd_topic $_busd_offset: exit $_busd_result, given back" || :
+  _busd_send "$_busd_to_fd" "NACK $_busd_offset exit $_busd_result"
 }
 
 # The status that fits an END.

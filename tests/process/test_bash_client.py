@@ -253,5 +253,43 @@ def test_the_readme_shows_what_works(server: ServerProcess) -> None:
     done = run(f"set -eu\n{block.replace('127.0.0.1:7379', server.address)}")
     told = lines(done)
     assert told[:2] == ["1", "1001"]
-    assert told[-2:] == ["news.eu at 1: hello world"] * 2
+    assert told[-3:] == ["news.eu at 1: hello world", "news.eu at 1: hello world", "HELLO WORLD"]
     assert any("numbers messages=1000" in line for line in told)
+
+
+def test_a_worker_says_what_became_of_each(address: str, server: ServerProcess) -> None:
+    script = """
+    busd_pub jobs.a done >/dev/null; busd_pub jobs.a bad >/dev/null; busd_pub jobs.a 'not
+now' >/dev/null
+    work() {
+      show "$@"
+      case $4 in bad) return 3 ;; not*) [[ $3 == *.* ]] || return 75 ;; esac
+    }
+    busd_work g 'jobs.>' TRIES 2 LIMIT 5 -- work
+    busd_read '_dead.>' -- show
+    """
+    told = bash(script, address)
+    seen = ["jobs.a|1|done", "jobs.a|2|bad", "jobs.a|3|not", "jobs.a|2.2|bad", "jobs.a|3.2|not", "_dead.g.jobs.a|4|bad"]
+    assert sorted(lines(told)) == sorted(["now", "now", *[f"MSG|{one}" for one in seen]])
+    assert sorted(told.stderr.splitlines()) == [
+        b"busd: jobs.a 2.2: exit 3, given back",
+        b"busd: jobs.a 2: exit 3, given back",
+    ]
+    assert b" lag=0 " in server.ask(b"GROUPS\n")
+
+
+def test_a_worker_that_is_too_late_goes_on(address: str) -> None:
+    script = """
+    busd_pub t a >/dev/null
+    work() { show "$@"; if [[ $3 == 1 ]]; then sleep 0.8; fi; }
+    busd_work g t WAIT 500ms LIMIT 2 -- work
+    """
+    told = bash(script, address)
+    assert lines(told) == ["MSG|t|1|a", "MSG|t|1.2|a"]
+    assert told.stderr == b"busd: too late: 1 was given to another meanwhile\n"
+
+
+def test_a_worker_needs_a_group_and_a_pattern(address: str) -> None:
+    for words in ("", "g", "g -- show", "'a b' t"):
+        assert b"usage: busd_work" in bash(f"busd_work {words}", address, status=2).stderr
+    assert b"GROUP" in bash("busd_work g t LIMIT 1 WITHIN 1ms || :; busd_work g u LIMIT 1", address, status=2).stderr

@@ -90,16 +90,15 @@ def filled(sender: Sender) -> int:
         while True:
             sender.send(b"%d" % sent + b"." * 10_000)
             sent += 1
-    except Full as error:
-        assert "cap" in str(error)
-    return sent
+    except Full:
+        return sent
 
 
 def test_at_the_cap_the_caller_keeps_the_value(short_dir: Path) -> None:
     sender, receiver = channel("jobs", short_dir, max_bytes=4 << 20)
     with receiver:
         sent = filled(sender)
-        with pytest.raises(Full):
+        with pytest.raises(Full, match="cap"):
             sender.flush()
         with pytest.raises(Full) as unsent:
             sender.close(wait_s=0.1)
@@ -268,9 +267,9 @@ async def test_the_cap_for_asyncio(short_dir: Path) -> None:
             while True:
                 await sender.send(b"%d" % sent + b"." * 10_000)
                 sent += 1
-        except Full as error:
-            assert "cap" in str(error)
-        with pytest.raises(Full):
+        except Full:
+            assert sent > 100
+        with pytest.raises(Full, match="cap"):
             await sender.flush()
         closing = asyncio.ensure_future(sender.close())
         assert [int(value.strip(b".")) async for value in receiver] == list(range(sent))
