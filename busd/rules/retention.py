@@ -105,15 +105,21 @@ def survivors(counts: Sequence[int], later: int, keep_last: int) -> list[int]:
     return kept
 
 
+def merge_count(sizes_bytes: Sequence[int], limit_bytes: int) -> int:
+    """How many of these neighbours go into one rewritten segment: one at least, more only within the limit."""
+    total = sizes_bytes[0]
+    for count, size in enumerate(sizes_bytes[1:], 1):
+        total += size
+        if total > limit_bytes:
+            return count
+    return len(sizes_bytes)
+
+
 def merge_groups(sizes_bytes: Sequence[int], limit_bytes: int) -> list[int]:
     """How many neighbours go into each rewritten segment so that none exceeds the limit by more than its last part."""
     groups: list[int] = []
-    total = 0
-    for size in sizes_bytes:
-        if groups and total + size <= limit_bytes:
-            groups[-1] += 1
-            total += size
-        else:
-            groups.append(1)
-            total = size
+    at = 0
+    while at < len(sizes_bytes):
+        groups.append(merge_count(sizes_bytes[at:], limit_bytes))
+        at += groups[-1]
     return groups

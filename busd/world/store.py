@@ -357,7 +357,7 @@ class Store:
             self._must_roll = True
         self.bytes = self._count_bytes()
         cap, used = self.rule.max_bytes, self.bytes
-        room = max(0, cap - used) if cap else MAX_SEGMENT_BYTES
+        room = cap - used if cap else MAX_SEGMENT_BYTES
         sweep = Sweep(claims, now_ns, room, self._reset, bool(cap and asked and 2 * used > cap))
         return [*self._trimmer.expired(self._facts(), self.topics, now_ns), Trim(sweep=sweep)]
 

@@ -19,7 +19,7 @@ from busd.rules.record import BadRecord, Batch
 from busd.rules.rewrite import Survivors
 from busd.rules.scan import Window
 from busd.rules.segment_index import SegmentIndex
-from busd.rules.wanted import Claims, Cover, Covers, eighths, ends_of, has_ttl, wanted_of
+from busd.rules.wanted import TTL_MARK, Claims, Cover, Covers, eighths, ends_of, has_ttl, wanted_of
 from busd.rules.weigh import SETTLED, stretches, weigh, weight_bytes
 from busd.words.settings import StoreRule
 from busd.world.disk import DiskFailed, DiskFull
@@ -237,6 +237,8 @@ class Sweeper:
         for number, position in enumerate(index.positions):
             if number in index.holes:
                 continue
+            if TTL_MARK not in window.bytes_at(position, index.end_of(number) - position):
+                continue
             try:
                 record = window.record_at(position).record
             except BadRecord:
@@ -312,19 +314,17 @@ class Sweeper:
             if look is not None and 2 * look.want_bytes <= room and self._sound(work, number):
                 chosen[segment] = look
         for run in _runs(work.segments, chosen):
-            want = [chosen[segment].want_bytes for segment in run]
-            at = 0
-            for count in retention.merge_groups(want, self._rule.segment_bytes):
-                some, size = run[at : at + count], sum(want[at : at + count])
-                at += count
-                if count == 1 and not self._known[some[0]].total:
-                    continue
-                if size > sweep.room_bytes:
+            while run:
+                # What goes makes room for what comes.
+                room = sweep.room_bytes + work.result.freed_bytes
+                want = [chosen[segment].want_bytes for segment in run]
+                some = run[: retention.merge_count(want, max(0, min(self._rule.segment_bytes, room)))]
+                run = run[len(some) :]
+                if sum(want[: len(some)]) > max(0, room):
                     self._unfinished = True
-                    for segment in some:
-                        self._known[segment].level = -1
-                    continue
-                self._merge(sweep, work, some, chosen)
+                    self._known[some[0]].level = -1
+                elif len(some) > 1 or self._known[some[0]].total:
+                    self._merge(sweep, work, some, chosen)
 
     def _merge(self, sweep: Sweep, work: TrimWork, some: Sequence[Segment], chosen: Mapping[Segment, _Found]) -> None:
         lo = work.segments.index(some[0])

@@ -34,6 +34,11 @@ class Trimmed:
     roll: bool = False
     error: Exception | None = None
 
+    @property
+    def freed_bytes(self) -> int:
+        """How much less it is on the disk."""
+        return sum([one.used_bytes for one in self.gone]) - sum([one.used_bytes for one in self.new])
+
 
 class TrimWork:
     """See the module."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from busd.rules.retention import (
@@ -10,12 +12,13 @@ from busd.rules.retention import (
     drop_count,
     is_old,
     last_rotation_ns,
+    merge_count,
     merge_groups,
     must_roll,
     survivors,
 )
 from busd.rules.segment_index import MAX_SEGMENT_BYTES
-from busd.words.settings import StoreRule
+from busd.words.settings import Full, StoreRule
 
 S = 10**9
 DAY = 86_400 * S
@@ -109,6 +112,20 @@ def test_drop_count(rule: StoreRule, kept: int, expected: int) -> None:
 )
 def test_survivors(counts: list[int], later: int, keep: int, expected: list[int]) -> None:
     assert survivors(counts, later, keep) == expected
+
+
+def test_merge_count() -> None:
+    assert merge_count([4, 4, 4], 8) == 2
+    assert merge_count([20, 1], 8) == 1
+    assert merge_count([0, 0, 9], 0) == 2
+
+
+@pytest.mark.parametrize("full", ["reject", "block"])
+def test_where_publishers_are_held_back_only_age_drops(full: Full) -> None:
+    rule = StoreRule(max_bytes=1000, max_messages=1, full=full)
+    assert drop_count(rule, sealed(1, 2, 3), active(), 0, NOW) == 0
+    assert drop_count(replace(rule, max_age_ns=10), sealed(1, 2, NOW), active(), 0, NOW) == 2
+    assert not must_roll(replace(rule, max_bytes=0), active(messages=1000), 1, NOW)
 
 
 def test_merge_groups() -> None:

@@ -3,94 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from busd.rules.group_records import GroupState
+from busd.rules.record import Hole
 from busd.rules.wanted import Claims
 from busd.words.settings import StoreRule
 from busd.world import store_sweep
-from busd.world.store_trim import Trimmed
-from tests.support.store_kit import Kit, Message, every, only, read_all
-
-SMALL = StoreRule(segment_bytes=4096, retain="acked")
-
-
-@dataclass
-class AckedKit(Kit):
-    """A store with groups."""
-
-    rule: StoreRule = field(default_factory=lambda: SMALL)
-    groups: dict[bytes, GroupState] = field(default_factory=dict)
-
-    def group(self, name: bytes, *patterns: bytes) -> GroupState:
-        """A new group that has settled nothing."""
-        state = self.groups[name] = GroupState(patterns, 0, 1, 0)
-        return state
-
-    def sweep(self, asked: bool = False) -> Trimmed:
-        """Let retention act once."""
-        result = self.store.trim(self.store.expired(self.now_ns, Claims(self.groups), asked))
-        assert result.error is None
-        self.store.trimmed(result)
-        return result
-
-    def settle(self, group: bytes, offsets: Iterable[int]) -> None:
-        """The group has settled these of what it was given."""
-        for offset in offsets:
-            self.groups[group].unsettled.drop(offset, offset)
-
-    def give(self, group: bytes) -> None:
-        """Everything so far is out."""
-        state = self.groups[group]
-        for offset, topic, _ in self.kept:
-            if offset >= state.next and Claims(self.groups).covers.of(topic).count(group):
-                state.unsettled.put(offset, offset, 1)
-        state.next = self.next
-
-    @property
-    def wanted(self) -> list[Message]:
-        """What some group has not settled, or no group covers."""
-        claims = Claims(self.groups)
-        found = []
-        for message in self.kept:
-            claim = claims.claim(message[1])
-            if claim is None or claim.has(message[0], message[0]):
-                found.append(message)
-        return found
-
-    def check(self) -> None:
-        """What is wanted is there once and in order, the rest is there or counted; so after a restart, too."""
-        for restarted in (False, True):
-            if restarted:
-                self.reopen()
-                assert self.store.report == []
-            tale = read_all(self.store, budget_bytes=700)
-            told = set(tale.offsets)
-            assert [message for message in tale.messages if message in self.wanted] == self.wanted
-            counted: dict[bytes, int] = {}
-            for hole in tale.holes:
-                assert hole.counts is not None
-                for topic, count in hole.counts.items():
-                    counted[topic] = counted.get(topic, 0) + count
-            gone = [message for message in self.kept if message[0] not in told]
-            assert {topic: count for topic, count in counted.items() if count} == by_topic(gone)
-            live = {topic: state.live for topic, state in self.store.topics.items() if state.live}
-            assert live == by_topic(tale.messages)
-            for start in range(1, self.next, 7):
-                left = [m for m in tale.messages if m[0] >= start and m[1] == b"a"]
-                assert self.store.count_kept(only(b"a"), start, self.next) == len(left)
-                assert read_all(self.store, start, only(b"a")).messages == left
-
-
-def by_topic(messages: list[Message]) -> dict[bytes, int]:
-    """How many of each."""
-    counts: dict[bytes, int] = {}
-    for _, topic, _ in messages:
-        counts[topic] = counts.get(topic, 0) + 1
-    return counts
+from busd.world.pins import pinned_bytes
+from busd.world.store import Cursor
+from tests.support.acked_kit import SMALL, AckedKit
+from tests.support.store_kit import Kit, every, only, read_all
 
 
 def filled(kit: AckedKit, count: int = 60, size: int = 300) -> AckedKit:
@@ -207,3 +132,119 @@ def test_reset_and_ttl_give_their_space_back() -> None:
     assert kit.store.bytes < before * 0.2
     assert read_all(kit.store, wanted=every).messages == [m for m in kit.kept if m[2] == b""]
     assert kit.sweep().gone == []
+
+
+def test_readers_within_a_stretch_while_it_is_punched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stands in it finds the old records or the hole, never damage; also by seeking and after it has landed."""
+    monkeypatch.setattr(store_sweep, "PUNCH_BYTES", 2000)
+    for budget in (1, 400, 5000):
+        for wanted in (every, only(b"rare")):
+            kit = AckedKit(rule=replace(SMALL, segment_bytes=1 << 16))
+            for number in range(120):
+                kit.commit((b"rare" if number % 10 == 0 else b"a", b"%04d" % number + b"." * 300))
+            kit.roll()
+            kit.group(b"g", b">")
+            kit.give(b"g")
+            kit.settle(b"g", range(20, 100))
+            cursors = [Cursor(start) for start in (1, 19, 20, 33, 60, 99, 100, 101)]
+            for cursor in cursors:
+                kit.store.read(cursor, wanted, kit.next, budget, True)
+            result = kit.store.trim(kit.store.expired(kit.now_ns, Claims(kit.groups)))
+            assert result.gone != []
+            for cursor in cursors[::2]:
+                go_through(kit, cursor, wanted)
+            kit.store.trimmed(result)
+            for cursor in cursors[1::2]:
+                go_through(kit, cursor, wanted)
+
+
+def go_through(kit: AckedKit, cursor: Cursor, wanted: Callable[[bytes], bool]) -> None:
+    """Read to the end: everything wanted is there, and nothing is told as damage."""
+    start, told = cursor.offset, []
+    while cursor.offset < kit.next:
+        chunk = kit.store.read(cursor, wanted, kit.next, 500, True)
+        assert chunk is not None
+        for record in chunk.records:
+            if isinstance(record, Hole):
+                assert record.reason == "settled"
+            else:
+                told += [offset for offset in record.offsets() if offset >= start]
+    topics = {message[0]: message[1] for message in kit.kept}
+    assert [o for o in told if not 20 <= o < 100 and wanted(topics[o])] == [
+        o for o in range(start, kit.next) if not 20 <= o < 100 and wanted(topics[o])
+    ]
+
+
+def test_an_active_segment_is_closed_when_somebody_waits_and_that_helps() -> None:
+    kit = filled(AckedKit(rule=replace(SMALL, max_bytes=1 << 14, segment_bytes=1 << 14, full="block")), 120)
+    kit.group(b"g", b">").next = 60
+    assert not kit.sweep(asked=True).roll, "most of what is in the active one is wanted"
+    kit.groups[b"g"].next = 119
+    result = kit.sweep(asked=False)
+    assert not result.roll
+    assert kit.sweep(asked=True).roll
+    assert not kit.sweep(asked=True).roll, "nothing has changed since"
+    roll = kit.store.begin(0, kit.next, 1, kit.now_ns)
+    kit.store.write(roll, [])
+    kit.store.landed([], roll, None)
+    kit.sweep()
+    assert kit.store.bytes < 3000
+    kit.check()
+
+
+def test_caps_of_a_store_that_holds_publishers_back_drop_nothing() -> None:
+    rule = StoreRule(segment_bytes=4096, max_bytes=1 << 14, retain="acked", full="reject")
+    kit = filled(AckedKit(rule=rule), 100)
+    kit.group(b"g", b"a")
+    kit.sweep(asked=True)
+    kit.check()
+    assert read_all(kit.store).losses == []
+    dropping = filled(AckedKit(rule=replace(rule, full="drop")), 100)
+    dropping.group(b"g", b"a")
+    dropping.sweep()
+    assert [reason for _, _, reason, _ in read_all(dropping.store).losses] == ["trimmed"]
+
+
+def test_a_rewrite_waits_for_room() -> None:
+    rule = replace(SMALL, max_bytes=1 << 14, full="reject")
+    kit = filled(AckedKit(rule=rule), 60)
+    kit.disk.can_punch = False
+    kit.group(b"g", b">")
+    kit.give(b"g")
+    kit.settle(b"g", [n for n in range(1, 50) if n % 4])
+    assert kit.store.bytes > rule.max_bytes
+    kit.sweep()
+    assert [call for call in kit.disk.calls if call.startswith("rename")] == [
+        call for call in kit.disk.calls if call.endswith(".idx") and call.startswith("rename")
+    ]
+    kit.settle(b"g", range(1, 30))
+    kit.sweep()
+    kit.sweep()
+    kit.check()
+    assert kit.store.bytes < 12_000
+
+
+def test_hole_segments_become_one() -> None:
+    kit = filled(AckedKit(), 100)
+    kit.group(b"g", b">")
+    kit.give(b"g")
+    for upto in (30, 50, 70, 90):
+        kit.settle(b"g", range(5, upto))
+        kit.sweep()
+    kit.sweep()
+    kit.check()
+    assert kit.store.segments <= 4
+
+
+def test_pinned_bytes() -> None:
+    kit = filled(AckedKit(), 60)
+    kit.commit((b"other", b"x"))
+    kit.group(b"g", b"a")
+    kit.sweep()
+    every_byte = kit.store.bytes
+    assert pinned_bytes([kit.store], only(b"a"), 1) == every_byte
+    assert 0 < pinned_bytes([kit.store], only(b"a"), 40) < every_byte / 2
+    assert pinned_bytes([kit.store], only(b"none"), 1) == 0
+    plain = Kit()
+    plain.commit((b"a", b"x"))
+    assert pinned_bytes([plain.store], every, 1) == 0
