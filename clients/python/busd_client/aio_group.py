@@ -40,7 +40,7 @@ class GroupSubscription:
 
     Iterating over it gives every event, and what is done is told by `job.ack()`; `batches` and `acked_batches` give
     lists.  `gaps` holds the last losses, `stale` counts acknowledgements that came too late, `ended` is the END.
-    Closing it gives back at once what is not acknowledged.
+    Leaving a loop leaves it open, for what is in hand; closing it, by `async with`, gives back the rest at once.
     """
 
     def __init__(
@@ -136,11 +136,10 @@ class GroupSubscription:
             ConnectionLost: the connection ended and `reconnect` is off.
             OSError: the first attempt to connect failed.
         """
-        try:
-            while parts := await self.more():
-                yield parts
-        finally:
-            await self.close()
+        # Not in a `finally`: what was given out may still be acknowledged after a loop was left.
+        while parts := await self.more():
+            yield parts
+        await self.close()
 
     async def __aiter__(self) -> AsyncIterator[GroupEvent]:
         async for parts in self.parts():

@@ -40,7 +40,8 @@ class GroupSubscription:
             for job in jobs.acked():        # each is acknowledged when the next is asked for
                 ...
 
-    The same names as in `busd_client.aio_group`.  For one thread at a time.
+    The same names as in `busd_client.aio_group`.  For one thread at a time.  Leaving a loop leaves it open, for what is
+    in hand; closing it, by `with`, gives back the rest at once.
     """
 
     def __init__(
@@ -139,11 +140,10 @@ class GroupSubscription:
             ConnectionLost: the connection ended and `reconnect` is off.
             OSError: the first attempt to connect failed.
         """
-        try:
-            while parts := self.more():
-                yield parts
-        finally:
-            self.close()
+        # Not in a `finally`: what was given out may still be acknowledged after a loop was left.
+        while parts := self.more():
+            yield parts
+        self.close()
 
     def __iter__(self) -> Iterator[GroupEvent]:
         for parts in self.parts():
