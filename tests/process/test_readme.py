@@ -140,7 +140,7 @@ def test_the_settings_shown_are_all_there_are(tmp_path: Path) -> None:
     assert settings.stores[0].match == (b"metrics.>", b"trace.>")
     assert settings.limits == Limits(), "the limits shown are not the defaults"
     table = tomllib.loads(block)
-    named = {"rotate_at_s": "rotate_at", "max_age_ns": "max_age"}
+    named = {"rotate_at_s": "rotate_at", "max_age_ns": "max_age", "full_wait_ns": "full_wait"}
     fields = {named.get(name, name) for name in StoreRule.__dataclass_fields__} - {"name", "match"}
     assert set(table["main"]) == fields
 
