@@ -20,6 +20,7 @@ class AckedKit(Kit):
 
     rule: StoreRule = field(default_factory=lambda: SMALL)
     groups: dict[bytes, GroupState] = field(default_factory=dict)
+    claims: Claims | None = None
     # From how many places `check` reads: every so many offsets.
     step: int = 7
 
@@ -30,7 +31,9 @@ class AckedKit(Kit):
 
     def sweep(self, asked: bool = False) -> Trimmed:
         """Let retention act once."""
-        result = self.store.trim(self.store.expired(self.now_ns, Claims(self.groups), asked))
+        if self.claims is None or not self.claims.still(self.groups):
+            self.claims = Claims(self.groups, self.claims)
+        result = self.store.trim(self.store.expired(self.now_ns, self.claims, asked))
         assert result.error is None
         self.store.trimmed(result)
         return result
