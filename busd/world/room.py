@@ -272,6 +272,9 @@ class Room:
             account.bound = sum([state.live for state in store.topics.values()])
         else:
             account.bound = account.ledger.unsettled(self._view().of, _floors(store))
+            if account.bound >= account.rule.max_messages:
+                # What was removed because its ttl ran out is settled only when somebody reads past it.
+                account.bound = min(account.bound, sum([state.live for state in store.topics.values()]))
             if account.ledger.stale and account.since is None:
                 self._read_again(account, store)
 

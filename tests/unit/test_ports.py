@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from busd.broker import ports
-from busd.broker.broker import Broker, Opening
+from busd.broker.broker import Broker
+from busd.broker.opening import Opening
 from busd.broker.questions import Host
-from busd.broker.session import Session, Wire, _Reader
+from busd.broker.session import Session, _Reader
+from busd.broker.voice import Wire
 from busd.rules.replies import AnswerArray
 from busd.world.connection import Connection
 from busd.world.log import DiskLog

@@ -252,3 +252,13 @@ def test_dead_letters_have_a_reserve_under_the_total_cap() -> None:
 def test_nothing_is_counted_where_the_disk_is_new() -> None:
     kit = LogKit(jobs(max_messages=2), MemoryDisk())
     assert left(kit) == 2
+
+
+def test_what_was_removed_without_being_settled_does_not_count() -> None:
+    kit = kit_of(max_messages=3)
+    settle(kit, NEW)
+    kit.publish(b"jobs.a", b"1", b"2", b"3")
+    assert left(kit) == 0
+    # As retention leaves it when the ttl of two has run out.
+    kit.log.stores.open["jobs"].topics[b"jobs.a"].live = 1
+    assert left(kit) == 2
