@@ -18,10 +18,11 @@ from busd.rules.record import BadRecord, Batch, CleanStop, Hole, Opening
 from busd.rules.recovery import Verdict, plan
 from busd.rules.scan import Flaw, walk
 from busd.world.disk import Disk
+from busd.world.punch import patched
 from busd.world.segment import read_opening, reader_of, saved_index
 
 _SEGMENT = re.compile(r"([0-9]{20})\.log")
-_OURS = re.compile(r"[0-9]{20}\.(?:log|idx|cut(?:\.[0-9]+)?)")
+_OURS = re.compile(r"[0-9]{20}\.(?:log|idx|punch|cut(?:\.[0-9]+)?)")
 
 # (offset, time_ns, topic, payload, headers)
 Message = tuple[int, int, bytes, bytes, tuple[tuple[bytes, bytes], ...]]
@@ -33,8 +34,8 @@ class Finding:
     """One thing that was found.  `store` is empty for what is of no store.
 
     `kind`: segment (how much is in it) · hole (what retention or an earlier loss has recorded) · torn (the end of the
-    newest segment, or of groups.log, which the next start cuts off) · leftover (of an interrupted merge) · corrupt ·
-    foreign (not a file of busd).
+    newest segment, or of groups.log, which the next start cuts off) · leftover (of an interrupted merge or punch) ·
+    corrupt · foreign (not a file of busd).
     """
 
     kind: str
@@ -87,6 +88,10 @@ def verify(disk: Disk, data_dir: str) -> Iterator[Finding]:
         for name in names:
             if not _OURS.fullmatch(name):
                 yield Finding("foreign", store, f"{path}/{name}", 0, "not a file of busd")
+            if name.endswith(".punch"):
+                yield Finding(
+                    "leftover", store, f"{path}/{name}", 0, "space was being given back; the next start goes on with it"
+                )
         last, until = -1, 0
         for segment in _segments(path, names):
             if segment.first <= until:
@@ -122,7 +127,7 @@ def _segments(path: str, names: list[str]) -> Iterator[_Segment]:
 def _check(disk: Disk, store: str, segment: _Segment, before: int) -> Iterator[Finding]:
     """Findings of one segment; `before`: last offset of the one before, -1 when this is the first."""
     file = disk.open(segment.path)
-    read, size = reader_of(file), file.size()
+    read, size = patched(disk, segment.path, reader_of(file)), file.size()
     opening = _opening(disk, segment, size)
     if isinstance(opening, str):
         kind = "torn" if segment.newest and size == 0 else "corrupt"
@@ -251,9 +256,10 @@ def _batches(
     if before >= 0 and head.prev > before:
         warn(Finding("corrupt", store, segment.path, 0, f"offsets {before + 1} to {head.prev} are not there"))
     segment.last = head.prev
-    torn_at = _torn_at(disk, segment, reader_of(file), at, size, head)
+    read = patched(disk, segment.path, reader_of(file))
+    torn_at = _torn_at(disk, segment, read, at, size, head)
     saved = saved_index(disk, segment.path, head)
-    for step in walk(reader_of(file), at, size, head.prev, saved[0] if saved is not None else None):
+    for step in walk(read, at, size, head.prev, saved[0] if saved is not None else None):
         if isinstance(step, Flaw):
             kind = "torn" if step.position == torn_at else "corrupt"
             warn(Finding(kind, store, segment.path, step.position, _text(step)))

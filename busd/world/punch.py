@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from busd.rules.record import BadRecord, Batch, Hole, frame_hole
-from busd.rules.scan import Window
+from busd.rules.scan import Read, Window
 from busd.rules.segment_index import SegmentIndex
 from busd.rules.weigh import SETTLED, Stretch, counts_of
-from busd.world.disk import Disk, DiskFull, File, try_remove
+from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
 from busd.world.segment import Segment, Shelf, index_path, read_opening, reader_of
 
 # What every disk writes as one, and always has.
@@ -165,17 +165,43 @@ def finish(disk: Disk, path: str, names: Sequence[str]) -> list[str]:
     return report
 
 
-def _redo(disk: Disk, target: str, data: bytes) -> bool:
-    file = disk.open(target, patch=True)
+def patched(disk: Disk, path: str, read: Read) -> Read:
+    """A way to read the segment at `path` as it will be once what its punch file says is done; `read` without one."""
+    try:
+        holes = _said(disk.read_file(punch_path(path)), read)
+    except (DiskFull, DiskFailed, OSError):
+        return read
+    records = [(position, frame_hole(hole)) for position, hole in holes]
+
+    def read_patched(at: int, length: int) -> bytes:
+        data = bytearray(read(at, length))
+        for position, record in records:
+            lo, hi = max(at, position), min(at + len(data), position + len(record))
+            if lo < hi:
+                data[lo - at : hi - at] = record[lo - position : hi - position]
+        return bytes(data)
+
+    return read_patched
+
+
+def _said(data: bytes, read: Read) -> list[tuple[int, Hole]]:
+    """Positions and holes of a punch file; none when it is not whole, or not of this segment."""
     try:
         copy, size = read_opening(lambda at, length: data[at : at + length])
-        if read_opening(reader_of(file))[0] != copy:
-            return False
+        if read_opening(read)[0] != copy:
+            return []
     except BadRecord:
-        return False
+        return []
     page = SegmentIndex(size, 0)
     page.load(data, size)
-    holes = [(page.positions[number], hole) for number, hole in page.holes.items()]
+    return [(page.positions[number], hole) for number, hole in page.holes.items()]
+
+
+def _redo(disk: Disk, target: str, data: bytes) -> bool:
+    file = disk.open(target, patch=True)
+    holes = _said(data, reader_of(file))
+    if not holes:
+        return False
     for position, hole in holes:
         file.overwrite(position, frame_hole(hole))
     file.sync()

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from busd.world import store_sweep
+from busd.world.inspect import verify
 from tests.recovery.test_crashes import CuttingDisk, PowerCut
 from tests.support.acked_kit import SMALL, AckedKit
 from tests.support.memory_disk import MemoryDisk
@@ -162,3 +163,14 @@ def test_a_full_disk_is_punched_where_a_sector_takes_the_record(monkeypatch: pyt
     kit.disk.fail_all = set()
     assert kit.store.bytes < before / 2
     kit.check()
+
+
+@pytest.mark.parametrize("name", ["stretch", "longer"])
+def test_verify_finds_no_damage_after_a_power_cut(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_sweep, "PUNCH_BYTES", 2000)
+    leftovers = 0
+    for where, _, disk in crashes(MAKERS[name]):
+        findings = list(verify(disk, "/data"))
+        assert [str(one) for one in findings if one.bad] == [], where
+        leftovers += sum(one.kind == "leftover" for one in findings)
+    assert leftovers

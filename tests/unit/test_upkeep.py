@@ -1,0 +1,154 @@
+"""Retention by itself: once a second, and at once when somebody waits; over a whole log on a disk in memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from busd.rules.group_records import line_done, line_new, line_out
+from busd.words.errors import BusError
+from busd.words.requests import Publish
+from busd.words.settings import Settings, StoreRule
+from busd.world.disk import DiskFull
+from tests.support.log_kit import LogKit
+
+MS = 10**6
+S = 10**9
+RULE = StoreRule(
+    "jobs", (b"jobs.>",), segment_bytes=16 << 10, max_bytes=64 << 10, retain="acked", groups=(b"g",), full="block"
+)
+PAYLOAD = b"x" * 1000
+
+
+def full_kit() -> LogKit:
+    """A store at its cap, nothing of it settled."""
+    kit = LogKit(Settings(stores=(RULE,)))
+    settle(kit, line_new(b"g", (b"jobs.>",), 0, 1, 1))
+    while kit.log.admits(Publish(b"jobs.a", [PAYLOAD], 1000), 0):
+        kit.publish(b"jobs.a", PAYLOAD)
+    return kit
+
+
+def settle(kit: LogKit, *lines: bytes) -> None:
+    """Decide group records."""
+    errors: list[BusError | None] = []
+    kit.log.settle(list(lines), errors.append)
+    kit.runtime.run()
+    assert errors == [None]
+
+
+def room(kit: LogKit) -> int:
+    """For how many messages there is room."""
+    return kit.log.admits(Publish(b"jobs.a", [PAYLOAD] * 100, 100_000), 0)
+
+
+def test_a_poke_makes_room_at_once_and_says_so() -> None:
+    kit = full_kit()
+    last = kit.log.horizon - 1
+    told: list[int] = []
+    kit.log.room.on_room = lambda: told.append(room(kit))
+    kit.log.make_room("jobs")
+    kit.runtime.advance(100 * MS)
+    assert room(kit) == 0
+    assert told == []
+    settle(kit, line_out(b"g", last + 1, 1, [(1, last)]), line_done(b"g", [(1, last - 1)]))
+    kit.log.make_room("jobs")
+    # The sealed ones go, then the active one is closed, and what is left of it is written anew.
+    kit.runtime.advance(100 * MS)
+    assert told
+    assert told[-1] > 45
+    assert kit.messages(b"jobs.a") == [(last, b"jobs.a", PAYLOAD)]
+    files = sum(len(data) for path, data in kit.disk.contents().items() if "/jobs/" in path)
+    assert files == kit.log.stores.open["jobs"].bytes < 3000
+
+
+def test_pokes_are_answered_together() -> None:
+    kit = full_kit()
+    before = kit.runtime.timers
+    for _ in range(1000):
+        kit.log.make_room("jobs")
+    assert kit.runtime.timers == before + 1
+    kit.runtime.advance(100 * MS)
+    kit.log.make_room("jobs")
+    kit.log.refuse()
+    kit.runtime.advance(10 * S)
+    assert room(kit) == 0
+
+
+def test_once_a_second_without_anybody_asking() -> None:
+    kit = full_kit()
+    last = kit.log.horizon - 1
+    kit.log.start()
+    settle(kit, line_out(b"g", last + 1, 1, [(1, last)]), line_done(b"g", [(1, last - 20)]))
+    kit.runtime.advance(S)
+    store = kit.log.stores.open["jobs"]
+    assert last - 40 < store.first <= last - 19
+    assert [message[0] for message in kit.messages(b"jobs.a")][-20:] == list(range(last - 19, last + 1))
+
+
+def test_the_cap_holds_on_disk_while_a_rewrite_is_under_way() -> None:
+    """Every third message is stuck: what is left is written anew, and at no moment is there more than the cap."""
+    kit = full_kit()
+    kit.disk.can_punch = False
+    most = 0
+    for _ in range(6):
+        last = kit.log.horizon - 1
+        stuck = [number for number in range(1, last + 1) if number % 30 == 0]
+        lines = [line_out(b"g", last + 1, 1, [(1, last)]), line_done(b"g", [(n + 1, n + 29) for n in (0, *stuck)])]
+        settle(kit, *lines)
+        sizes = Sizes(kit)
+        kit.log.make_room("jobs")
+        kit.runtime.advance(200 * MS)
+        sizes.look()
+        most = max(most, sizes.most)
+        while room(kit):
+            kit.publish(b"jobs.a", PAYLOAD)
+    assert RULE.max_bytes // 2 < most <= RULE.max_bytes
+
+
+class Sizes:
+    """What the files of the store take at each call to the disk."""
+
+    def __init__(self, kit: LogKit) -> None:
+        self.most = 0
+        self._kit = kit
+        disk, step = kit.disk, kit.disk.step
+
+        def watched(kind: str, path: str) -> None:
+            self.look()
+            step(kind, path)
+
+        disk.step = watched  # type: ignore[method-assign]
+
+    def look(self) -> None:
+        """Now."""
+        names = self._kit.disk.names
+        self.most = max(self.most, sum(len(inode.data) for path, inode in names.items() if "/jobs/" in path))
+
+
+def test_a_disk_that_refuses_is_told_and_tried_again() -> None:
+    kit = full_kit()
+    last = kit.log.horizon - 1
+    kit.log.start()
+    settle(kit, line_out(b"g", last + 1, 1, [(1, last)]), line_done(b"g", [(1, last - 20)]))
+    kit.disk.failure = DiskFull("disk:0: Read-only file system")
+    kit.disk.fail_all = {"remove"}
+    kit.runtime.advance(S)
+    assert "Read-only" in str(dict(kit.log.info()["server"])["health"])
+    kit.disk.fail_all = set()
+    kit.runtime.advance(S)
+    assert dict(kit.log.info()["server"])["health"] == "ok"
+    assert kit.log.stores.open["jobs"].first > 10
+
+
+@pytest.mark.parametrize("seconds", [1, 5])
+def test_a_ttl_ends_without_traffic(seconds: int) -> None:
+    rule = StoreRule(segment_bytes=4 << 10)
+    kit = LogKit(Settings(main=rule))
+    for _ in range(20):
+        item: list[bytes | list[bytes]] = [[PAYLOAD, b"ttl", b"3s"]]
+        kit.log.append(Publish(b"a", item, 1000, headers=True), lambda outcome: None)
+        kit.runtime.run()
+    kit.log.start()
+    before = kit.log.stores.total_bytes
+    kit.runtime.advance(seconds * S)
+    assert (kit.log.stores.total_bytes < before / 2) == (seconds > 3)
