@@ -50,6 +50,10 @@ def dead() -> None:
 
     They are messages as any others: `busd sub '_dead.>'` reports them as they come, `busd reset '_dead.>'` removes
     them.
+
+    \b
+    busd dead list
+    busd dead retry mail
     """
 
 

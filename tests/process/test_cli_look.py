@@ -36,7 +36,8 @@ def test_reset(busd: Busd) -> None:
 def test_version_and_help(busd: Busd) -> None:
     assert busd("--version").stdout.startswith(b"busd ")
     listed = busd("--help").stdout
-    for name in (b"serve", b"pub", b"sub", b"read", b"topics", b"info", b"ping", b"reset", b"verify", b"cat"):
+    names = b"serve pub sub read run topics groups seek forget dead info ping reset verify cat"
+    for name in names.split():
         assert name in listed
         assert b"busd " + name in busd(name.decode(), "--help").stdout.partition(b"\n\n")[2]
 
