@@ -25,11 +25,10 @@ from busd_client import Full, channel
 from tests.conftest import MakeServer
 from tests.process.test_promises import resident_bytes
 from tests.support.server import ServerProcess, read_all, read_lines
-from tests.support.shells import Shell
+from tests.support.shells import MakeShell, beside
 from tests.support.tools import environment, need, run, until
 
 MakeStore = Callable[[str], ServerProcess]
-MakeShell = Callable[[str], Shell]
 HOPPER_MESSAGES = int(os.environ.get("BUSD_HOPPER_MESSAGES", "500000"))
 HOPPER_RSS_BYTES = 100 << 20
 
@@ -47,17 +46,9 @@ def store(make_server: MakeServer, tmp_path: Path) -> MakeStore:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Callable[[str], Shell]]:
+def shell(tmp_path: Path) -> Iterator[MakeShell]:
     """Starts scripts; they are killed behind the test."""
-    started: list[Shell] = []
-
-    def start(script: str) -> Shell:
-        started.append(Shell(script, tmp_path / f"told-{len(started)}"))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.close()
+    yield from beside(tmp_path)
 
 
 def reader(server: ServerProcess) -> socket.socket:

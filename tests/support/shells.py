@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.support.tools import COMMAND_TIMEOUT_S, end_session, environment
@@ -37,3 +38,19 @@ class Shell:
         """The end of it and of what it started."""
         end_session(self.process.pid)
         self.process.wait()
+
+
+MakeShell = Callable[[str], Shell]
+
+
+def beside(directory: Path) -> Iterator[MakeShell]:
+    """For a fixture: something that starts scripts, which are killed behind the test."""
+    started: list[Shell] = []
+
+    def start(script: str) -> Shell:
+        started.append(Shell(script, directory / f"told-{len(started)}"))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
