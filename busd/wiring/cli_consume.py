@@ -69,6 +69,8 @@ class Consumer:
                 if end is not None:
                     await output.write(self.formatter.part(end))
                 await subscription.close()
+        if subscription.stale:
+            complain(f"{subscription.stale} were written too late (--wait): others have them, too")
         if self.lost:
             return LOST
         listening = self.wish.limit is None and self.found > 0
