@@ -7,14 +7,16 @@ BUSD_CHAOS_MESSAGES sets how many messages (10,000), BUSD_CHAOS_KILLS how many k
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import re
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -187,11 +189,25 @@ def settled(server: ServerProcess, groups: int) -> bool:
     return lines[0] == b"*%d" % groups and all(b" lag=0 " in line for line in lines[1:])
 
 
+def stored(server: ServerProcess) -> dict[int, tuple[bytes, bytes]]:
+    """What the log has, by offset: topic and payload; a hole may be in front."""
+    lines = server.ask(b"READ c.>\n", 60).splitlines()
+    rows = [line.split(b" ", 3) for line in lines if line.startswith(b"MSG ")]
+    assert [line.split(b" ")[0] for line in lines if not line.startswith(b"MSG ")][-1:] == [b"END"]
+    return {int(offset): (topic, payload) for _, topic, offset, payload in rows}
+
+
 @pytest.mark.timeout(TIMEOUT_S)
-def test_nothing_is_lost_whoever_is_killed(make_server: MakeServer) -> None:
+@pytest.mark.parametrize("retain", ["limits", "acked"])
+def test_nothing_is_lost_whoever_is_killed(retain: str, make_server: MakeServer, tmp_path: Path) -> None:
     print(f"BUSD_CHAOS_SEED={SEED}")
     chance = random.Random(SEED)
-    server = make_server("--sync", "always", "--segment-bytes", "256k")
+    config = tmp_path / "busd.toml"
+    config.write_text(f'sync = "always"\n[main]\nretain = "{retain}"\nsegment_bytes = "256k"\n')
+    server = make_server("--config", str(config))
+    # Both groups are there before the first message, as nothing has to wait for a group that is not.
+    server.ask(b"SUB c.> GROUP wide\n")
+    server.ask(b"SUB c.> GROUP narrow\n")
     publisher = Publisher(messages(chance, MESSAGES), MESSAGES // (KILLS + 1))
     lossy = Lossy()
     teams = [
@@ -214,14 +230,13 @@ def test_nothing_is_lost_whoever_is_killed(make_server: MakeServer) -> None:
         until(lambda: settled(server, len(teams)), "all is settled", TIMEOUT_S)
         took_s = time.monotonic() - began
         lossy.stop = True
-    kept = {}
-    for line in server.ask(b"READ c.>\n", 60).splitlines()[:-1]:
-        _, topic, offset, payload = line.split(b" ", 3)
-        kept[int(offset)] = (topic, payload)
-    # By the ids each message is kept once, where its answer said.
-    sent = {publisher.answered[number]: (topic, said) for number, (topic, _, said) in enumerate(publisher.messages)}
-    assert kept == sent
-    assert list(kept) == [publisher.answered[number] for number in range(MESSAGES)], "not in the order sent"
+    # By the ids each message is kept once, where its answer said, in the order sent.
+    kept = {publisher.answered[number]: (topic, said) for number, (topic, _, said) in enumerate(publisher.messages)}
+    assert list(kept) == sorted(kept)
+    assert len(kept) == MESSAGES
+    found = stored(server)
+    assert found == {offset: kept[offset] for offset in found}
+    assert (retain == "acked") == (len(found) < MESSAGES), f"{len(found)} of {MESSAGES} are still there"
     assert lossy.problems == []
     assert lossy.seen.items() <= kept.items()
     keys = {publisher.answered[number]: key for number, (_, key, _) in enumerate(publisher.messages) if key}
@@ -257,6 +272,53 @@ def test_what_was_answered_to_be_acknowledged_never_comes_again(make_server: Mak
         done += 5
         server.start()
     assert server.ask(b"READ t GROUP g\n") == b"END end next=41\n"
+
+
+def test_dead_letters_are_kept_once_whenever_the_broker_is_killed(make_server: MakeServer) -> None:
+    print(f"BUSD_CHAOS_SEED={SEED}")
+    chance = random.Random(SEED)
+    server = make_server("--sync", "always")
+    count = 400
+    server.ask(b"".join(b"PUB t %d\n" % number for number in range(1, count + 1)))
+    for _ in range(5):
+        worker = threading.Thread(target=fail, args=(server, b"SUB t GROUP g WINDOW 7 TRIES 2\n"), daemon=True)
+        worker.start()
+        time.sleep(chance.uniform(0.01, 0.1))
+        server.kill()
+        worker.join(20)
+        assert not worker.is_alive()
+        server.start()
+    with server.connect() as connection:
+        give_back(connection, b"SUB t GROUP g WINDOW 100\n", lambda: settled(server, 1))
+    letters = server.ask(b"READ _dead.g.t FORMAT json\n").splitlines()[:-1]
+    ids = [json.loads(line)["headers"]["id"] for line in letters]
+    assert sorted(ids) == sorted(f"g:{offset}" for offset in range(1, count + 1))
+    assert [json.loads(line)["payload"] for line in letters] == [one.partition(":")[2] for one in ids]
+
+
+def fail(server: ServerProcess, subscribe: bytes) -> None:
+    """A worker that fails at everything until its broker dies."""
+    with contextlib.suppress(OSError), server.connect() as connection:
+        give_back(connection, subscribe, lambda: False)
+
+
+def give_back(connection: socket.socket, subscribe: bytes, done: Callable[[], bool]) -> None:
+    """Give back all that comes, until it is done or the connection is lost."""
+    connection.settimeout(0.1)
+    connection.sendall(subscribe)
+    data = b""
+    while True:
+        try:
+            more = connection.recv(65_536)
+        except TimeoutError:
+            if done():
+                return
+            continue
+        if not more:
+            return
+        *lines, data = (data + more).split(b"\n")
+        tokens = [line.split(b" ", 3)[2] for line in lines if line.startswith(b"MSG ")]
+        connection.sendall(b"".join(b"NACK %b DELAY 1ms it failed\n" % token for token in tokens))
 
 
 def journal(*lines: str) -> Journal:
