@@ -246,6 +246,9 @@ class Member(Handle, Protocol):
     def nack(self, request: Nack) -> None:
         """Give back; raises BusError STALE."""
 
+    def drain(self) -> None:
+        """Take no more; it ends when nothing of it is out."""
+
     def touch(self, request: Touch) -> None:
         """Count the time anew; raises BusError STALE (the others have been touched)."""
 

@@ -155,6 +155,10 @@ class Seat:
         if not self._seated().nack(self, request):
             raise BusError("STALE", f"n=0 first={format_token(request.token).decode()}")
 
+    def drain(self) -> None:
+        """See Member."""
+        self.finish("drained")
+
     def touch(self, request: Touch) -> None:
         """See Member."""
         done, stale = self._seated().touch(self, request.tokens)

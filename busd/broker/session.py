@@ -274,6 +274,11 @@ class Session:
             self._handle = handle
 
     def _unsub(self, request: rq.Unsub) -> None:
+        if request.drain:
+            member = group_talk.member(self._handle)
+            self._voice.ok(request.eol)
+            member.drain()
+            return
         if self._handle is not None:
             handle, self._handle = self._handle, None
             self.subscription = ""

@@ -57,6 +57,7 @@ def _reading_options(command: _Command) -> _Command:
 @click.option("--until", metavar="POS", help="Stop before this position; `end` is what is there now.")
 @click.option("--slow", type=click.Choice(("drop", "spill")), help="When too slow: lose the newest, or fall behind.")
 @group_option(text="Share these messages with the other members of GROUP; see below.")
+@click.option("--ack", is_flag=True, help="With --group, which implies it: acknowledge what has been written.")
 @click.option("--window", type=click.IntRange(1), metavar="N", help="With --group: at most N at a time (1000).")
 @member_options
 @_reading_options
@@ -69,6 +70,7 @@ def sub(
     within: int | None,
     slow: str | None,
     group: str | None,
+    ack: bool,
     window: int | None,
     wait: int | None,
     tries: int | None,
@@ -96,7 +98,7 @@ def sub(
     \b
     busd sub 'logs.>' --from -5m --format line
     busd sub jobs.done --limit 1 --within 10s || echo nothing in time
-    busd sub 'jobs.>' --group archive >>jobs.log
+    busd sub 'jobs.>' --group archive --ack >>jobs.log
     """
     if group is not None:
         check_options(last, until, slow)
@@ -104,8 +106,8 @@ def sub(
         ends = all(is_literal(name.encode()) for name in names.split(","))
         member = GroupWish(names, group, start, limit, within, window or WINDOW, wait, tries, until_eof=ends)
         return asyncio.run(Consumer(address, member, Formatter(form, null), output).run())
-    if (window, wait, tries) != (None, None, None):
-        raise click.UsageError("--window, --wait and --tries are for --group")
+    if ack or (window, wait, tries) != (None, None, None):
+        raise click.UsageError("--ack, --window, --wait and --tries are for --group")
     wish = Wish(",".join(patterns), start, last, until, limit, within, slow)
     return asyncio.run(_Printer(address, wish, Formatter(form, null), output).run())
 

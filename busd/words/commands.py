@@ -156,7 +156,14 @@ def _plain(parse: Callable[[list[bytes]], rq.Request]) -> Build:
     return lambda args, resp, limits: parse(args)
 
 
-def _bare(verb: str, request: type[rq.Unsub] | type[rq.Conns] | type[rq.Quit]) -> Build:
+def _unsub(args: list[bytes], resp: bool, limits: Limits) -> rq.Request:
+    word = _at_most_one("UNSUB", args).upper()
+    if word not in (b"", b"DRAIN"):
+        raise BusError("ARG", f"UNSUB takes DRAIN or nothing, not {quoted(args[0])}")
+    return rq.Unsub(word == b"DRAIN")
+
+
+def _bare(verb: str, request: type[rq.Conns] | type[rq.Quit]) -> Build:
     def build(args: list[bytes], resp: bool, limits: Limits) -> rq.Request:
         if args:
             raise BusError("ARG", f"{verb} takes no arguments")
@@ -195,7 +202,7 @@ COMMANDS: dict[str, Command] = {
         "what is there, then END; with GROUP what it has not settled",
         _read,
     ),
-    "UNSUB": Command("UNSUB", "end the subscription; in a group, give back what is out", _bare("UNSUB", rq.Unsub)),
+    "UNSUB": Command("UNSUB [DRAIN]", "end the subscription; in a group, give back what is out, or finish it", _unsub),
     "ACK": Command("ACK [..]token …", "settle deliveries; with .. also all sent before", _plain(parse_ack)),
     "NACK": Command("NACK token [DELAY dur] [reason]", "give a delivery back", _plain(parse_nack)),
     "TOUCH": Command("TOUCH token …", "ask more time for deliveries", _plain(parse_touch)),

@@ -89,7 +89,9 @@ class Read(Request):
 
 @dataclass(slots=True)
 class Unsub(Request):
-    """UNSUB."""
+    """UNSUB [DRAIN]; `drain`: a member takes no more, and is over when what it has out is settled."""
+
+    drain: bool = False
 
 
 @dataclass(slots=True)

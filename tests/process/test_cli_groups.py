@@ -127,6 +127,8 @@ def test_a_signal_lets_end_what_runs(spawn: Spawn, busd: Busd, tmp_path: Path) -
     (tmp_path / "go").touch()
     assert (runner.wait(), runner.stdout.read()) == (0, b"done 1\n")
     assert told(busd)["settled"] == 2
+    # The stop cost the second one no try.
+    assert busd("sub", "t", "-g", "g", "--ack", "--limit", "1", "-f", "line").stdout.startswith(b"MSG t 2 2\n")
 
 
 def test_a_second_signal_kills_it_and_the_message_goes_back(spawn: Spawn, busd: Busd, tmp_path: Path) -> None:

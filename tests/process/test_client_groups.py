@@ -388,9 +388,10 @@ async def test_a_stopped_worker_finishes_what_runs_and_begins_no_more() -> None:
     async def script(peer: Peer) -> None:
         await joined(peer, b"WINDOW", b"1")
         peer.messages(1, b"a")
+        await peer.expect(b"UNSUB", b"DRAIN")
+        peer.send(b"+OK\r\n")
         await peer.expect(b"ACK", b"..1")
-        peer.send(b":1\r\n")
-        peer.messages(2, b"b")
+        peer.send(b":1\r\n>3\r\n$3\r\nEND\r\n$7\r\ndrained\r\n:2\r\n")
         await stay(peer)
 
     begun: list[bytes] = []

@@ -194,7 +194,7 @@ TOPIC = "is not a topic: tokens of A-Z a-z 0-9 _ - joined by dots, 200 bytes at 
         (b"HELP \xff", "ARG", r"HELP knows no command '\xff'; HELP alone lists them"),
         (b"QUIET maybe", "ARG", "QUIET takes ON or OFF, not 'maybe'"),
         (b"QUIT now", "ARG", "QUIT takes no arguments"),
-        (b"UNSUB a", "ARG", "UNSUB takes no arguments"),
+        (b"UNSUB a", "ARG", "UNSUB takes DRAIN or nothing, not 'a'"),
         (b"CONNS a", "ARG", "CONNS takes no arguments"),
     ],
 )

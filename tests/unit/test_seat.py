@@ -91,3 +91,20 @@ def test_a_stop_ends_it_and_what_was_out_is_marked_at_the_next_start(server: Mem
     server.broker.stop()
     assert heard(worker) == ["END closed next=2"]
     assert member(MemoryServer(log=server.log)).first == ["MSG jobs 1.2 a"]
+
+
+def test_drain_gives_nothing_more_and_ends_when_all_is_settled(server: MemoryServer) -> None:
+    publish(server, "a", "b", "c")
+    worker = member(server, "WINDOW 2 TRIES 1")
+    assert say(worker, "UNSUB DRAIN", "ACK 1", "PING") == ["+OK", ":1", "PONG"]
+    publish(server, "d")
+    assert heard(worker) == []
+    assert say(worker, "ACK 2") == [":1", "END drained next=3"]
+    assert say(worker, "UNSUB DRAIN") == ["-GROUP this connection is in no group; SUB … GROUP g joins one"]
+    assert member(server, "WINDOW 5").first == ["MSG jobs 3 c", "MSG jobs 4 d"]
+
+
+def test_drain_with_nothing_out_ends_at_once(server: MemoryServer) -> None:
+    worker = member(server)
+    assert say(worker, "UNSUB DRAIN") == ["+OK", "END drained next=1"]
+    assert say(worker, "UNSUB all") == ["-ARG UNSUB takes DRAIN or nothing, not 'all'"]

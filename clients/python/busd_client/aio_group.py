@@ -175,6 +175,13 @@ class GroupSubscription:
             yield batch
             batch.ack()
 
+    def drain(self) -> None:
+        """Take no more: what is in hand may be settled, then the iteration ends.  For workers that stop."""
+        if self._stream.live:
+            self._stream.drain()
+        else:
+            self._closed = True
+
     async def flush(self, *, strict: bool = False) -> None:
         """Wait until what was acknowledged, given back or touched so far is answered.
 

@@ -63,6 +63,9 @@ class Worker:
 
     def stop(self) -> None:
         """Begin no more; `run` returns when the handlers at work are done.  What was not begun is given back then."""
+        if not self._stopped.is_set():
+            # So that what these finish lets nothing new in, to be given back as a further try.
+            self._subscription.drain()
         self._stopped.set()
 
     async def run(self) -> None:

@@ -50,6 +50,7 @@ class Ledger:
         self._given_back: list[bytes] = []
         self._touched: list[bytes] = []
         self._gathered = 0
+        self._draining = False
         self._unanswered: deque[tuple[str, int]] = deque()
         self.closed = False
         self.settled = 0
@@ -65,7 +66,7 @@ class Ledger:
     @property
     def unanswered(self) -> int:
         """Commands that were sent and not answered, or not sent yet."""
-        waiting = self._gathered > 0 or bool(self._given_back or self._touched)
+        waiting = self._gathered > 0 or bool(self._given_back or self._touched or self._draining)
         return len(self._unanswered) + waiting
 
     def take(self, n: int) -> int:
@@ -128,6 +129,11 @@ class Ledger:
             self._touched.append(token_text(offset, tries))
             self._told(False)
 
+    def drain(self) -> None:
+        """No more deliveries are wanted; the END comes when those that are open are done."""
+        self._draining = True
+        self._told(True)
+
     def commands(self) -> bytes:
         """What the server is to be told now; nothing is told twice."""
         if self.closed:
@@ -145,6 +151,9 @@ class Ledger:
             tokens.insert(0, b".." + through)
         for at in range(0, len(tokens), _TOKENS):
             told.append(self._command("ACK", tokens[at : at + _TOKENS], more if at == 0 else 0))
+        if self._draining:
+            self._draining = False
+            told.append(self._command("UNSUB", [b"DRAIN"], -1))
         self._given_back, self._touched, self._single, self._through, self._gathered = [], [], {}, None, 0
         return b"".join(told)
 

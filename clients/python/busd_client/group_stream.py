@@ -94,6 +94,12 @@ class GroupStream:
         self.accepted = 0
         self.epoch = 0
         self.ended: End | None = None
+        self._draining = False
+
+    def drain(self) -> None:
+        """Ask for nothing more; `ended` is set when all that is out is settled, or the connection is lost."""
+        self._draining = True
+        self.ledger.drain()
 
     @property
     def live(self) -> bool:
@@ -138,7 +144,9 @@ class GroupStream:
         if isinstance(self._failure, BusdError):
             raise self._failure
         if self.ended is None:
-            if self._deadline_ns is not None and now_ns >= self._deadline_ns:
+            if self._draining:
+                self.ended = End("drained", 0)
+            elif self._deadline_ns is not None and now_ns >= self._deadline_ns:
                 self.ended = End("time", 0)
             elif self._wish.limit is not None and self._received >= self._wish.limit:
                 self.ended = End("limit", 0)
