@@ -123,6 +123,8 @@ class Broker:
             ("delivered", self.house.tally.delivered),
             ("gaps", self.house.tally.gaps),
             ("refused", self._admission.refused),
+            ("held", self._admission.held),
+            ("duplicates", self._dedup.duplicates),
         ]
         return {**self.log.info(), "clients": clients}
 

@@ -88,6 +88,8 @@ def test_published_messages_become_visible_and_are_counted() -> None:
         "delivered": 2,
         "gaps": 0,
         "refused": 0,
+        "held": 0,
+        "duplicates": 0,
     }
     handle.end(None)
     assert dict(broker.info()["clients"])["subscriptions"] == 0
