@@ -243,7 +243,7 @@ def test_nothing_is_lost_whoever_is_killed(retain: str, make_server: MakeServer,
     print(f"{MESSAGES} messages, {took_s:.1f} s, broker killed {broker_kills} times")
     print(f"{publisher.resent} messages sent again by their ids, the lossy reader saw {len(lossy.seen)}")
     for team in teams:
-        figures = check(team.result(), kept, keys)
+        figures = check(team.result(), kept, keys, late=team.group == "narrow")
         print(f"group {team.group}, {team.kills} workers killed: {figures}")
         assert figures["redeliveries"] > 0, "nothing was tested"
 
@@ -338,7 +338,9 @@ GOOD = ["J", "D 1 t a key=k", "A 1", "R :1", "D 2 t b key=k", "N 2", "R +OK", "J
         (9, ["A 1"], "nobody acknowledged them"),
         (8, ["D 2.2 t c"], "not what the log has"),
         (10, ["R :1", "D 2.3 t b key=k"], "answered to be settled, and given out again"),
-        (10, ["R :2"], "b':2 for 1'"),
+        (10, ["R :2"], "answer=b':2'"),
+        (10, ["R -STALE n=0 first=2.2"], "answer=b'-STALE n=0 first=2.2'"),
+        (3, [], "answer=b'+OK'"),
         (2, ["X GAP t 1 1 1 trimmed"], "GAP"),
     ],
 )
@@ -361,3 +363,11 @@ def test_the_judge_sees_a_key_out_of_order_and_a_message_out_of_order() -> None:
     back = journal("J", "D 1 t a key=k", "A 1", "D 2 t b key=k", "D 1.2 t a key=k", "A 1.2,2")
     with pytest.raises(AssertionError, match="and then Given"):
         check(back, kept, {1: b"k", 2: b"k"})
+
+
+def test_the_judge_wants_another_delivery_of_what_was_stale() -> None:
+    kept = {1: (b"t", b"a")}
+    slow = ["J", "D 1 t a", "A 1", "R -STALE n=0 first=1"]
+    assert check(journal(*slow, "D 1.2 t a", "A 1.2", "R :1"), kept, {}, late=True)["stale"] == 1
+    with pytest.raises(AssertionError, match="STALE"):
+        check(journal(*slow), kept, {}, late=True)

@@ -37,6 +37,17 @@ class Told:
     answer: bytes = b""
 
     @property
+    def acted_on(self) -> int | None:
+        """For how many tokens it did something; None without an answer.  Raises ValueError when it makes no sense."""
+        if not self.answer:
+            return None
+        if self.answer.startswith(b"-STALE n="):
+            return int(self.answer[9:].partition(b" ")[0])
+        if self.kind == b"N":
+            return 1 if self.answer == b"+OK" else int(self.answer)
+        return int(self.answer.removeprefix(b":"))
+
+    @property
     def good(self) -> bool:
         """Answered, and all of it was done."""
         return self.answer == (b":%d" % len(self.tokens) if self.kind == b"A" else b"+OK")
@@ -62,12 +73,11 @@ class Journal:
     def enter(self, lines: Iterable[bytes]) -> None:
         """Take in the lines of one worker."""
         waiting: list[Told] = []
-        asleep = False
         for line in lines:
             kind, time, *rest = line.split(b" ", 2)
             if kind == b"J":
                 self.connections += 1
-                waiting, asleep = [], False
+                waiting = []
             elif kind == b"D":
                 token, topic, payload = rest[0].split(b" ", 2)
                 self.given.append(Given(*token_of(token), topic, payload, int(time), self.connections))
@@ -78,12 +88,8 @@ class Journal:
             elif kind == b"R" and not waiting:
                 self.others.append(rest[0])
             elif kind == b"R":
-                told = waiting.pop(0)
-                told.answer = rest[0]
-                if not told.good and not (asleep and told.answer.startswith(b"-STALE ")):
-                    self.others.append(b"%b for %d" % (told.answer, len(told.tokens)))
+                waiting.pop(0).answer = rest[0]
             elif kind == b"H":
-                asleep = True
                 self.slept += 1
             else:
                 self.others.append(rest[0] if rest else line)
@@ -98,8 +104,11 @@ def token_of(text: bytes) -> tuple[int, int]:
 Kept = Mapping[int, tuple[bytes, bytes]]
 
 
-def check(journal: Journal, kept: Kept, key_of: Mapping[int, bytes]) -> dict[str, int]:
+def check(journal: Journal, kept: Kept, key_of: Mapping[int, bytes], late: bool = False) -> dict[str, int]:
     """The promises of a group to which all of `kept` (offset: topic and payload) was given; returns figures.
+
+    Args:
+        late: WAIT is so short that workers may be too late, so that something is stale.
 
     Raises:
         AssertionError: one is broken.
@@ -122,6 +131,12 @@ def check(journal: Journal, kept: Kept, key_of: Mapping[int, bytes]) -> dict[str
     tries = {offset: max(one.tries for one in deliveries) for offset, deliveries in by_offset.items()}
     again = [token for token in sure if tries[token[0]] > token[1]]
     assert again == [], f"answered to be settled, and given out again: {again[:5]}"
+    stale = [told for told in journal.told if told.answer and not told.good]
+    assert late or not stale, stale[:3]
+    for told in stale:
+        # Each that was not acted on had been given to another, who then had a further delivery of it.
+        further = sum(tries[offset] > number for offset, number in told.tokens)
+        assert told.acted_on == len(told.tokens) - further, told
     _check_order(journal)
     _check_keys(by_offset, acknowledged, key_of)
     return {
@@ -133,6 +148,7 @@ def check(journal: Journal, kept: Kept, key_of: Mapping[int, bytes]) -> dict[str
         - len(acknowledged),
         "given back": sum(told.kind == b"N" for told in journal.told),
         "slept": journal.slept,
+        "stale": sum(len(told.tokens) - (told.acted_on or 0) for told in stale),
         "connections": journal.connections,
     }
 
