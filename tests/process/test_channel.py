@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -302,3 +303,14 @@ async def test_both_kinds_speak_to_each_other(short_dir: Path) -> None:
         await other.close(end=False)
     await asyncio.to_thread(sender.close)
     await asyncio.to_thread(unused.close)
+
+
+def test_an_end_that_nobody_uses_does_not_keep_the_server(tmp_path: Path) -> None:
+    sender, _ = channel("q", tmp_path)
+    _, receiver = channel("q", tmp_path)
+    sender.send(b"a")
+    sender.close()
+    assert list(receiver) == [b"a"]
+    receiver.close()
+    with socket.socket(socket.AF_UNIX) as probe, pytest.raises(OSError, match=r"refused|No such file"):
+        probe.connect(str(tmp_path / "q" / "busd.sock"))

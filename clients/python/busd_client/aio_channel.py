@@ -43,7 +43,7 @@ class Sender:
         self._closed = False
         self._task: asyncio.Task[None] | None = None
         self._link: Link | None = None
-        place.use()
+        self._used = False
 
     async def send(self, value: bytes) -> None:
         """Take a value, to be sent; waits only while 1 MiB or 10,000 of them are under way.
@@ -106,7 +106,8 @@ class Sender:
                 await asyncio.gather(self._task, return_exceptions=True)
             if self._link is not None:
                 self._link.close()
-            await asyncio.to_thread(self._place.leave)
+            if self._used:
+                await asyncio.to_thread(self._place.leave)
 
     async def __aenter__(self) -> Self:
         return self
@@ -119,9 +120,16 @@ class Sender:
         failed = self._failure is not None or self._outgoing.full is not None or self._closed
         return failed or (roomy and self._outgoing.roomy)
 
+    def _use(self) -> None:
+        """The end that nobody uses does not keep the server."""
+        if not self._used:
+            self._used = True
+            self._place.use()
+
     def _usable(self) -> None:
         if self._closed:
             raise ValueError("the sender is closed")
+        self._use()
         if self._failure is not None:
             raise self._failure
 
@@ -170,7 +178,7 @@ class Receiver:
         self._incoming = Incoming()
         self._subscription: GroupSubscription | None = None
         self._closed = False
-        place.use()
+        self._used = False
 
     async def receive(self) -> bytes:
         """The next value; the one before is done.  May be cancelled, for a time limit: nothing is lost by it.
@@ -209,7 +217,8 @@ class Receiver:
         if self._subscription is not None:
             await self._subscription.close()
             self._place.release()
-        await asyncio.to_thread(self._place.leave)
+        if self._used:
+            await asyncio.to_thread(self._place.leave)
 
     async def __aenter__(self) -> Self:
         return self
@@ -217,9 +226,16 @@ class Receiver:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    def _use(self) -> None:
+        """The end that nobody uses does not keep the server."""
+        if not self._used:
+            self._used = True
+            self._place.use()
+
     def _check(self) -> None:
         if self._closed:
             raise ValueError("the receiver is closed")
+        self._use()
 
     async def _joined(self) -> GroupSubscription:
         self._check()

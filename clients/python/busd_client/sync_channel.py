@@ -60,7 +60,7 @@ class Sender:
         self._failure: Exception | None = None
         self._closed = False
         self._thread: threading.Thread | None = None
-        place.use()
+        self._used = False
 
     def send(self, value: bytes) -> None:
         """Take a value, to be sent; waits only while 1 MiB or 10,000 of them are under way.
@@ -127,7 +127,8 @@ class Sender:
                 self._changed.notify_all()
             if self._thread is not None:
                 self._thread.join()
-            self._place.leave()
+            if self._used:
+                self._place.leave()
 
     def __enter__(self) -> Self:
         return self
@@ -136,9 +137,16 @@ class Sender:
         # A sender that fails half-way has not said all.
         self.close(end=kind is None)
 
+    def _use(self) -> None:
+        """The end that nobody uses does not keep the server."""
+        if not self._used:
+            self._used = True
+            self._place.use()
+
     def _usable(self) -> None:
         if self._closed:
             raise ValueError("the sender is closed")
+        self._use()
         if self._failure is not None:
             raise self._failure
 
@@ -208,7 +216,7 @@ class Receiver:
         self._incoming = Incoming()
         self._subscription: GroupSubscription | None = None
         self._closed = False
-        place.use()
+        self._used = False
 
     def receive(self, timeout_s: float | None = None) -> bytes:
         """The next value; the one before is done.
@@ -251,7 +259,8 @@ class Receiver:
         if self._subscription is not None:
             self._subscription.close()
             self._place.release()
-        self._place.leave()
+        if self._used:
+            self._place.leave()
 
     def __enter__(self) -> Self:
         return self
@@ -259,9 +268,16 @@ class Receiver:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _use(self) -> None:
+        """The end that nobody uses does not keep the server."""
+        if not self._used:
+            self._used = True
+            self._place.use()
+
     def _check(self) -> None:
         if self._closed:
             raise ValueError("the receiver is closed")
+        self._use()
 
     def _joined(self) -> GroupSubscription:
         self._check()
