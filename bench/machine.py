@@ -1,0 +1,155 @@
+"""The machine: cores, clocks of other processes, memory, and the facts that belong beside every figure."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import platform
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Where the server and where the loader may run; None: wherever the kernel likes."""
+
+    server: frozenset[int] | None
+    loader: frozenset[int] | None
+
+    @contextlib.contextmanager
+    def starting_server(self) -> Iterator[None]:
+        """What is started in here runs on the server's cores: children inherit the affinity, with all their threads."""
+        before = os.sched_getaffinity(0)
+        if self.server is not None:
+            os.sched_setaffinity(0, self.server)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, before)
+
+    def text(self) -> str:
+        """For the results."""
+        if self.server is None or self.loader is None:
+            return "not pinned"
+        return f"server on core {_listed(self.server)}, loader on core {_listed(self.loader)}"
+
+
+def choose_cores(pinned: bool) -> Cores:
+    """One for the server and another for the loader, where there are two; moves this process to the loader's."""
+    available = sorted(os.sched_getaffinity(0))
+    if not pinned or len(available) < 2:
+        return Cores(None, None)
+    cores = Cores(frozenset(available[:1]), frozenset(available[1:2]))
+    assert cores.loader is not None
+    os.sched_setaffinity(0, cores.loader)
+    return cores
+
+
+def cpu_ns(pid: int) -> int:
+    """CPU time of a process, all threads, also those that ended.
+
+    The figure of /proc/<pid>/stat, which has it in steps of 10 ms, from the clock behind it, which has nanoseconds
+    (the id of a process's clock is made as clock_getcpuclockid(3) does).
+
+    Raises:
+        OSError: no such process.
+    """
+    return time.clock_gettime_ns((~pid << 3) | 2)
+
+
+def memory_mb(pid: int, name: str) -> float:
+    """A line of /proc/<pid>/status in 10^6 bytes: `VmHWM`, the highest resident memory, or `VmRSS`, that of now."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(rf"^{name}:\s+(\d+) kB$", status, re.M)
+    assert found is not None, f"{name} of {pid}"
+    return int(found[1]) * 1024 / 1e6
+
+
+def raise_descriptors() -> int:
+    """As many open files as this process and its children may have; returns how many."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def forget_pages(directory: Path) -> None:
+    """Write the files out and drop them from the page cache, so that the next reader finds them cold."""
+    for path in directory.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def facts(directory: Path, cores: Cores) -> dict[str, str]:
+    """What somebody has to know to compare figures, by name; the versions of the peers come from them."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.0f} GB",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "file system": f"{_file_system(directory)} at {directory}",
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "pinning": cores.text(),
+    }
+
+
+def version_of(command: str, *words: str) -> str | None:
+    """The first thing that looks like a version in what a program says of itself; None when it is not installed."""
+    if (path := shutil.which(command)) is None:
+        return None
+    told = subprocess.run([path, *words], capture_output=True, text=True, timeout=20)
+    found = re.search(r"\d+\.\d+(\.\d+)*", told.stdout + told.stderr)
+    return found[0] if found else "unknown"
+
+
+def commit_of(root: Path) -> str:
+    """The commit that is checked out, `+` when files of the server differ from it; empty outside a checkout."""
+    git = ["git", "-C", str(root)]
+    told = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    if told.returncode:
+        return ""
+    changed = subprocess.run([*git, "status", "--porcelain", "busd", "clients"], capture_output=True, text=True)
+    return told.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def load_average() -> float:
+    """Of the last minute: what else ran here."""
+    return os.getloadavg()[0]
+
+
+def _listed(cores: frozenset[int]) -> str:
+    return ",".join(map(str, sorted(cores)))
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+        if found:
+            return found[1].strip()
+    return platform.machine()
+
+
+def _file_system(directory: Path) -> str:
+    """Its type: that of the longest mount point the directory lies under."""
+    best, kind = "", "unknown"
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/mounts").read_text().splitlines():
+            _, point, found, *_ = line.split()
+            if str(directory.resolve()).startswith(point) and len(point) >= len(best):
+                best, kind = point, found
+    return kind
+
+
+def only_linux() -> None:
+    """Everything here reads /proc and pins processes."""
+    if sys.platform != "linux":
+        raise SystemExit("the benchmark needs Linux: it pins processes to cores and reads /proc")

@@ -1,0 +1,1 @@
+"""The loads, one small file each, in the order of the results."""
