@@ -88,7 +88,8 @@ def test_words(tail: bytes, flat: list[bytes], payload: bytes) -> None:
         (b"k=v payload", "ARG", "'payload' is not name=value; the payload begins with a colon"),
         (b"=v :x", "ARG", "'' is not a header's name: A-Z a-z 0-9 _ -, 64 bytes at most"),
         (b"k=v k=w :x", "ARG", "a header stands twice"),
-        (b"a= b= c= d= :x", "TOOBIG", "more than 3 headers"),
+        (b"a= b= c= d= :x", "TOOBIG", "4 headers of 4 bytes; limits are 3 and 40"),
+        (b"a= b=\tc= d= :x", "TOOBIG", "more than 3 headers"),
         (b"ttl=x :x", "ARG", "the header ttl: 'x' is not a duration like 250ms 5s 10m 2h 7d"),
     ],
 )
