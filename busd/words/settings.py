@@ -57,9 +57,9 @@ class StoreRule:
     @property
     def cap_bytes(self) -> int:
         """What the files of a store may take before publishers are held back: `max_bytes` without what a rewrite needs
-        for a while.  0 means no limit."""
+        for a while, and the last blocks of files.  0 means no limit."""
         # A rewrite is made when half a segment or less is wanted.
-        return max(0, self.max_bytes - self.segment_bytes // 2 - 4 * KIB) if self.max_bytes else 0
+        return max(0, self.max_bytes * 31 // 32 - self.segment_bytes // 2 - 4 * KIB) if self.max_bytes else 0
 
     @property
     def per_topic(self) -> bool:

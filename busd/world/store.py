@@ -355,11 +355,12 @@ class Store:
         """
         if retention.is_old(self.rule, self._facts(), now_ns):
             self._must_roll = True
-        self.bytes = self._count_bytes()
         cap, used = self.rule.max_bytes, self.bytes
         room = cap - used if cap else MAX_SEGMENT_BYTES
         sweep = Sweep(claims, now_ns, room, self._reset, bool(cap and asked and 2 * used > cap))
-        return [*self._trimmer.expired(self._facts(), self.topics, now_ns), Trim(sweep=sweep)]
+        trims = self._trimmer.expired(self._facts(), self.topics, now_ns)
+        # What has failed once is not written to, not even to give space back.
+        return trims if self.failed else [*trims, Trim(sweep=sweep)]
 
     def trim(self, trims: Sequence[Trim]) -> Trimmed:
         """Delete, punch and rewrite files.  Errors are in the answer: what is done is done, and readers of the segments

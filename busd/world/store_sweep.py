@@ -11,7 +11,7 @@ that it is looked into again only when something has changed that matters to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from busd.rules import retention
@@ -31,8 +31,10 @@ from busd.world.trim_work import TrimWork
 # A punched stretch costs a few syncs, so it must be worth them; near the cap anything that frees some blocks is.
 PUNCH_BYTES = 1 << 20
 TIGHT_PUNCH_BYTES = 64 << 10
-# Topics of a segment are remembered by name up to this many; about 100 bytes each.
-_TOPICS = 1000
+# Topics of a segment are remembered by name up to this many: 2 KB for each of the segments, of which there may be many.
+_TOPICS = 32
+# So many small ones together are made one: then each byte is written anew few times.
+_SMALL_SEGMENTS = 4
 # Segments that a sweep has not seen before cost a read of their index: after a start, so many a second.
 _NEW_SEGMENTS = 16
 
@@ -195,13 +197,18 @@ class Sweeper:
             return None
         if not want:
             return _Found([], 0)
+        found = self._weigh(sweep, segments, number)
+        known.want = min(want, sum(found.weights))
+        return found
+
+    def _weigh(self, sweep: Sweep, segments: Sequence[Segment], number: int) -> _Found:
         index = self._index(segments, number)
-        weights = weigh(index, last, sweep.claims if self._acked else None, self._shelf.floor_of)
+        claims = sweep.claims if self._acked else None
+        weights = weigh(index, segments[number + 1].prev, claims, self._shelf.floor_of)
         if index.headed:
-            for entry, batch in self._with_ttl(segment, index):
+            for entry, batch in self._with_ttl(segments[number], index):
                 marks = self._marks(batch, sweep)
                 weights[entry] = min(weights[entry], batch.n if marks is True else sum(marks or b""))
-        known.want = min(want, sum(weights))
         return _Found(weights if any(weights) else [], sum(weight_bytes(index, weights)))
 
     def _index(self, segments: Sequence[Segment], number: int) -> SegmentIndex:
@@ -313,6 +320,7 @@ class Sweeper:
             room = segment.size - segment.data_at - segment.dead_bytes
             if look is not None and 2 * look.want_bytes <= room and self._sound(work, number):
                 chosen[segment] = look
+        self._choose_small(sweep, work, chosen)
         for run in _runs(work.segments, chosen):
             while run:
                 # What goes makes room for what comes.
@@ -326,6 +334,21 @@ class Sweeper:
                 elif len(some) > 1 or self._known[some[0]].total:
                     self._merge(sweep, work, some, chosen)
 
+    def _choose_small(self, sweep: Sweep, work: TrimWork, chosen: dict[Segment, _Found]) -> None:
+        """Add what is left of segments rewritten before, where several of them lie together: a file takes whole blocks,
+        and an opening."""
+        limit_bytes = self._rule.segment_bytes // 8
+        numbers = {
+            segment: number
+            for number, segment in enumerate(work.segments[:-1])
+            if segment in chosen
+            or (segment.rewritten and segment.size - segment.data_at <= limit_bytes and self._sound(work, number))
+        }
+        for run in _runs(work.segments, numbers):
+            small = [segment for segment in run if segment not in chosen]
+            if len(small) >= _SMALL_SEGMENTS:
+                chosen.update({segment: self._weigh(sweep, work.segments, numbers[segment]) for segment in small})
+
     def _merge(self, sweep: Sweep, work: TrimWork, some: Sequence[Segment], chosen: Mapping[Segment, _Found]) -> None:
         lo = work.segments.index(some[0])
         numbers = range(lo, lo + len(some))
@@ -336,7 +359,7 @@ class Sweeper:
         clear(self._shelf, before, numbers)
 
 
-def _runs(segments: Sequence[Segment], chosen: Mapping[Segment, _Found]) -> list[list[Segment]]:
+def _runs(segments: Sequence[Segment], chosen: Container[Segment]) -> list[list[Segment]]:
     """The chosen ones, neighbours together."""
     runs: list[list[Segment]] = []
     before = False

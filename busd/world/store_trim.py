@@ -67,6 +67,8 @@ class Trimmer:
     def expired(self, active: ActiveFacts, topics: Mapping[bytes, TopicState], now_ns: int) -> list[Trim]:
         """What has to go by the caps."""
         self._states = topics
+        if not (self._rule.max_bytes or self._rule.max_messages or self._rule.max_age_ns):
+            return []
         segments = self._shelf.segments
         kept = 0
         while self._rule.keep_last and segments[kept].rewritten:

@@ -248,3 +248,16 @@ def test_pinned_bytes() -> None:
     plain = Kit()
     plain.commit((b"a", b"x"))
     assert pinned_bytes([plain.store], every, 1) == 0
+
+
+def test_small_segments_become_one() -> None:
+    kit = AckedKit(rule=replace(SMALL, segment_bytes=8192))
+    kit.group(b"g", b">")
+    for _ in range(12):
+        filled(kit, 30)
+        kit.give(b"g")
+        kit.settle(b"g", [m[0] for m in kit.kept if m[0] % 29])
+        kit.sweep()
+    kit.sweep()
+    kit.check()
+    assert kit.store.segments <= 8
