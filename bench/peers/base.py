@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -26,6 +27,7 @@ from bench.plan import System, WrongAnswer
 START_S = 60.0
 STOP_S = 60.0
 LOOK_S = 0.002
+CONNECT_S = 60.0
 
 
 class Peer(ABC):
@@ -106,11 +108,23 @@ class Peer(ABC):
         """Of the process."""
         return {name: value for name, value in os.environ.items() if not name.startswith("BUSD_")}
 
-    def connect(self) -> socket.socket:
-        """A new connection, which is closed by a reset: thousands of them would wait a minute each otherwise."""
-        sock = socket.create_connection(("127.0.0.1", self.port), 60)
+    def connect(self, window_bytes: int = 0) -> socket.socket:
+        """A new connection, which is closed by a reset: thousands of them would wait a minute each otherwise.
+
+        Args:
+            window_bytes: how much the kernel may hold for us; 0: as much as it likes.
+        """
+        sock = socket.socket()
+        sock.settimeout(CONNECT_S)
+        if window_bytes:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window_bytes)
+        try:
+            sock.connect(("127.0.0.1", self.port))
+        except OSError:
+            sock.close()
+            raise
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return sock
 
     def blocks(self, topics: Sequence[bytes], payloads: Sequence[bytes], per_block: int = BLOCK) -> list[bytes]:

@@ -98,9 +98,9 @@ class Busd(Peer):
         (found,) = self._listed(b"INFO log\n", rb"^next=(\d+)$")
         return int(found)
 
-    def subscriber(self, command: bytes) -> socket.socket:
+    def subscriber(self, command: bytes, window_bytes: int = 0) -> socket.socket:
         """A connection with this subscription, its `+OK` received; for formats that have one."""
-        sock = self.connect()
+        sock = self.connect(window_bytes)
         sock.sendall(command)
         told = b""
         # Byte by byte: what follows the line belongs to the stream.

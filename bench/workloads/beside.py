@@ -16,7 +16,7 @@ from bench.peers.base import Peer, resp
 from bench.peers.busd_server import Busd
 from bench.peers.redis_server import Redis, entry_id
 from bench.plan import Job, Row, Sample, System, Target, Workload
-from bench.workloads.fanout import AHEAD
+from bench.workloads.fanout import AHEAD_BLOCKS
 from bench.workloads.replay import fill
 
 TOPIC, LONE = b"bench", b"lone"
@@ -72,7 +72,9 @@ def fan_out(context: Context, server: Peer) -> Prepare:
         sinks = [Counting(expected, marker, bad=b"GAP") for _ in range(number)]
         lanes = [Lane(stack.enter_context(_subscribed(server)), sink) for sink in sinks]
         publisher = stack.enter_context(server.publisher())
-        lanes.append(Lane(publisher, acks, blocks, BLOCK, AHEAD, lambda: min([sink.got for sink in sinks])))
+        lanes.append(
+            Lane(publisher, acks, blocks, BLOCK, AHEAD_BLOCKS * BLOCK, lambda: min([sink.got for sink in sinks]))
+        )
         return lanes
 
     return prepare
@@ -133,10 +135,11 @@ WORKLOAD = Workload(
     name="beside",
     title="A synced publish beside other work",
     about=(
-        "One client publishes 100 bytes at a time, `always`, while another process loads the same server: not at all; with a replay of 1 GB "
-        "from the start; with a flood to 1,000 subscribers; with a publish flood. The figure is the 99th percentile of the round trip. The other "
-        "process has the lower priority on the loader's core, so that the delay is the server's. For Redis the replay is XRANGE in pages, the "
-        "fan-out PUBLISH, the flood XADD."
+        "One client publishes 100 bytes at a time, `always`, while another process loads the same server: not at "
+        "all; with a replay of 1 GB from the start; with a flood to 1,000 subscribers; with a publish flood. The "
+        "figure is the 99th percentile of the round trip. The other process has the lower priority on the loader's "
+        "core, so that the delay is the server's. For Redis the replay is XRANGE in pages, the fan-out PUBLISH, the "
+        "flood XADD."
     ),
     jobs=tuple(Job((row,), partial(delays, row=row)) for row in ROWS),
     targets=tuple(Target(row, 5, least=False) for row in ROWS if row.system == "busd" and "replay" in row.case),

@@ -175,9 +175,10 @@ WORKLOAD = Workload(
     name="clients",
     title="Python clients on asyncio",
     about=(
-        f"{MESSAGES:,} messages of {SIZE_BYTES} bytes, one client, asyncio's own loop. Publishing: {BLOCK:,} messages, all answers awaited, then the "
-        "next. Reading: from the first to the last, an object for each message (`parts()`: columns); the payloads are compared. Here the client is the "
-        "limit for everybody, so the column *loader* is near 100 %."
+        f"{MESSAGES:,} messages of {SIZE_BYTES} bytes, one client, asyncio's own loop. Publishing: {BLOCK:,} "
+        "messages, all answers awaited, then the next. Reading: from the first to the last, an object for each "
+        "message (`parts()`: columns); the payloads are compared. Here the client is the limit for everybody, so the "
+        "column *loader* is near 100 %."
     ),
     jobs=JOBS,
     targets=(

@@ -22,7 +22,7 @@ DELIVERIES = 10_000_000
 SIZE_BYTES = 100
 # Blocks that the slowest subscriber may be behind: below what any of the servers would begin to drop or to buffer in
 # earnest (busd's outbox holds about 8,000 of these messages).
-AHEAD = 4 * BLOCK
+AHEAD_BLOCKS = 4
 
 
 @dataclass(slots=True)
@@ -34,16 +34,18 @@ class Fan:
     publisher: socket.socket
     blocks: list[bytes]
     acks: Sink
+    per_block: int = BLOCK
 
 
-def busd_fan(server: Busd, stack: ExitStack, contents: Sequence[bytes], number: int) -> Fan:
+def busd_fan(server: Busd, stack: ExitStack, contents: Sequence[bytes], number: int, per_block: int = BLOCK) -> Fan:
     """`SUB`, lines."""
     return Fan(
         [stack.enter_context(server.subscriber(b"SUB %b\n" % TOPIC)) for _ in range(number)],
         Stream.of([b"MSG %b %d %b\n" % (TOPIC, at, one) for at, one in enumerate(contents, 1)]),
         stack.enter_context(server.publisher()),
-        server.blocks([TOPIC], contents),
+        server.blocks([TOPIC], contents, per_block),
         server.answers(len(contents)),
+        per_block,
     )
 
 
@@ -77,7 +79,8 @@ def spread(fan: Fan, server: Peer, context: Context) -> Meter:
     """Publish all blocks and let every subscriber get exactly the stream; the slowest of them sets the pace."""
     sinks = [Exactly(fan.stream) for _ in fan.subscribers]
     lanes = [Lane(sock, sink) for sock, sink in zip(fan.subscribers, sinks, strict=True)]
-    lanes.append(Lane(fan.publisher, fan.acks, fan.blocks, BLOCK, AHEAD, lambda: min([sink.got for sink in sinks])))
+    ahead = AHEAD_BLOCKS * fan.per_block
+    lanes.append(Lane(fan.publisher, fan.acks, fan.blocks, fan.per_block, ahead, lambda: min([s.got for s in sinks])))
     context.settle()
     with measured(server) as meter:
         drive(lanes)
@@ -127,9 +130,10 @@ WORKLOAD = Workload(
     name="fanout",
     title="Fan-out to live subscribers",
     about=(
-        f"One connection publishes messages of {SIZE_BYTES} bytes in blocks of {BLOCK:,}, never more than {AHEAD // BLOCK} blocks ahead of the slowest "
-        "subscriber, so that nobody drops anything; every byte of every subscriber is compared with what it must be. busd writes each message to its "
-        "log, too (`sync = interval`); Redis pub/sub and core NATS keep nothing. CPU is for each delivery."
+        f"One connection publishes messages of {SIZE_BYTES} bytes in blocks of {BLOCK:,}, never more than "
+        f"{AHEAD_BLOCKS} blocks ahead of the slowest subscriber, so that nobody drops anything; every byte of every "
+        "subscriber is compared with what it must be. busd writes each message to its log, too (`sync = interval`); "
+        "Redis pub/sub and core NATS keep nothing. CPU is for each delivery."
     ),
     jobs=tuple(JOBS),
     targets=(_target("10 subscribers", 1.5), _target("100 subscribers", 3)),

@@ -77,8 +77,9 @@ WORKLOAD = Workload(
     name="group-clients",
     title="A group, through clients",
     about=(
-        f"{MESSAGES:,} messages of {SIZE_BYTES} bytes; one member of a new group takes and acknowledges all of them, {WINDOW:,} at a time at most, and "
-        "every payload becomes an object in Python and is compared. *pipelined*: the acknowledgement travels with the next request."
+        f"{MESSAGES:,} messages of {SIZE_BYTES} bytes; one member of a new group takes and acknowledges all of them, "
+        f"{WINDOW:,} at a time at most, and every payload becomes an object in Python and is compared. *pipelined*: "
+        "the acknowledgement travels with the next request."
     ),
     jobs=JOBS,
     targets=(_target("clients", "asyncio, batches", 3), _target("socket and hiredis", "batch", 3)),

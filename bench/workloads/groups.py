@@ -31,27 +31,29 @@ def from_busd(context: Context) -> Mapping[Row, Sample]:
     count = len(contents)
     with context.running(Busd, "interval", [TOPIC]) as server, ExitStack() as stack:
         fill(server, server.blocks([TOPIC], contents), server.answers(count))
-        member = Member(server, b"g", TOPIC, contents)
-        stack.enter_context(member.lane.sock)
+        lane = join(server, b"g", *script(contents))
+        stack.enter_context(lane.sock)
         context.settle()
         with measured(server) as meter:
-            drive([member.lane])
+            drive([lane])
         check_settled(server, b"g")
         check_kept(server, [TOPIC], count)
         return {LINE: meter.rate(count)}
 
 
-class Member:
-    """A member's lane.  Joins at once, quiet, so that nothing comes but messages; its first window comes with that."""
+def script(contents: Sequence[bytes]) -> tuple[Stream, list[bytes]]:
+    """What a member gets, and its acknowledgements; the last one is answered, which ends the stream."""
+    count = len(contents)
+    lines = [b"MSG %b %d %b\n" % (TOPIC, at, one) for at, one in enumerate(contents, 1)]
+    acks = [b"ACK ..%d\n" % at for at in range(HALF, count + 1, HALF)]
+    acks[-1] = b"QUIET OFF\n" + acks[-1]
+    return Stream.of(lines, per=HALF, tail=b"+OK\n:%d\n" % HALF), acks
 
-    def __init__(self, server: Busd, group: bytes, topic: bytes, contents: Sequence[bytes]) -> None:
-        count = len(contents)
-        lines = [b"MSG %b %d %b\n" % (topic, at, one) for at, one in enumerate(contents, 1)]
-        acks = [b"ACK ..%d\n" % at for at in range(HALF, count + 1, HALF)]
-        acks[-1] = b"QUIET OFF\n" + acks[-1]
-        stream = Stream.of(lines, per=HALF, tail=b"+OK\n:%d\n" % HALF)
-        sock = server.subscriber(b"SUB %b GROUP %b WINDOW %d\nQUIET\n" % (topic, group, WINDOW))
-        self.lane = Lane(sock, Exactly(stream), acks, HALF, ahead=0)
+
+def join(server: Busd, group: bytes, stream: Stream, acks: Sequence[bytes]) -> Lane:
+    """A member's lane, quiet, so that nothing comes but messages; its first window is sent to it at once."""
+    sock = server.subscriber(b"SUB %b GROUP %b WINDOW %d\nQUIET\n" % (TOPIC, group, WINDOW))
+    return Lane(sock, Exactly(stream), acks, HALF, ahead=0)
 
 
 def check_settled(server: Busd, group: bytes) -> None:
@@ -108,9 +110,10 @@ WORKLOAD = Workload(
     name="groups",
     title="A group: read and acknowledge",
     about=(
-        f"{MESSAGES:,} messages of {SIZE_BYTES} bytes are in the log; one member takes them all, {WINDOW:,} unacknowledged at most, and acknowledges them "
-        f"in runs of {HALF} (XACK names each). The requests are made beforehand, every byte that comes is compared, and the clock stops at the answer to "
-        "the last acknowledgement; afterwards nothing may be pending. `sync = interval`, `appendfsync everysec`."
+        f"{MESSAGES:,} messages of {SIZE_BYTES} bytes are in the log; one member takes them all, {WINDOW:,} "
+        f"unacknowledged at most, and acknowledges them in runs of {HALF} (XACK names each). The requests are made "
+        "beforehand, every byte that comes is compared, and the clock stops at the answer to the last "
+        "acknowledgement; afterwards nothing may be pending. `sync = interval`, `appendfsync everysec`."
     ),
     jobs=(Job((LINE,), from_busd), Job((WHOLE, HALVES), from_redis)),
     targets=(Target(LINE, 3, (WHOLE, HALVES)),),

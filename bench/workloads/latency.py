@@ -50,8 +50,9 @@ WORKLOAD = Workload(
     name="latency",
     title="One publish at a time",
     about=(
-        "A client on a blocking socket publishes 100 bytes and waits for the answer before it sends the next; the figure is the median of "
-        f"{MESSAGES:,} round trips. The ratio is busd's time to Redis's at the same durability, so less is better."
+        "A client on a blocking socket publishes 100 bytes and waits for the answer before it sends the next; the "
+        f"figure is the median of {MESSAGES:,} round trips. The ratio is busd's time to Redis's at the same "
+        "durability, so less is better."
     ),
     jobs=JOBS,
     targets=(

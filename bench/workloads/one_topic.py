@@ -55,8 +55,8 @@ WORKLOAD = Workload(
     name="one-topic",
     title="Replay of one topic of twenty",
     about=(
-        f"{MESSAGES:,} messages of {SIZE_BYTES} bytes to {TOPICS} topics at random share busd's log; one reader takes one topic. "
-        "In Redis the topic is a stream of its own, so nothing has to be skipped."
+        f"{MESSAGES:,} messages of {SIZE_BYTES} bytes to {TOPICS} topics at random share busd's log; one reader takes "
+        "one topic. In Redis the topic is a stream of its own, so nothing has to be skipped."
     ),
     jobs=(Job((BUSD,), from_busd), Job((REDIS,), from_redis)),
     targets=(Target(BUSD, 0.5, (REDIS,)),),

@@ -86,10 +86,11 @@ WORKLOAD = Workload(
     name="publish",
     title="Publishing, one connection",
     about=(
-        f"One connection sends requests in blocks of {BLOCK:,} (at most 1 MB), up to {AHEAD_BLOCKS} blocks ahead of the answers, and every "
-        "answer is looked at: busd's offsets must be 1, 2, 3 …; ids and acknowledgements are counted; afterwards the server is asked "
-        "how many messages it has. *written*: busd `sync = interval`, Redis `appendfsync everysec`, JetStream with file storage. "
-        "*synced* before the answer: `always` with both; nats-server does not offer it."
+        f"One connection sends requests in blocks of {BLOCK:,} (at most 1 MB), up to {AHEAD_BLOCKS} blocks ahead of "
+        "the answers, and every answer is looked at: busd's offsets must be 1, 2, 3 …; ids and acknowledgements are "
+        "counted; afterwards the server is asked how many messages it has. *written*: busd `sync = interval`, Redis "
+        "`appendfsync everysec`, JetStream with file storage. *synced* before the answer: `always` with both; "
+        "nats-server does not offer it."
     ),
     jobs=tuple(JOBS),
     targets=tuple(_targets(JOBS)),

@@ -122,10 +122,10 @@ WORKLOAD = Workload(
     name="replay",
     title="Replay",
     about=(
-        f"{MESSAGES:,} messages of {SIZE_BYTES} bytes are in the log; one reader takes all of them from the start. Every byte is compared with what "
-        "was published; of `batch` frames also the CRC, when the clock has stopped. Redis answers one XRANGE for everything, or pages of "
-        f"{BLOCK:,}, {AHEAD_BLOCKS} of them asked for ahead; JetStream pushes to a consumer without acknowledgements. *bytes* counts what came through "
-        "the socket."
+        f"{MESSAGES:,} messages of {SIZE_BYTES} bytes are in the log; one reader takes all of them from the start. "
+        "Every byte is compared with what was published; of `batch` frames also the CRC, when the clock has stopped. "
+        f"Redis answers one XRANGE for everything, or pages of {BLOCK:,}, {AHEAD_BLOCKS} of them asked for ahead; "
+        "JetStream pushes to a consumer without acknowledgements. *bytes* counts what came through the socket."
     ),
     jobs=(
         Job((RAW, LINE, BATCH, BYTES), from_busd),

@@ -84,9 +84,10 @@ WORKLOAD = Workload(
     name="topics",
     title="Publishing to many topics, from many connections, synced",
     about=(
-        f"Messages of {SIZE_BYTES} bytes to topics at random (streams, for Redis), each synced before its answer. First one connection, up to "
-        f"{AHEAD_BLOCKS} blocks of {BLOCK:,} under way; then {CONNECTIONS} connections to 20 topics, with one block under way on each: "
-        "of one message (clients that wait for every answer), of 20, of 1,000."
+        f"Messages of {SIZE_BYTES} bytes to topics at random (streams, for Redis), each synced before its answer. "
+        f"First one connection, up to {AHEAD_BLOCKS} blocks of {BLOCK:,} under way; then {CONNECTIONS} connections to "
+        "20 topics, with one block under way on each: of one message (clients that wait for every answer), of 20, of "
+        "1,000."
     ),
     jobs=tuple(JOBS),
     targets=(
