@@ -120,8 +120,9 @@ class Sweeper:
         Raises:
             DiskFull, DiskFailed, OSError, BadRecord: what was done is done, the rest is looked at again.
         """
-        if sweep.tight:
-            work.result.roll = self._worth_closing(sweep, work.segments)
+        work.result.roll = self._over(sweep, work.segments[-1]) or (
+            sweep.tight and self._worth_closing(sweep, work.segments)
+        )
         reasons = (sweep.claims, sweep.reset, sweep.tight, tuple(work.segments))
         if reasons == self._settled and not self._due(sweep):
             return
@@ -147,6 +148,16 @@ class Sweeper:
             raise
         if not self._unfinished and not work.result.gone:
             self._settled = reasons
+
+    def _over(self, sweep: Sweep, segment: Segment) -> bool:
+        """True when groups have settled all of the active segment, and closing it gives enough back."""
+        index, claims = segment.index, sweep.claims
+        if not self._acked or claims is None or index is None or not len(index):
+            return False
+        if index.end - segment.data_at < PUNCH_BYTES:
+            return False
+        some = map(claims.claim, list(index.topics))
+        return all(claim is not None and not claim.has(segment.first, index.last) for claim in some)
 
     def _worth_closing(self, sweep: Sweep, segments: Sequence[Segment]) -> bool:
         """True when enough of the active segment is not wanted that closing it gives something back."""

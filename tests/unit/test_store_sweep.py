@@ -261,3 +261,27 @@ def test_small_segments_become_one() -> None:
     kit.sweep()
     kit.check()
     assert kit.store.segments <= 8
+
+
+def test_what_is_settled_leaves_the_segment_that_is_written_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it is worth closing a segment for."""
+    monkeypatch.setattr(store_sweep, "PUNCH_BYTES", 2000)
+    kit = AckedKit(rule=replace(SMALL, segment_bytes=1 << 20))
+    kit.group(b"g", b">")
+    filled(kit, 5)
+    kit.give(b"g")
+    kit.settle(b"g", range(1, 6))
+    assert not kit.sweep().roll, "too little"
+    filled(kit, 5)
+    kit.give(b"g")
+    kit.settle(b"g", range(6, 10))
+    assert not kit.sweep().roll, "one is wanted"
+    kit.settle(b"g", [10])
+    assert kit.sweep().roll
+    before = kit.store.bytes
+    kit.commit((b"a", b"x"))
+    kit.sweep()
+    kit.sweep()
+    kit.check()
+    assert kit.store.bytes < before / 4
+    assert read_all(kit.store).offsets == [11]
