@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from busd.broker.intake import Unfinished
 from busd.rules.group_records import GroupState
 from busd.rules.record import Batch, Hole
 from busd.rules.replies import Pairs, Row
@@ -255,6 +256,10 @@ class Member(Handle, Protocol):
 
 class Engine(Protocol):
     """Everything a session can ask of a bus."""
+
+    @property
+    def unfinished(self) -> Unfinished:
+        """What all sessions hold of commands that are not whole."""
 
     @property
     def horizon(self) -> int:

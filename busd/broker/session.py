@@ -13,13 +13,12 @@ from collections import deque
 from collections.abc import Callable
 
 from busd.broker import group_talk
+from busd.broker.intake import Intake
 from busd.broker.ports import Engine, Handle, Outbox, Outcome
 from busd.broker.questions import QUESTIONS, Host, answer
 from busd.broker.turns import Turns
 from busd.broker.voice import Voice, Wire
-from busd.rules.inline import InlineDecoder
 from busd.rules.replies import AnswerArray, RespReplies
-from busd.rules.resp import RespDecoder
 from busd.words import requests as rq
 from busd.words.errors import BusError
 from busd.words.settings import Limits
@@ -31,12 +30,11 @@ class Session:
     def __init__(self, engine: Engine, wire: Wire, host: Host, limits: Limits) -> None:
         self.outbox: Outbox = wire
         self.subscription: str = ""
-        self.unfinished_since_ns: int | None = None
         self._engine = engine
         self._wire = wire
         self._host = host
         self._limits = limits
-        self._decoder: InlineDecoder | RespDecoder | None = None
+        self._intake = Intake(limits, engine.unfinished, self._last_words)
         self._voice = Voice(wire)
         self._queue: deque[rq.Request] = deque()
         # Answers that are owed, and the one type of command that may go on while they are.
@@ -46,7 +44,7 @@ class Session:
         self._opening: rq.Subscribe | rq.Read | None = None
         self._handle: Handle | None = None
         self._answer: AnswerArray | None = None
-        self._commands = 0
+        self._understood = False
         self._input_ended = False
         self._paused = False
         self._awaits_room = False
@@ -60,7 +58,7 @@ class Session:
     @property
     def dialect(self) -> str:
         """For CONNS: inline, resp2, resp3, or nothing before the first byte."""
-        if self._decoder is None:
+        if self._intake.silent:
             return "-"
         return f"resp{self._voice.version}" if self._voice.version else "inline"
 
@@ -75,16 +73,10 @@ class Session:
         """Bytes came; `now_ns` by the monotonic clock."""
         if self._closed or self._input_ended:
             return
-        if self._decoder is None:
-            resp = data[:1] == b"*"
-            self._decoder = RespDecoder(self._limits) if resp else InlineDecoder(self._limits)
-            if resp:
-                self._voice.replies = RespReplies()
-        self._queue.extend(self._decoder.feed(data))
-        if not self._decoder.unfinished:
-            self.unfinished_since_ns = None
-        elif self.unfinished_since_ns is None or self._queue:
-            self.unfinished_since_ns = now_ns
+        if self._intake.silent and self._intake.begin(data):
+            self._voice.replies = RespReplies()
+        self._queue.extend(self._intake.feed(data, now_ns, bool(self._queue)))
+        self._intake.charge()
         self._pump()
 
     def end_of_input(self) -> None:
@@ -92,7 +84,7 @@ class Session:
         if self._closed or self._input_ended:
             return
         self._input_ended = True
-        cut = self._decoder.end() if self._decoder is not None else None
+        cut = self._intake.end()
         if cut is not None:
             self._queue.append(cut)
         self._pump()
@@ -101,6 +93,7 @@ class Session:
         """The connection is gone."""
         self._closed = self._voice.hung_up = True
         self._queue.clear()
+        self._intake.forget()
         self._turns.drop()
         if self._handle is not None:
             handle, self._handle = self._handle, None
@@ -114,24 +107,21 @@ class Session:
 
     def expire(self, now_ns: int) -> None:
         """Close when a command was begun too long ago."""
-        since = self.unfinished_since_ns
-        if since is None or self._closed or self._input_ended:
-            return
-        if self._paused:
-            # It cannot finish while it is not read from.
-            self.unfinished_since_ns = now_ns
-        elif now_ns - since > self._limits.unfinished_ns:
-            seconds = self._limits.unfinished_ns // 1_000_000_000
-            error = BusError("TIMEOUT", f"a command was begun and not finished within {seconds}s")
+        if not (self._closed or self._input_ended):
+            self._intake.expire(now_ns, self._paused)
+
+    def _last_words(self, bad: rq.Bad) -> None:
+        if not (self._closed or self._input_ended):
             self._input_ended = True
-            self._queue.append(rq.Bad(error))
-            self._pump()
+            self._queue.append(bad)
+            self._soon_pump()
 
     def stop(self) -> None:
         """The server stops: what was accepted is answered, nothing more is read."""
         if not self._input_ended:
             self._input_ended = True
             self._queue.clear()
+            self._intake.forget()
         self._steer()
 
     # Subscriber.
@@ -221,7 +211,7 @@ class Session:
         self._steer()
 
     def _handle_request(self, request: rq.Request) -> None:
-        self._commands += 1
+        self._understood = self._understood or not (type(request) is rq.Bad and request.unknown)
         handler = _HANDLERS[type(request)]
         try:
             handler(self, request)
@@ -354,7 +344,7 @@ class Session:
     def _bad(self, request: rq.Bad) -> None:
         for _ in range(request.times):
             self._error(request.error, request.eol)
-        if request.unknown and self._commands == 1 and not self._voice.version:
+        if request.closes or (request.unknown and not self._understood and not self._voice.version):
             self._close()
 
     def _error(self, error: BusError, eol: bytes) -> None:

@@ -42,15 +42,22 @@ class InlineDecoder:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._held = bytearray()
-        # Of a line that is being dropped: bytes so far, how many it could have had, and whether the last is a CR.
+        # Of a line that is being dropped: bytes so far, how many it could have had, whether it names a command, and
+        # whether the last is a CR.
         self._dropped_bytes = 0
         self._allowed_bytes = 0
+        self._dropped_unknown = False
         self._dropped_cr = False
 
     @property
     def unfinished(self) -> bool:
         """True while a line was begun and has not ended; blanks begin nothing."""
         return self._dropped_bytes > 0 or _BEGUN.search(self._held) is not None
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the unfinished line that are kept."""
+        return len(self._held)
 
     def feed(self, data: bytes) -> list[Request]:
         """Every request that became whole with `data`, in order; adjacent messages with the same eol as one run.
@@ -96,6 +103,7 @@ class InlineDecoder:
             if len(self._held) > self._allowed_bytes + 1:
                 self._dropped_bytes = len(self._held)
                 self._dropped_cr = self._held.endswith(b"\r")
+                self._dropped_unknown = names_no_command(self._held, self._limits)
                 # Not clear(): that may keep the memory.
                 self._held = bytearray()
 
@@ -103,7 +111,7 @@ class InlineDecoder:
         self._hold(rest)
         size = self._dropped_bytes - self._dropped_cr
         self._dropped_bytes = 0
-        return _too_long(size, self._allowed_bytes, CRLF if self._dropped_cr else LF)
+        return _too_long(size, self._allowed_bytes, CRLF if self._dropped_cr else LF, self._dropped_unknown)
 
 
 def line_bytes_allowed(line: bytes | bytearray, limits: Limits) -> int:
@@ -117,6 +125,12 @@ def line_bytes_allowed(line: bytes | bytearray, limits: Limits) -> int:
     return limits.line_bytes + headers_bytes + payload_bytes
 
 
+def names_no_command(line: bytes | bytearray, limits: Limits) -> bool:
+    """True when the first word of a line that is too long is no command, as in a long HTTP request."""
+    word = bytes(line[: limits.line_bytes]).replace(b"\t", b" ").lstrip(b" ").partition(b" ")[0]
+    return word != b"" and word.upper().decode("utf-8", "replace") not in COMMANDS
+
+
 def decode_plainly(chunk: bytes, limits: Limits, requests: list[Request]) -> None:
     """Add the requests of whole lines, line by line: the grammar itself.  `chunk` ends in LF."""
     for line in chunk[:-1].split(LF):
@@ -124,13 +138,13 @@ def decode_plainly(chunk: bytes, limits: Limits, requests: list[Request]) -> Non
         if line.endswith(b"\r"):
             line, eol = line[:-1], CRLF
         if len(line) > limits.line_bytes and len(line) > (allowed := line_bytes_allowed(line, limits)):
-            requests.append(_too_long(len(line), allowed, eol))
+            requests.append(_too_long(len(line), allowed, eol, names_no_command(line, limits)))
         elif (request := build_line_request(line, eol, limits)) is not None:
             add(requests, request)
 
 
-def _too_long(size: int, allowed: int, eol: bytes) -> Bad:
-    return Bad(BusError("TOOBIG", f"a line of {size} bytes; the limit for it is {allowed}"), eol=eol)
+def _too_long(size: int, allowed: int, eol: bytes, unknown: bool) -> Bad:
+    return Bad(BusError("TOOBIG", f"a line of {size} bytes; the limit for it is {allowed}"), unknown, eol=eol)
 
 
 def _decode(chunk: bytes, limits: Limits, requests: list[Request]) -> None:

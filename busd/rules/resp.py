@@ -34,6 +34,8 @@ MAX_NUMBER = 1 << 30
 _WORTH_PART = 8
 # ... and after this many poor ones the rest is parsed plainly.
 _MAX_FAILURES = 4
+# What an argument takes beside its bytes: the object and its place in the list.
+_OBJECT_BYTES = 48
 
 _ARRAY = re.compile(rb"\*(0|[1-9][0-9]{0,9})\r\n")
 _BULK = re.compile(rb"\$(0|[1-9][0-9]{0,9})\r\n")
@@ -65,6 +67,11 @@ class RespDecoder:
     def unfinished(self) -> bool:
         """True while a command was begun and is not whole."""
         return not self._fatal and (self._left > 0 or bool(self._held))
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the unfinished command takes, about."""
+        return len(self._held) + self._bytes * (not self._too_big) + _OBJECT_BYTES * len(self._arguments)
 
     def feed(self, data: bytes) -> list[Request]:
         """Every request that became whole with `data`, in order; adjacent messages as one run.
@@ -210,7 +217,7 @@ class RespDecoder:
             verb, *rest = self._arguments
             add(requests, build_request(verb, rest, self._limits))
         self._arguments = []
-        self._count = 0
+        self._count = self._bytes = 0
         self._too_big = False
 
 

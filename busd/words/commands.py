@@ -272,6 +272,7 @@ def build_line_request(line: bytes, eol: bytes, limits: Limits) -> rq.Request | 
         else:
             request = command.build([word for word in rest.replace(b"\t", b" ").split(b" ") if word], False, limits)
     except BusError as error:
-        return rq.Bad(error, error.code == "UNKNOWN", eol=eol)
+        # A web page can have a browser send "PING / HTTP/1.1", and lines of its own behind the headers.
+        return rq.Bad(error, error.code == "UNKNOWN", closes=name == "HOST:", eol=eol)
     request.eol = eol
     return request

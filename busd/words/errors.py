@@ -17,7 +17,9 @@ class ErrorKind:
 
 
 ERRORS: dict[str, ErrorKind] = {
-    "UNKNOWN": ErrorKind("there is no such command; as the first line of an inline connection it also closes it"),
+    "UNKNOWN": ErrorKind(
+        "there is no such command; as the first line of an inline connection, or as `Host:`, it also closes it"
+    ),
     "ARG": ErrorKind("an argument or option is missing, too many, or not what the command takes"),
     "TOPIC": ErrorKind("not a topic, or one that clients may not publish to"),
     "PATTERN": ErrorKind("not a pattern"),

@@ -210,12 +210,13 @@ class Housekeeping(Request):
 class Bad(Request):
     """Something that cannot be carried out; answered in its place, `times` times.
 
-    `unknown`: it did not even name a command.
+    `unknown`: it did not even name a command.  `closes`: nothing can follow, also when the error is not fatal.
     """
 
     error: BusError
     unknown: bool = False
     times: int = 1
+    closes: bool = False
 
     def __post_init__(self) -> None:
         # A raised exception keeps the frames it came through, with the whole read and the requests before this one.

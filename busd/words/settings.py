@@ -88,6 +88,8 @@ class Limits:
     # What is remembered of a topic's message ids: so many, so long.
     dedup_ids: int = 10_000
     dedup_ns: int = 600 * units.NS_PER_S
+    # Of commands that are not whole, over all connections: a few slow uploads, not one from each of 10,000.
+    unfinished_bytes: int = 64 * MIB
     # PUBs that wait for room in a store with full = "block".
     held_bytes: int = 16 * MIB
     # Of the file system the data lies on; with total_bytes a fixed cap instead.

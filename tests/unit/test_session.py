@@ -719,6 +719,21 @@ def test_only_the_first_line_closes_for_its_unknown_command() -> None:
     assert not three.closed
 
 
+@pytest.mark.parametrize(
+    "request_line",
+    ["GET / HTTP/1.1", f"POST /{'a' * 5000} HTTP/1.1", "PING / HTTP/1.1", "HELP / HTTP/1.1", "PUB /t HTTP/1.1"],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_nothing_of_a_body_that_a_browser_sends_is_carried_out(request_line: str, whole: bool) -> None:
+    server = MemoryServer()
+    one = server.connect()
+    data = f"{request_line}\r\nHost: localhost:7379\r\nOrigin: null\r\n\r\nPUB t evil\r\nRESET >\r\n".encode()
+    for piece in [data] if whole else [data[at : at + 1] for at in range(len(data))]:
+        one.send(piece)
+    assert one.closed
+    assert server.broker.horizon == 1
+
+
 def test_after_a_fatal_error_nothing_is_carried_out() -> None:
     server = MemoryServer()
     one = server.connect()
