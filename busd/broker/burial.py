@@ -16,6 +16,7 @@ from busd.broker.opening import House
 from busd.broker.ports import Outcome, Piece
 from busd.broker.subscription import PIECE_BYTES
 from busd.rules.group import Dying
+from busd.rules.group_records import line_done, ranges_of
 from busd.rules.record import Batch
 from busd.rules.select import Selection, select
 from busd.words.errors import BusError
@@ -43,6 +44,10 @@ class Burial:
         # Offsets whose dead letters were found after a restart; None until it was looked.
         self._found: set[int] | None = None
 
+    def clear(self) -> None:
+        """The group moved: what dies from now on is another death."""
+        self._found = None
+
     def begin(self) -> None:
         """Begin, when there is something to bury and nothing under way."""
         dying = self._desk.group.dying
@@ -66,7 +71,7 @@ class Burial:
     def _read(self, offsets: list[int]) -> None:
         here = [offset for offset in offsets if self._found and offset in self._found]
         if here:
-            self._settle(here)
+            self._settle(here, len(here))
             return
         fetch(self._house, self._desk.feed.wanted, offsets, self._got)
 
@@ -88,7 +93,7 @@ class Burial:
         if missing:
             self._desk.marks.lost(missing, fetched.holes)
         if not offsets:
-            self._settle(missing)
+            self._settle(missing, 0)
             return
         run = Publish(topics, items, sum(map(_size, items)), headers=True)
         try:
@@ -109,16 +114,34 @@ class Burial:
     def _kept(self, outcome: Outcome, offsets: list[int], missing: list[int]) -> None:
         kept = [offset for at, offset in enumerate(offsets) if at not in outcome.errors]
         if kept or missing:
-            self._settle(sorted(kept + missing))
+            self._settle(sorted(kept + missing), len(kept))
         else:
             self._later(None)
 
-    def _settle(self, offsets: list[int]) -> None:
-        here = [offset for offset in offsets if offset in self._desk.group.dying]
-        self._under_way = False
-        if here:
-            self._house.log.settle(self._desk.group.buried(here), lambda error: None)
-        self._desk.pump()
+    def _settle(self, offsets: list[int], letters: int) -> None:
+        desk = self._desk
+        offsets = [offset for offset in offsets if offset in desk.group.dying]
+        if not offsets:
+            self._under_way = False
+            desk.pump()
+            return
+        moves = desk.moves
+
+        def decided(error: BusError | None) -> None:
+            if moves != desk.moves:
+                # None of them dies any more, unless for another time.
+                self._under_way = False
+            elif error is None:
+                self._under_way = False
+                desk.group.buried(offsets, letters)
+            else:
+                # What was published is not published again.
+                self._found = {*(self._found or ()), *offsets}
+                self._later(None)
+                return
+            desk.pump()
+
+        self._house.log.settle([line_done(desk.group.name, ranges_of(offsets))], decided)
 
     def _later(self, error: Exception | None) -> None:
         if error is not None:
@@ -157,8 +180,10 @@ class _Search:
         if isinstance(piece, Exception):
             self._done(piece)
             return
+        # One that was removed since is not kept any more.
+        floors = self._house.log.floors
         for record in piece.records:
-            if isinstance(record, Batch) and (selection := select(record, self._wanted)) is not None:
+            if isinstance(record, Batch) and (selection := select(record, self._wanted, floors=floors)) is not None:
                 self._note(selection)
         if piece.next >= self._house.log.horizon:
             self._done(self._found)

@@ -47,15 +47,18 @@ class Desk:
         self._again: deque[Entry] = deque()
         self._fetching: Chunk | None = None
         self._pumping = False
-        self._held = False
+        # How many times its place is being moved at present, and was moved.
+        self._holds = 0
+        self.moves = 0
         self._timer_ns: int | None = None
         self._cancel_timer: Callable[[], None] = lambda: None
 
     # Members.
 
     def joined(self, seat: Seat) -> None:
-        """A member, from now on."""
-        seat.place, seat.desk = Place.SEATED, self
+        """A member, from now on, unless it has left already."""
+        if seat.place is Place.GONE:
+            return
         self.idle_since_ns = 0
         self.seats[seat] = None
         self.marks.look()
@@ -80,19 +83,28 @@ class Desk:
 
     def clear(self, next_offset: int) -> list[bytes]:
         """SEEK: nothing is out, reading goes on there; the lines to be settled."""
+        self.moves += 1
         for seat in self.seats:
             seat.flight.drain()
             self._roomy[seat] = None
         self._again.clear()
         self._fetching = None
-        self.marks.clear()
+        self._burial.clear()
         lines = self.group.clear(next_offset)
+        self.marks.clear()
         self.feed.rewind(next_offset)
+        for seat in list(self.seats):
+            # Who only waited for what it had out is done.
+            seat.check()
         return lines
 
-    def hold(self, on: bool) -> None:
-        """While its place is being moved nothing is given out."""
-        self._held = on
+    def hold(self) -> None:
+        """Its place is being moved: until as many `release` nothing is given out."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """See hold."""
+        self._holds -= 1
         self.pump()
 
     def close(self) -> None:
@@ -126,7 +138,7 @@ class Desk:
 
     def _step(self) -> bool:
         """One hand-out, or one step towards it; False when there is nothing to do now."""
-        if self._held or not self.seats:
+        if self._holds or not self.seats:
             return False
         if self._again:
             return self._hand(self._again[0])
@@ -291,15 +303,18 @@ class Desk:
         chunks, stale = self.group.ack(seat.flight, request)
 
         seat.unanswered += 1
+        moves = self.moves
 
         def decided(error: BusError | None) -> None:
             seat.unanswered -= 1
             if error is None:
                 sink(sum(len(chunk.offsets) for chunk in chunks), stale, None)
-                seat.check()
-                return
-            self.group.restore(chunks)
-            sink(0, None, error)
+            else:
+                # After a SEEK they are given out anyway.
+                self.group.restore(chunks if moves == self.moves else ())
+                sink(0, None, error)
+            seat.check()
+            # Only now fewer count as unsettled, or the messages are back.
             self.pump()
 
         # Deliveries that are not noted yet come before, whatever they are.

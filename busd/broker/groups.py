@@ -1,6 +1,6 @@
 """All groups: who may join which, making, moving and forgetting them, and what GROUPS tells.
 
-A group's desk stands from its first member on; until then its state in the log is all there is of it.
+A group's desk stands from its first member, or SEEK, on; until then its state in the log is all there is of it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Groups:
         self._desks: dict[bytes, Desk] = {}
         # Groups that are being made, and who waits for that.
         self._making: dict[bytes, list[Callable[[BusError | None], None]]] = {}
+        # Groups that are being forgotten, and who would join then.
+        self._going: dict[bytes, list[Seat]] = {}
         self._began_ns = house.runtime.monotonic_ns()
 
     def join(self, request: Subscribe, subscriber: Subscriber, version: int) -> Seat:
@@ -41,11 +43,17 @@ class Groups:
         seat = Seat(request, subscriber, shared_encoder(request.format, request.eol, False), limits.outbox_bytes)
         self._house.opened[seat] = None
         seat.gone = lambda gone: self._house.opened.pop(gone, None)
-        if request.group in self._house.log.groups:
+        self._come(seat)
+        return seat
+
+    def _come(self, seat: Seat) -> None:
+        name = seat.request.group
+        if name in self._going:
+            self._going[name].append(seat)
+        elif name in self._house.log.groups:
             self._enter(seat)
         else:
             self._make(seat)
-        return seat
 
     def _refuse(self, seat: Seat, error: BusError) -> None:
         if seat.place is not Place.GONE:
@@ -86,7 +94,7 @@ class Groups:
             waiting.append(decided)
             return
         if request.group in house.log.groups:
-            self._enter(seat)
+            self._come(seat)
             return
         self._making[request.group] = [decided]
 
@@ -110,10 +118,12 @@ class Groups:
             self._refuse(seat, BusError("GROUP", f"{request.group.decode()} has {has}, since it was made"))
             return
         desk = self._desk(request.group, state)
+        seat.place, seat.desk = Place.SEATED, desk
         seat.subscriber.outbox.bound(self._house.limits.outbox_bytes)
-        seat.subscriber.opened(desk.group.next, self._house.log.epoch)
         if request.within_ns is not None:
             seat.cancel_timer = self._house.runtime.later(request.within_ns, lambda: seat.finish("time"))
+        # It may say UNSUB within this call.
+        seat.subscriber.opened(desk.group.next, self._house.log.epoch)
         desk.joined(seat)
 
     def _desk(self, name: bytes, state: GroupState) -> Desk:
@@ -124,7 +134,7 @@ class Groups:
 
     def seek(self, request: Seek, done: Callable[[int | BusError], None]) -> None:
         """See Engine."""
-        state = self._house.log.groups.get(request.group)
+        state = self._state(request.group)
         if state is None:
             done(unknown_group(request.group))
             return
@@ -135,30 +145,36 @@ class Groups:
                 done(BusError("INTERNAL", "a fault of busd; its log says more"))
             elif offset > self._house.log.horizon:
                 done(beyond(offset, self._house.log.horizon))
+            elif self._state(request.group) is None:
+                # Forgotten meanwhile.
+                done(unknown_group(request.group))
             else:
                 self._move(request.group, offset, [line_seek(request.group, offset)], lambda e: done(e or offset))
 
         resolve(self._house, request.position, matcher(state.patterns), got)
 
     def _move(self, name: bytes, offset: int, lines: list[bytes], done: Callable[[BusError | None], None]) -> None:
-        """Settle the lines while nothing is given out; the desk then stands at `offset`."""
-        desk = self._desks.get(name)
-        if desk is not None:
-            desk.hold(True)
+        """Settle the lines while nothing is given out, also to members that come meanwhile; the desk then stands at
+        `offset`."""
+        desk = self._desk(name, self._house.log.groups[name])
+        desk.hold()
 
         def decided(error: BusError | None) -> None:
-            if desk is not None:
-                if error is None:
-                    desk.clear(offset)
-                desk.hold(False)
+            if error is None:
+                desk.clear(offset)
+            desk.release()
             done(error)
 
         self._house.log.settle(lines, decided)
 
+    def _state(self, name: bytes) -> GroupState | None:
+        """Of a group that is there, and stays for all that is known."""
+        return None if name in self._going else self._house.log.groups.get(name)
+
     def forget(self, name: bytes, done: Callable[[BusError | None], None]) -> None:
         """See Engine.  A group that a rule declares stays, and begins anew at the end."""
         log, desk = self._house.log, self._desks.get(name)
-        if name not in log.groups:
+        if self._state(name) is None:
             done(unknown_group(name))
         elif desk is not None and desk.seats:
             count = len(desk.seats)
@@ -168,7 +184,15 @@ class Groups:
         else:
             if desk is not None:
                 self._desks.pop(name).close()
-            log.settle([line_gone(name)], done)
+            self._going[name] = []
+
+            def decided(error: BusError | None) -> None:
+                seats = self._going.pop(name)
+                done(error)
+                for seat in seats:
+                    self._come(seat)
+
+            log.settle([line_gone(name)], decided)
 
     def removed(self) -> None:
         """A RESET became visible."""
@@ -227,7 +251,7 @@ class _Survey:
         known = isinstance(ahead, int)
         lag = state.unsettled.count + ahead if known else "?"
         oldest_ms = max(0, runtime.now_ns() - oldest_ns) // _NS_PER_MS if lag and oldest_ns is not None else 0
-        idle_since_ns = self._began_ns if desk is None else desk.idle_since_ns
+        idle_since_ns = (desk.idle_since_ns if desk is not None else 0) or self._began_ns
         busy = desk is not None and desk.seats
         return (
             name.decode(),

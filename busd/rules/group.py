@@ -120,12 +120,20 @@ class Group:
         return self._keys.get(key, offset) != offset
 
     def park(self, offset: int, tries: int, key: bytes) -> bool:
-        """It waits for its key; False when too many do already, and nothing was changed."""
-        if self._parked_count >= MAX_PARKED:
+        """It waits for its key; False when it is new and too many do already, and nothing was changed.
+
+        What came back is parked always: what holds its key may stand behind it.
+        """
+        if self._parked_count >= MAX_PARKED and offset >= self.next:
             return False
         step(State.WAITING, Event.KEY_BUSY)
         self._pass_by(offset)
-        self._parked.setdefault(key, deque()).append(Chunk([offset], tries))
+        parked = self._parked.setdefault(key, deque())
+        chunk = Chunk([offset], tries)
+        if parked and offset < parked[0].offsets[0]:
+            parked.appendleft(chunk)
+        else:
+            parked.append(chunk)
         self._parked_count += 1
         return True
 
@@ -203,14 +211,13 @@ class Group:
     def _die(self, chunk: Chunk, reason: bytes) -> None:
         self.dying.update({offset: Dying(chunk.tries, reason) for offset in chunk.offsets})
 
-    def buried(self, offsets: Sequence[int]) -> list[bytes]:
-        """Their dead letters are kept (or they are not in the log any more): the lines that settle them."""
+    def buried(self, offsets: Sequence[int], letters: int) -> None:
+        """They are settled: so many became dead letters, the others are not in the log any more."""
         for offset in offsets:
             step(State.DYING, Event.BURIED)
             del self.dying[offset]
         self._free(offsets)
-        self.dead += len(offsets)
-        return [line_done(self.name, ranges_of(offsets))]
+        self.dead += letters
 
     def due(self, now_ns: int) -> None:
         """What was delayed until now or earlier comes next."""

@@ -60,3 +60,49 @@ def test_a_message_that_died_in_a_stop_gets_one_dead_letter() -> None:
     dead = say(second.connect(), "READ _dead.>")
     assert [line.split()[:3] for line in dead[:-1]] == [["MSG", "_dead.g.jobs", "3"], ["MSG", "_dead.g.jobs", "4"]]
     assert second.log.groups[b"g"].unsettled.count == 0
+
+
+def test_a_settlement_that_is_refused_is_tried_again_without_a_second_letter(server: MemoryServer) -> None:
+    publish(server, "a")
+    worker = member(server, "TRIES 1")
+    server.log.hold = True
+    say(worker, "NACK 1")
+    server.log.commit()
+    server.log.commit(BusError("FULL", "no room"))
+    server.log.hold = False
+    server.runtime.advance(2 * S)
+    assert server.log.groups[b"g"].unsettled.count == 0
+    assert len(say(server.connect(), "READ _dead.>")) == 2
+    assert " dead=1 " in say(server.connect(), "GROUPS")[1]
+
+
+def test_what_a_reset_took_is_no_dead_letter(server: MemoryServer) -> None:
+    publish(server, "a")
+    worker = member(server, "TRIES 1")
+    other = server.connect()
+    say(other, "RESET jobs")
+    assert say(worker, "NACK 1") == ["RESET jobs 2 1", "+OK"]
+    assert " lag=0 " in say(other, "GROUPS")[1]
+    assert " dead=0 " in say(other, "GROUPS")[1]
+    assert say(other, "READ _dead.>") == ["END end next=3"]
+
+
+def test_a_letter_that_was_removed_does_not_stand_for_a_later_death() -> None:
+    first = MemoryServer()
+    publish(first, "a")
+    say(member(first, "TRIES 1"), "NACK 1")
+    other = first.connect()
+    assert say(other, "RESET _dead.>", "SEEK g 1") == [":1", "+OK next=1"]
+    second = MemoryServer(log=first.log)
+    assert member(second).first == []
+    assert "MSG _dead.g.jobs 4 a" in say(second.connect(), "READ _dead.>")
+
+
+def test_after_a_seek_it_may_die_again(server: MemoryServer) -> None:
+    publish(server, "a")
+    worker = member(server, "TRIES 1")
+    say(worker, "NACK 1")
+    other = server.connect()
+    say(other, "SEEK g 1")
+    say(worker, "NACK 1 once more")
+    assert len(say(other, "READ _dead.>")) == 3

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from busd.words.errors import BusError
+from busd.words.settings import Limits
 from tests.support.groups import S, heard, member, publish, say
 from tests.support.memory_server import MemoryServer
 
@@ -113,3 +115,43 @@ def test_a_fault_of_the_log_ends_the_members_and_loses_nothing(
         assert worker.closed
         assert len(faults) == 1
     assert member(server, "WINDOW 5").first == ["MSG jobs 1.2 a", "MSG jobs 2 b"]
+
+
+def test_a_group_at_its_limit_goes_on_when_acknowledgements_are_kept() -> None:
+    server = MemoryServer(limits=Limits(in_flight=2))
+    publish(server, *"abcd")
+    worker = member(server, "WINDOW 2")
+    server.log.hold = True
+    assert say(worker, "ACK ..2") == []
+    server.log.commit()
+    assert heard(worker) == [":2", "MSG jobs 3 c", "MSG jobs 4 d"]
+
+
+def test_an_ack_that_fails_after_a_seek_brings_nothing_twice(server: MemoryServer) -> None:
+    publish(server, "a", "b")
+    worker = member(server, "WINDOW 2")
+    log = server.log
+    log.hold = True
+    say(server.connect(), "SEEK g 1")
+    seek, log._settling = log._settling, []
+    say(worker, "ACK 1")
+    ack, log._settling = log._settling, seek
+    log.commit()
+    log._settling = ack
+    log.commit(BusError("FULL", "no room"))
+    assert heard(worker) == ["MSG jobs 1 a", "MSG jobs 2 b", "-FULL no room"]
+    log.hold = False
+    assert say(worker, "ACK 1 2") == [":2"]
+    assert not log.groups[b"g"].unsettled
+
+
+def test_a_key_keeps_its_order_when_an_acknowledgement_could_not_be_kept(server: MemoryServer) -> None:
+    say(server.connect(), *(f"HPUB jobs key=k :{n}" for n in (1, 2, 3)))
+    worker = member(server, "WINDOW 9")
+    server.log.hold = True
+    assert say(worker, "ACK 1") == ["MSG jobs 2 2"]
+    server.log.commit(BusError("FULL", "no room"))
+    server.log.hold = False
+    assert heard(worker) == ["-FULL no room"]
+    assert sorted(say(worker, "ACK 2")) == [":1", "MSG jobs 1.2 1"]
+    assert sorted(say(worker, "ACK 1.2")) == [":1", "MSG jobs 3 3"]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from busd.rules.flight import Flight
 from busd.rules.group import MAX_PARKED, Group
-from busd.rules.group_records import GroupState, apply, line_new
+from busd.rules.group_records import GroupState, apply, line_done, line_new, ranges_of
 from busd.words.requests import Ack
 
 S = 1_000_000_000
@@ -104,7 +104,8 @@ def test_nothing_is_lost_doubled_or_settled_unasked(operations: list[tuple[str, 
             dying = sorted(model.group.dying)
             if dying:
                 settled.update(dying)
-                model.write(model.group.buried(dying))
+                model.write([line_done(model.group.name, ranges_of(dying))])
+                model.group.buried(dying, len(dying))
         places = model.places()
         assert len(places) == len(set(places)), "in two places"
         assert set(places) == set(range(1, model.following)) - settled

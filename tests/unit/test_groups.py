@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from busd.words.errors import BusError
 from tests.support.groups import heard, member, publish, say
 from tests.support.memory_server import MemoryServer
 
@@ -90,3 +91,72 @@ def test_members_share_and_groups_each_get_everything(server: MemoryServer) -> N
     assert len(first) == len(second) == 3
     assert sorted(first + second) == [f"MSG jobs {n} {c}" for n, c in enumerate("abcdef", 1)]
     assert heard(other) == [f"MSG jobs {n} {c}" for n, c in enumerate("abcdef", 1)]
+
+
+def test_a_member_that_joins_while_its_group_is_forgotten_makes_a_new_one(server: MemoryServer) -> None:
+    publish(server, "a", "b")
+    say(member(server, "WINDOW 2"), "ACK 2", "UNSUB")
+    server.log.hold = True
+    other, worker = server.connect(), server.connect()
+    assert say(other, "FORGET g") == []
+    assert say(worker, "SUB jobs GROUP g") == []
+    assert say(server.connect(), "FORGET g", "SEEK g 1")[0] == "-GROUP there is no group g; GROUPS lists them"
+    server.log.commit()
+    assert heard(other) == ["+OK"]
+    server.log.commit()
+    assert heard(worker) == ["+OK next=1 epoch=1", "MSG jobs 1 a"]
+    assert say(worker, "ACK 1") == ["MSG jobs 2 b"]
+    server.log.commit()
+    assert heard(worker) == [":1"]
+    assert server.log.groups[b"g"].settled == 2
+
+
+def test_a_group_that_could_not_be_forgotten_goes_on(server: MemoryServer) -> None:
+    publish(server, "a", "b")
+    say(member(server, "WINDOW 2"), "ACK 1", "UNSUB")
+    server.log.hold = True
+    other, worker = server.connect(), server.connect()
+    say(other, "FORGET g")
+    say(worker, "SUB jobs GROUP g")
+    server.log.commit(BusError("FULL", "no room"))
+    assert heard(other) == ["-FULL no room"]
+    assert heard(worker) == ["+OK next=3 epoch=1", "MSG jobs 2.2 b"]
+
+
+def test_a_member_that_joins_while_its_group_is_moved_is_moved_too(server: MemoryServer) -> None:
+    publish(server, "a", "b", "c")
+    say(member(server, "WINDOW 3"), "ACK ..3")
+    again = MemoryServer(log=server.log)
+    again.log.hold = True
+    other, worker = again.connect(), again.connect()
+    assert say(other, "SEEK g first") == []
+    assert say(worker, "SUB jobs GROUP g WINDOW 2") == ["+OK next=4 epoch=1"]
+    again.log.commit()
+    assert heard(other) == ["+OK next=1"]
+    assert heard(worker) == ["MSG jobs 1 a", "MSG jobs 2 b"]
+    state = again.log.groups[b"g"]
+    assert (state.next, list(state.unsettled)) == (3, [(1, 2, 1)])
+
+
+def test_of_two_moves_the_second_counts(server: MemoryServer) -> None:
+    publish(server, *"abcd")
+    worker = member(server)
+    server.log.hold = True
+    say(server.connect(), "SEEK g 4")
+    say(server.connect(), "SEEK g 2")
+    server.log.commit()
+    assert heard(worker) == ["MSG jobs 2 b"]
+    state = server.log.groups[b"g"]
+    assert (state.next, list(state.unsettled)) == (3, [(2, 2, 1)])
+
+
+def test_unsub_right_behind_the_sub_that_makes_the_group_leaves_it(server: MemoryServer) -> None:
+    publish(server, "a")
+    server.log.hold = True
+    worker, draining = server.connect(), server.connect()
+    say(worker, "SUB jobs GROUP g", "UNSUB")
+    say(draining, "SUB jobs GROUP g", "UNSUB DRAIN")
+    server.log.commit()
+    assert heard(worker) == ["+OK next=1 epoch=1", "+OK"]
+    assert heard(draining) == ["+OK next=1 epoch=1", "+OK", "END drained next=1"]
+    assert say(server.connect(), "GROUPS")[1].startswith("g patterns=jobs members=0 in_flight=0 ")

@@ -57,3 +57,13 @@ def test_loss_of_what_was_out_is_named_and_settled(server: MemoryServer) -> None
     server.log.trim(2)
     assert say(worker, "NACK 1 DELAY 0s", "ACK 2") == ["GAP jobs 1 1 1 trimmed", "+OK", ":1"]
     assert server.log.groups[b"g"].settled == 3
+
+
+def test_end_of_stream_that_a_seek_passes_is_told(server: MemoryServer) -> None:
+    publish(server, "a", "b")
+    worker = member(server)
+    other = server.connect()
+    say(other, "EOF jobs")
+    assert heard(worker) == []
+    say(other, "SEEK g next")
+    assert heard(worker) == ["EOF jobs 3"]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from busd.words.errors import BusError
 from busd.words.settings import Limits
 from tests.support.groups import S, heard, member, publish, say
 from tests.support.memory_server import MemoryServer
@@ -108,3 +109,25 @@ def test_drain_with_nothing_out_ends_at_once(server: MemoryServer) -> None:
     worker = member(server)
     assert say(worker, "UNSUB DRAIN") == ["+OK", "END drained next=1"]
     assert say(worker, "UNSUB all") == ["-ARG UNSUB takes DRAIN or nothing, not 'all'"]
+
+
+@pytest.mark.parametrize(("options", "said", "reason"), [("", "UNSUB DRAIN", "drained"), ("LIMIT 1", "PING", "limit")])
+def test_a_member_that_only_waits_for_what_is_out_ends_at_a_seek(
+    server: MemoryServer, options: str, said: str, reason: str
+) -> None:
+    publish(server, "a", "b")
+    worker = member(server, options)
+    say(worker, said)
+    assert say(server.connect(), "SEEK g 2") == ["+OK next=2"]
+    assert heard(worker) == [f"END {reason} next=2"]
+
+
+def test_limit_ends_also_when_the_last_ack_could_not_be_kept(server: MemoryServer) -> None:
+    publish(server, "a")
+    worker = member(server, "LIMIT 1")
+    server.log.hold = True
+    say(worker, "ACK 1")
+    server.log.commit(BusError("FULL", "no room"))
+    assert heard(worker) == ["-FULL no room", "END limit next=2"]
+    server.log.hold = False
+    assert member(server).first == ["MSG jobs 1.2 a"]
