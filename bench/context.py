@@ -14,7 +14,7 @@ from typing import TypeVar
 from bench.load import BLOCK
 from bench.machine import Cores
 from bench.peers.base import Peer
-from bench.plan import Sample, WrongAnswer
+from bench.plan import Job, Sample, Workload, WrongAnswer
 
 P = TypeVar("P", bound=Peer)
 
@@ -25,12 +25,14 @@ class Size:
 
     Args:
         name: `full`, `quick`, or `tiny` for a test of the benchmark itself.
-        backlog_gb: how large a log the workloads about large logs make.
+        backlog_gb: how large the workload about large logs may make one.
+        log_factor: of the sizes it names, in a test of the benchmark itself.
     """
 
     name: str
     factor: float
     backlog_gb: float
+    log_factor: float = 1.0
 
     def messages(self, full: int, least: int = BLOCK) -> int:
         """So many, in whole blocks."""
@@ -45,16 +47,16 @@ class Size:
         """Of connections and other things whose number is the point: the same in quick runs."""
         return full if self.name != "tiny" else max(full // 50, 2)
 
-    def points(self, all_points: Sequence[int]) -> Sequence[int]:
-        """Of a curve: all of them, or fewer when there is no time."""
-        if self.name == "full":
-            return all_points
-        return all_points[::2] if self.name == "quick" else all_points[:2]
+    def jobs(self, workload: Workload) -> Sequence[Job]:
+        """Of a curve with a job for each point: all of them, or fewer when there is no time; everything else whole."""
+        if self.name == "full" or workload.chart != "curve":
+            return workload.jobs
+        return workload.jobs[::2] if self.name == "quick" else workload.jobs[:2]
 
 
-FULL = Size("full", 1.0, 2.0)
+FULL = Size("full", 1.0, 20.0)
 QUICK = Size("quick", 0.1, 0.2)
-TINY = Size("tiny", 0.005, 0.005)
+TINY = Size("tiny", 0.005, 0.2, 0.1)
 
 
 @dataclass(slots=True)

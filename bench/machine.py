@@ -42,15 +42,19 @@ class Cores:
         return f"server on core {_listed(self.server)}, loader on core {_listed(self.loader)}"
 
 
-def choose_cores(pinned: bool) -> Cores:
-    """One for the server and another for the loader, where there are two; moves this process to the loader's."""
-    available = sorted(os.sched_getaffinity(0))
+def choose_cores(pinned: bool, available: frozenset[int]) -> Cores:
+    """One for the server and another for the loader, where there are two; moves this process to its own.
+
+    Args:
+        pinned: False: both may run on all of them.
+        available: what this process had when it began.
+    """
+    os.sched_setaffinity(0, available)
     if not pinned or len(available) < 2:
         return Cores(None, None)
-    cores = Cores(frozenset(available[:1]), frozenset(available[1:2]))
-    assert cores.loader is not None
-    os.sched_setaffinity(0, cores.loader)
-    return cores
+    first, second, *_ = sorted(available)
+    os.sched_setaffinity(0, {second})
+    return Cores(frozenset({first}), frozenset({second}))
 
 
 def cpu_ns(pid: int) -> int:
@@ -89,16 +93,15 @@ def forget_pages(directory: Path) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def facts(directory: Path, cores: Cores) -> dict[str, str]:
-    """What somebody has to know to compare figures, by name; the versions of the peers come from them."""
+def facts(directory: Path) -> dict[str, str]:
+    """What somebody has to know to compare figures, by name."""
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.0f} GB",
         "kernel": f"{platform.system()} {platform.release()}",
-        "file system": f"{_file_system(directory)} at {directory}",
+        "file system": f"{file_system(directory)} at {directory}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        "pinning": cores.text(),
     }
 
 
@@ -138,8 +141,8 @@ def _processor() -> str:
     return platform.machine()
 
 
-def _file_system(directory: Path) -> str:
-    """Its type: that of the longest mount point the directory lies under."""
+def file_system(directory: Path) -> str:
+    """The type of the one it is on: that of the longest mount point the directory lies under."""
     best, kind = "", "unknown"
     with contextlib.suppress(OSError):
         for line in Path("/proc/mounts").read_text().splitlines():

@@ -22,6 +22,10 @@ class WrongAnswer(AssertionError):
     """Something that was counted did not arrive, or not as it was sent: the run is worth nothing."""
 
 
+class CannotRun(Exception):
+    """This machine has not what the job needs; says what is missing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """What one round of a row measured.
@@ -84,12 +88,14 @@ class Target:
         sign = "≥" if self.least else "≤"
         if not self.peers:
             return f"{sign} {self.bound:g} {self.row.unit}"
-        return f"{sign} {self.bound:g} × {' or '.join(dict.fromkeys(peer.system for peer in self.peers))}"
+        # A curve is compared with its own beginning.
+        names = [peer.case if peer.system == self.row.system else peer.system for peer in self.peers]
+        return f"{sign} {self.bound:g} × {' or '.join(dict.fromkeys(names))}"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run of one server: gives a sample for each of the rows.
+    """One run of one server: gives a sample for each of the rows, or for those that this machine has room for.
 
     `needs`: packages of Python that it imports.
     """
@@ -103,6 +109,10 @@ class Job:
         """The server."""
         return self.rows[0].system
 
+    def text(self) -> str:
+        """Which one it is, in a line."""
+        return f"{self.rows[0].case}, {self.rows[0].who}"
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
@@ -113,6 +123,8 @@ class Workload:
         about: what is done, in sentences for the reader of the results.
         chart: `bars`: one for each row; `curve`: against `Row.at`, a line for each variant.
         rounds: at most so many; minutes of preparation need not be repeated five times.
+        pinned: server and loader have a core each, as latencies need: the scheduler puts a lone client and its server
+            on one core or on two as it likes, which is a difference of four times.
     """
 
     name: str
@@ -123,19 +135,31 @@ class Workload:
     chart: Literal["bars", "curve"] = "bars"
     axis: str = ""
     rounds: int = 100
+    pinned: bool = False
 
 
 @dataclass(slots=True)
 class Findings:
-    """All samples of a workload, by row; one entry a round."""
+    """All samples of a workload, by row; one entry a round.
+
+    `skipped`, `wrong`: why a job was not run, and what it did that it should not; by job.
+    """
 
     workload: Workload
     samples: dict[Row, dict[int, Sample]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    wrong: dict[str, str] = field(default_factory=dict)
 
     def add(self, round_number: int, found: Mapping[Row, Sample]) -> None:
         """What one job measured in one round."""
         for row, sample in found.items():
             self.samples.setdefault(row, {})[round_number] = sample
+
+    def spoil(self, job: Job, reason: str) -> None:
+        """It was wrong once: nothing that it measured counts."""
+        self.wrong[job.text()] = reason
+        for row in job.rows:
+            self.samples.pop(row, None)
 
     def rows(self) -> list[Row]:
         """Those with samples, in the order of the workload."""

@@ -144,4 +144,5 @@ WORKLOAD = Workload(
     jobs=tuple(Job((row,), partial(delays, row=row)) for row in ROWS),
     targets=tuple(Target(row, 5, least=False) for row in ROWS if row.system == "busd" and "replay" in row.case),
     rounds=3,
+    pinned=True,
 )

@@ -59,4 +59,5 @@ WORKLOAD = Workload(
         Target(JOBS[0].rows[0], 1.1, (JOBS[1].rows[0],), least=False),
         Target(JOBS[3].rows[0], 1.3, (JOBS[4].rows[0],), least=False),
     ),
+    pinned=True,
 )

@@ -1,4 +1,4 @@
-"""busd alone: how publishing changes with topics, patterns, connections that do nothing, and the size of the log."""
+"""busd alone: how publishing changes with topics, patterns and connections that do nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from bench.context import Context, check_kept, measured, payloads
-from bench.load import Counting, Lane, ask, drive, percentile, round_trips
+from bench.load import Counting, Lane, ask, drive
 from bench.peers.busd_server import Busd
 from bench.plan import Job, Row, Sample, Workload
 from bench.workloads.topics import topics
@@ -17,10 +17,9 @@ SIZE_BYTES = 100
 SPREAD = 20
 # The most that a SUB takes.
 PATTERNS_A_SUB = 64
-ROUND_TRIPS = 1_000
 
 
-def publish(context: Context, server: Busd, names: Sequence[bytes], first: int = 1) -> Sample:
+def publish(context: Context, server: Busd, names: Sequence[bytes]) -> Sample:
     """One connection, pipelined."""
     count = context.size.messages(MESSAGES)
     blocks = server.blocks(names, payloads(count, SIZE_BYTES))
@@ -29,7 +28,7 @@ def publish(context: Context, server: Busd, names: Sequence[bytes], first: int =
         context.settle()
         with measured(server) as meter:
             drive([lane])
-    check_kept(server, names, first - 1 + count)
+    check_kept(server, names, count)
     return meter.rate(count)
 
 
@@ -69,26 +68,6 @@ def by_idle_connections(context: Context, rows: Sequence[Row], number: int) -> M
         return {each: Sample(kb, peak_mb=server.peak_mb()), rate: publish(context, server, [b"bench"])}
 
 
-def by_log_size(context: Context, rows: Sequence[Row], log_mb: int) -> Mapping[Row, Sample]:
-    """Publishing behind a log of this size, and the way to one message in the middle of it."""
-    rate, look = rows
-    contents = payloads(context.size.messages(20_000), 1_000)
-    repeats = max(log_mb * 1_000_000 // (1_000 * len(contents)), 1)
-    with context.running(Busd, "interval", [b"bench"]) as server:
-        before = len(contents) * repeats
-        with server.publisher() as sock:
-            blocks = server.blocks([b"bench"], contents) * repeats
-            drive([Lane(sock, Counting(before, b":", bad=b"-"), blocks)])
-        count = context.size.some(ROUND_TRIPS, 50)
-        with server.connect() as sock:
-            # Everywhere in the log, in an order that no cache of the last place helps.
-            places = [1 + at * 7919 * before // count % before for at in range(count)]
-            asked = [b"READ bench FROM %d LIMIT 1\nPING end\n" % place for place in places]
-            times_ns = round_trips(sock, asked, b"\nend\n")
-        looked = Sample(percentile(times_ns, 0.5), more={"p99 µs": percentile(times_ns, 0.99)})
-        return {look: looked, rate: publish(context, server, [b"bench"], before + 1)}
-
-
 def _rows(case: str, points: Sequence[int], unit: str = "msg/s") -> dict[int, Row]:
     return {at: Row(f"{case}: {at:,}", "busd", unit, at=at) for at in points}
 
@@ -97,12 +76,10 @@ TOPICS = _rows("topics", (1, 10, 100, 1_000, 10_000))
 PATTERNS = _rows("patterns", (1, 100, 10_000, 100_000))
 IDLE = _rows("idle connections", (1, 100, 1_000, 10_000))
 IDLE_KB = _rows("memory with idle connections", (1, 100, 1_000, 10_000), "kB each")
-LOG = _rows("log of MB", (20, 200, 1_000, 2_000))
-LOOK = _rows("one READ in a log of MB", (20, 200, 1_000, 2_000), "µs")
 ABOUT = (
     f"busd alone, `sync = interval`, {MESSAGES:,} messages of {SIZE_BYTES} bytes from one connection, pipelined. "
     f"*Topics* are taken at random; *patterns* are subscribed to, {PATTERNS_A_SUB} a connection, and match none of "
-    f"the {SPREAD} topics; *idle connections* were greeted once; the *log* was there before."
+    f"the {SPREAD} topics; *idle connections* were greeted once."
 )
 
 WORKLOADS = (
@@ -134,15 +111,6 @@ WORKLOADS = (
         ),
         chart="curve",
         axis="idle connections",
-        rounds=3,
-    ),
-    Workload(
-        "scale-log",
-        "Scale: size of the log",
-        ABOUT,
-        tuple(Job((LOG[at], LOOK[at]), partial(by_log_size, rows=(LOG[at], LOOK[at]), log_mb=at)) for at in LOG),
-        chart="curve",
-        axis="MB in the log",
         rounds=3,
     ),
 )
