@@ -195,7 +195,7 @@ class GroupCommits:
 
     def decided(self, work: GroupWork) -> None:
         """It was carried out: take in what is kept, answer in order."""
-        self._held = self._in_flight = False
+        self._held = False
         failure = work.failure
         error = None
         if failure is not None:
@@ -214,6 +214,8 @@ class GroupCommits:
                 continue
             self._barriers -= entry.barrier
             self._answer(entry, error if entry.lines else entry.error)
+        # Not before: who is answered may note something, and a snapshot made then would lack what is not taken yet.
+        self._in_flight = False
         self._look()
 
     def _answer(self, entry: _Entry, error: BusError | None) -> None:

@@ -624,6 +624,31 @@ def test_no_snapshot_is_begun_while_something_is_written_and_not_decided() -> No
 
 
 @pytest.mark.usefixtures("small")
+def test_no_snapshot_is_begun_by_who_is_answered_before_the_others_are() -> None:
+    """It would lack what they settled, which stands in the file that it replaces."""
+    kit, told = kit_with(out(1, 5)), Told()
+
+    def answered(error: BusError | None) -> None:
+        assert error is None
+        number = 6
+        while len(kit.disk.contents()[PATH]) <= 2000:
+            kit.log.note([out(number, number)], told.note())
+            number += 1
+        kit.log.note([out(number, number)], told.note())
+
+    kit.log.settle([done(1, 2)], answered)
+    kit.log.settle([done(4, 4)], told.sink())
+    kit.runtime.run()
+    # What replaces the file comes with the commit after.
+    kit.log.settle([done(5, 5)], told.sink())
+    kit.runtime.run()
+    assert told.all[-1] == "ok"
+    assert len(kit.disk.contents()[PATH]) < 1000
+    assert on_disk(kit) == kit.log.groups
+    assert spans(kit)[0] == (3, 3, 1)
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("call", ["create", "append", "sync", "rename", "sync_dir"])
 @pytest.mark.parametrize("failure", [FULL, DiskFailed("f:0: Input/output error")])
 def test_a_snapshot_that_fails_costs_nothing_but_later_space(call: str, failure: Exception) -> None:
