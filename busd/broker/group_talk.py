@@ -1,8 +1,9 @@
-"""The commands of groups: what a session does about ACK, NACK, TOUCH, SEEK, FORGET and GROUPS."""
+"""The commands of groups: what a session does about ACK, NACK, TOUCH, SEEK, FORGET and GROUPS.  One table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Protocol
 
 from busd.broker.ports import Engine, Handle, Member
 from busd.broker.voice import Voice
@@ -11,8 +12,19 @@ from busd.words import requests as rq
 from busd.words.errors import BusError
 from busd.words.groups import format_token
 
-# Called when the answer was given.
-Finished = Callable[[], None]
+
+class Talk(Protocol):
+    """A session, as these commands see it."""
+
+    engine: Engine
+    voice: Voice
+    handle: Handle | None
+
+    def owe(self, pipelined: type[rq.Request]) -> None:
+        """An answer will come; until then only such requests go on."""
+
+    def paid(self) -> None:
+        """It was given."""
 
 
 def member(handle: Handle | None) -> Member:
@@ -27,52 +39,70 @@ def member(handle: Handle | None) -> Member:
     return found
 
 
-def ack(handle: Handle | None, request: rq.Ack, voice: Voice, finished: Finished) -> None:
-    """ACK.  Raises BusError GROUP."""
+def _ack(talk: Talk, request: rq.Ack) -> None:
+    one = member(talk.handle)
 
     def decided(count: int, stale: rq.Token | None, error: BusError | None) -> None:
         if error is not None:
-            voice.error(error, request.eol)
+            talk.voice.error(error, request.eol)
         elif stale is not None:
-            voice.error(BusError("STALE", f"n={count} first={format_token(stale).decode()}"), request.eol)
+            talk.voice.error(BusError("STALE", f"n={count} first={format_token(stale).decode()}"), request.eol)
         else:
-            voice.number(request.eol, count)
-        finished()
+            talk.voice.number(request.eol, count)
+        talk.paid()
 
-    member(handle).ack(request, decided)
+    talk.owe(rq.Ack)
+    one.ack(request, decided)
 
 
-def seek(engine: Engine, request: rq.Seek, voice: Voice, finished: Finished) -> None:
-    """SEEK."""
+def _nack(talk: Talk, request: rq.Nack) -> None:
+    member(talk.handle).nack(request)
+    talk.voice.ok(request.eol)
 
+
+def _touch(talk: Talk, request: rq.Touch) -> None:
+    member(talk.handle).touch(request)
+    talk.voice.ok(request.eol)
+
+
+def _seek(talk: Talk, request: rq.Seek) -> None:
     def done(found: int | BusError) -> None:
         if isinstance(found, BusError):
-            voice.error(found, request.eol)
+            talk.voice.error(found, request.eol)
         else:
-            voice.ok(request.eol, f"next={found}")
-        finished()
+            talk.voice.ok(request.eol, f"next={found}")
+        talk.paid()
 
-    engine.seek(request, done)
+    talk.owe(rq.Request)
+    talk.engine.seek(request, done)
 
 
-def forget(engine: Engine, request: rq.Forget, voice: Voice, finished: Finished) -> None:
-    """FORGET."""
-
+def _forget(talk: Talk, request: rq.Forget) -> None:
     def done(error: BusError | None) -> None:
         if error is not None:
-            voice.error(error, request.eol)
+            talk.voice.error(error, request.eol)
         else:
-            voice.ok(request.eol)
-        finished()
+            talk.voice.ok(request.eol)
+        talk.paid()
 
-    engine.forget(request, done)
+    talk.owe(rq.Request)
+    talk.engine.forget(request, done)
 
 
-def groups(engine: Engine, request: rq.Groups, voice: Voice, finished: Finished) -> None:
-    """GROUPS."""
-
+def _groups(talk: Talk, request: rq.Groups) -> None:
     def done(rows: list[Row]) -> None:
-        voice.say(voice.replies.rows(request.eol, rows))
-        finished()
+        talk.voice.say(talk.voice.replies.rows(request.eol, rows))
+        talk.paid()
 
-    engine.groups(request.patterns, done)
+    talk.owe(rq.Request)
+    talk.engine.groups(request.patterns, done)
+
+
+COMMANDS: dict[type[rq.Request], Callable[[Talk, Any], None]] = {
+    rq.Ack: _ack,
+    rq.Nack: _nack,
+    rq.Touch: _touch,
+    rq.Seek: _seek,
+    rq.Forget: _forget,
+    rq.Groups: _groups,
+}

@@ -30,19 +30,19 @@ class Session:
     def __init__(self, engine: Engine, wire: Wire, host: Host, limits: Limits) -> None:
         self.outbox: Outbox = wire
         self.subscription: str = ""
-        self._engine = engine
+        self.engine = engine
         self._wire = wire
         self._host = host
         self._limits = limits
         self._intake = Intake(limits, engine.unfinished, self._last_words)
-        self._voice = Voice(wire)
+        self.voice = Voice(wire)
         self._queue: deque[rq.Request] = deque()
         # Answers that are owed, and the one type of command that may go on while they are.
         self._outstanding = 0
         self._pipelined: type[rq.Request] = rq.Publish
         self._turns = Turns(engine, self._published)
         self._opening: rq.Subscribe | rq.Read | None = None
-        self._handle: Handle | None = None
+        self.handle: Handle | None = None
         self._answer: AnswerArray | None = None
         self._understood = False
         self._input_ended = False
@@ -60,7 +60,7 @@ class Session:
         """For CONNS: inline, resp2, resp3, or nothing before the first byte."""
         if self._intake.silent:
             return "-"
-        return f"resp{self._voice.version}" if self._voice.version else "inline"
+        return f"resp{self.voice.version}" if self.voice.version else "inline"
 
     @property
     def half_closed(self) -> bool:
@@ -74,7 +74,7 @@ class Session:
         if self._closed or self._input_ended:
             return
         if self._intake.silent and self._intake.begin(data):
-            self._voice.replies = RespReplies()
+            self.voice.replies = RespReplies()
         self._queue.extend(self._intake.feed(data, now_ns, bool(self._queue)))
         self._intake.charge()
         self._pump()
@@ -91,18 +91,18 @@ class Session:
 
     def lost(self) -> None:
         """The connection is gone."""
-        self._closed = self._voice.hung_up = True
+        self._closed = self.voice.hung_up = True
         self._queue.clear()
         self._intake.forget()
         self._turns.drop()
-        if self._handle is not None:
-            handle, self._handle = self._handle, None
+        if self.handle is not None:
+            handle, self.handle = self.handle, None
             handle.end(None)
 
     def drained(self) -> None:
         """The outbox is half empty."""
-        if self._handle is not None:
-            self._handle.drained()
+        if self.handle is not None:
+            self.handle.drained()
         self._soon_pump()
 
     def expire(self, now_ns: int) -> None:
@@ -132,12 +132,12 @@ class Session:
         if isinstance(request, rq.Subscribe):
             self.subscription = b",".join(request.patterns).decode()
             if request.format not in rq.BARE_FORMATS:
-                self._voice.ok(request.eol, f"next={next_offset} epoch={epoch}")
+                self.voice.ok(request.eol, f"next={next_offset} epoch={epoch}")
             self._soon_pump()
 
     def refused(self, error: BusError) -> None:
         """See Subscriber."""
-        request, self._opening, self._handle, self._answer = self._opening, None, None, None
+        request, self._opening, self.handle, self._answer = self._opening, None, None, None
         self._reading = False
         if request is not None:
             self._error(error, request.eol)
@@ -145,7 +145,7 @@ class Session:
 
     def ended(self) -> None:
         """See Subscriber."""
-        self._handle, self._opening, self.subscription = None, None, ""
+        self.handle, self._opening, self.subscription = None, None, ""
         self._reading = False
         if self._answer is not None:
             answer, self._answer = self._answer, None
@@ -190,18 +190,18 @@ class Session:
             return
         blocked = bool(self._queue) or self._outstanding or self._opening is not None or self._reading
         if self._input_ended:
-            if not blocked and self._handle is not None and self._handle.member is not None:
+            if not blocked and self.handle is not None and self.handle.member is not None:
                 # It cannot acknowledge any more, so it is no member.
-                handle, self._handle = self._handle, None
+                handle, self.handle = self.handle, None
                 handle.leave()
-            if not blocked and self._handle is None:
+            if not blocked and self.handle is None:
                 self._close()
             return
-        congested = self._engine.congested
+        congested = self.engine.congested
         pause = bool(self._queue) or congested or self._wire.buffered() > self._limits.outbox_bytes
         if congested and not self._awaits_room:
             self._awaits_room = True
-            self._engine.when_roomy(self._room)
+            self.engine.when_roomy(self._room)
         if pause != self._paused:
             self._paused = pause
             (self._wire.pause_reading if pause else self._wire.resume_reading)()
@@ -221,10 +221,10 @@ class Session:
     # A handler for each request.
 
     def _publish(self, run: rq.Publish) -> None:
-        self._owe(rq.Publish)
+        self.owe(rq.Publish)
         try:
             # A member is not held: its acknowledgements, which make room, would be held with it.
-            self._turns.publish(run, hold=self._handle is None or self._handle.member is None)
+            self._turns.publish(run, hold=self.handle is None or self.handle.member is None)
         except BusError as error:
             self._outstanding -= 1
             times = len(run.items) if run.answers == "each" else 1
@@ -232,61 +232,63 @@ class Session:
 
     def _published(self, run: rq.Publish, outcome: Outcome) -> None:
         self._outstanding -= not outcome.more
-        self._voice.outcome(run, outcome)
+        self.voice.outcome(run, outcome)
         if self._queue or self._paused or self._input_ended:
             self._soon_pump()
 
     def _subscribe(self, request: rq.Subscribe) -> None:
-        if self._handle is not None:
+        if self.handle is not None:
             raise BusError("BUSY", "this connection has a subscription; UNSUB ends it")
-        if self._voice.version == 2:
+        if self.voice.version == 2:
             raise BusError("PROTO", "SUB in RESP2 would mix events with replies; send HELLO 3 first, or READ")
         self._opening = request
         self._bare = request.format in rq.BARE_FORMATS
-        enter = self._engine.join if request.group else self._engine.subscribe
-        self._attach(enter(request, self, self._voice.version))
+        enter = self.engine.join if request.group else self.engine.subscribe
+        self._attach(enter(request, self, self.voice.version))
 
     def _read(self, request: rq.Read) -> None:
-        if self._handle is not None:
+        if self.handle is not None:
             raise BusError("BUSY", "this connection has a subscription; UNSUB ends it")
         self._opening = request
         self._reading = True
         self._bare = request.format in rq.BARE_FORMATS
-        if self._voice.version:
+        if self.voice.version:
             self._answer = AnswerArray()
-            self._attach(self._engine.read(request, _Reader(self, self._answer), self._voice.version))
+            self._attach(self.engine.read(request, _Reader(self, self._answer), self.voice.version))
         else:
-            self._attach(self._engine.read(request, self, 0))
+            self._attach(self.engine.read(request, self, 0))
 
     def _attach(self, handle: Handle) -> None:
         """Keep the handle, unless it was all over within the call."""
         if self._opening is not None or self._reading or self.subscription:
-            self._handle = handle
+            self.handle = handle
 
     def _unsub(self, request: rq.Unsub) -> None:
         if request.drain:
-            member = group_talk.member(self._handle)
-            self._voice.ok(request.eol)
+            member = group_talk.member(self.handle)
+            self.voice.ok(request.eol)
             member.drain()
             return
-        if self._handle is not None:
-            handle, self._handle = self._handle, None
+        if self.handle is not None:
+            handle, self.handle = self.handle, None
             self.subscription = ""
             handle.leave()
-        self._voice.ok(request.eol)
+        self.voice.ok(request.eol)
 
-    def _owe(self, pipelined: type[rq.Request]) -> None:
+    def owe(self, pipelined: type[rq.Request]) -> None:
+        """See group_talk.Talk."""
         self._outstanding += 1
         self._pipelined = pipelined
 
-    def _paid(self) -> None:
+    def paid(self) -> None:
+        """See group_talk.Talk."""
         self._outstanding -= 1
         self._soon_pump()
 
     def _reset(self, request: rq.Reset) -> None:
-        self._owe(rq.Publish)
+        self.owe(rq.Publish)
         try:
-            self._engine.reset(request.patterns, lambda outcome: self._removed(request, outcome))
+            self.engine.reset(request.patterns, lambda outcome: self._removed(request, outcome))
         except BusError:
             self._outstanding -= 1
             raise
@@ -295,60 +297,35 @@ class Session:
         if outcome.errors:
             self._error(next(iter(outcome.errors.values())), request.eol)
         else:
-            self._voice.number(request.eol, outcome.removed)
-        self._paid()
-
-    def _ack(self, request: rq.Ack) -> None:
-        group_talk.member(self._handle)
-        self._owe(rq.Ack)
-        group_talk.ack(self._handle, request, self._voice, self._paid)
-
-    def _nack(self, request: rq.Nack) -> None:
-        group_talk.member(self._handle).nack(request)
-        self._voice.ok(request.eol)
-
-    def _touch(self, request: rq.Touch) -> None:
-        group_talk.member(self._handle).touch(request)
-        self._voice.ok(request.eol)
-
-    def _seek(self, request: rq.Seek) -> None:
-        self._owe(rq.Request)
-        group_talk.seek(self._engine, request, self._voice, self._paid)
-
-    def _forget(self, request: rq.Forget) -> None:
-        self._owe(rq.Request)
-        group_talk.forget(self._engine, request, self._voice, self._paid)
-
-    def _groups(self, request: rq.Groups) -> None:
-        self._owe(rq.Request)
-        group_talk.groups(self._engine, request, self._voice, self._paid)
+            self.voice.number(request.eol, outcome.removed)
+        self.paid()
 
     def _look(self, request: rq.Request) -> None:
-        self._voice.say(answer(request, self._engine, self._host, self._voice.replies))
+        self.voice.say(answer(request, self.engine, self._host, self.voice.replies))
 
     def _hello(self, request: rq.Hello) -> None:
-        if request.version is not None and isinstance(self._voice.replies, RespReplies):
-            if self._handle is not None:
+        if request.version is not None and isinstance(self.voice.replies, RespReplies):
+            if self.handle is not None:
                 raise BusError("BUSY", "the version cannot change under a subscription; UNSUB ends it")
-            self._voice.replies.version = request.version
+            self.voice.replies.version = request.version
         self._look(request)
 
     def _quieten(self, request: rq.Quiet) -> None:
-        self._voice.quiet = request.on
-        self._voice.ok(request.eol)
+        self.voice.quiet = request.on
+        self.voice.ok(request.eol)
 
     def _quit(self, request: rq.Quit) -> None:
-        self._voice.ok(request.eol)
+        self.voice.ok(request.eol)
         self._close()
 
     def _bad(self, request: rq.Bad) -> None:
         for _ in range(request.times):
             self._error(request.error, request.eol)
-        if request.closes or (request.unknown and not self._understood and not self._voice.version):
+        if request.closes or (request.unknown and not self._understood and not self.voice.version):
             self._close()
 
     def _error(self, error: BusError, eol: bytes) -> None:
-        self._voice.error(error, eol)
+        self.voice.error(error, eol)
         if error.fatal:
             self._close()
 
@@ -372,17 +349,12 @@ class _Reader:
 
 _HANDLERS: dict[type[rq.Request], Callable[..., None]] = {
     **dict.fromkeys(QUESTIONS, Session._look),
+    **group_talk.COMMANDS,
     rq.Publish: Session._publish,
     rq.Subscribe: Session._subscribe,
     rq.Read: Session._read,
     rq.Unsub: Session._unsub,
     rq.Reset: Session._reset,
-    rq.Ack: Session._ack,
-    rq.Nack: Session._nack,
-    rq.Touch: Session._touch,
-    rq.Seek: Session._seek,
-    rq.Forget: Session._forget,
-    rq.Groups: Session._groups,
     rq.Hello: Session._hello,
     rq.Quiet: Session._quieten,
     rq.Quit: Session._quit,
