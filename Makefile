@@ -4,6 +4,7 @@
 #   make test               every check: lint, types, tests
 #   make lint               lint and types only
 #   make kill ROUNDS=200    kill -9 under load, so many times for each sync policy
+#   make proofs             groups, pipes and channels at full size: 100,000 messages and 40 kills, 1 GiB, 10 million values
 #   make soak ROUNDS=200    kill, and the randomised tests again and again
 #   make clean              remove what the above made
 
@@ -16,7 +17,7 @@ PIP := $(BIN)/pip --quiet --disable-pip-version-check
 RUNS := $(VENV)/.installed
 CHECKS := $(VENV)/.installed-for-tests
 
-.PHONY: demo test lint kill soak clean
+.PHONY: demo test lint kill soak clean proofs
 
 demo: $(RUNS)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
@@ -31,6 +32,10 @@ lint: $(CHECKS)
 
 kill: $(CHECKS)
 	BUSD_KILL_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/process/test_kill.py -s
+
+proofs: $(CHECKS)
+	BUSD_CHAOS_MESSAGES=100000 BUSD_CHAOS_KILLS=40 BUSD_PIPE_MEBIBYTES=1024 BUSD_HOPPER_MESSAGES=10000000 \
+	  $(BIN)/pytest -s --timeout 1200 tests/process/test_group_chaos.py tests/process/test_pipes.py tests/process/test_seeds.py
 
 # Hypothesis begins at another place every time.
 soak: kill
