@@ -228,7 +228,7 @@ class Desk:
     def _note(self) -> None:
         lines = self.group.take_lines()
         if lines:
-            self._house.log.note(lines, lambda: None)
+            self._house.log.note(lines, self.marks.tell_ends)
 
     # What came back.
 
@@ -288,13 +288,6 @@ class Desk:
         if self._fetching is not None:
             self.group.push(self._fetching)
             self._fetching = None
-
-    @property
-    def lowest(self) -> int:
-        """Every message of the group below this offset is settled."""
-        found = [entry.selection.first for entry in self._again]
-        found += [self._fetching.offsets[0]] if self._fetching is not None else []
-        return min([self.group.lowest(seat.flight for seat in self.seats), *found])
 
     # What members say.
 

@@ -93,11 +93,15 @@ class Marks:
 
     def tell_ends(self) -> None:
         """Ends of stream before which everything is settled, to who was not told."""
-        if not self._owed or min(self._owed.values()) >= self._desk.group.next:
+        place = self._house.log.groups.get(self._desk.group.name)
+        if not self._owed or place is None:
             return
-        lowest = self._desk.lowest
+        # What is kept as settled, not what is on its way there: after a crash nothing before the end comes again.
+        settled = place.settled
+        if min(self._owed.values()) >= settled:
+            return
         for topic, offset in sorted(self._owed.items(), key=lambda end: end[1]):
-            if offset >= lowest:
+            if offset >= settled:
                 return
             del self._owed[topic]
             state = self._house.log.topic(topic)

@@ -6,12 +6,12 @@ is left costs memory in proportion to the holes.
 Pure.  Invariants:
 1. Each offset is out once.  `count` is how many are.
 2. Chunks of first deliveries have rising, disjoint offsets, in the order in which they were sent; single messages and
-   further deliveries are kept apart, because theirs may be in any order.
+   further deliveries are kept apart, because theirs may be in any order.  Both lists rise by first offsets.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -61,7 +61,7 @@ class Flight:
         if len(chunk.offsets) == 1:
             self._singles[chunk.offsets[0]] = chunk
         elif chunk.tries > 1:
-            self._again.append(chunk)
+            insort(self._again, chunk, key=_first)
         else:
             self._runs.append(chunk)
 
@@ -82,19 +82,20 @@ class Flight:
         number, at = found
         chunk = chunks[number]
         parts = [part for part in (chunk.part(0, at), chunk.part(at + 1, len(chunk.offsets))) if part.offsets]
-        chunks[number : number + 1] = parts
+        _replace(chunks, number, parts)
         self.count -= 1
         return chunk.part(at, at + 1)
 
     def _find(self, chunks: list[Chunk], offset: int, tries: int) -> tuple[int, int] | None:
         """Which chunk, and where in it."""
-        if tries == 1:
-            number = bisect_right(chunks, offset, key=_first) - 1
-            at = chunks[number].find(offset) if number >= 0 else -1
-            return (number, at) if at >= 0 else None
-        for number, chunk in enumerate(chunks):
+        number = bisect_right(chunks, offset, key=_first) - 1
+        # Further deliveries may lie between each other's offsets, so it may be in an earlier one, too.
+        last = number if tries == 1 else 0
+        while number >= max(0, last):
+            chunk = chunks[number]
             if chunk.tries == tries and (at := chunk.find(offset)) >= 0:
                 return number, at
+            number -= 1
         return None
 
     def take_through(self, token: Token) -> list[Chunk] | None:
@@ -114,7 +115,7 @@ class Flight:
             chunk = chunks[number]
             seq = chunk.seq
             rest = chunk.part(at + 1, len(chunk.offsets))
-            chunks[number : number + 1] = [part for part in (chunk.part(0, at + 1), rest) if part.offsets]
+            _replace(chunks, number, [part for part in (chunk.part(0, at + 1), rest) if part.offsets])
         return self._cut(lambda one: one.seq < seq or (one.seq == seq and one.offsets[-1] <= offset))
 
     def _cut(self, gone: Callable[[Chunk], bool]) -> list[Chunk]:
@@ -158,10 +159,11 @@ class Flight:
         """The earliest deadline of any of them."""
         return min((chunk.deadline_ns for chunk in self._all()), default=None)
 
-    @property
-    def lowest(self) -> int | None:
-        """The lowest offset that is out."""
-        return min((chunk.offsets[0] for chunk in self._all()), default=None)
+
+def _replace(chunks: list[Chunk], number: int, parts: Sequence[Chunk]) -> None:
+    del chunks[number]
+    for part in parts:
+        insort(chunks, part, key=_first)
 
 
 def _first(chunk: Chunk) -> int:

@@ -282,12 +282,3 @@ class Group:
     def anything_waits(self) -> bool:
         """True when something is to be given out again."""
         return bool(self._waiting)
-
-    def lowest(self, flights: Iterable[Flight]) -> int:
-        """Every message of the group below this offset is settled."""
-        found = [self.next, *self.dying]
-        found += [chunk.offsets[0] for _, _, chunk in self._waiting]
-        found += [offset for _, offset, _ in self._delayed]
-        found += [chunks[0].offsets[0] for chunks in self._parked.values()]
-        found += [lowest for flight in flights if (lowest := flight.lowest) is not None]
-        return min(found)

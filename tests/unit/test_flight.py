@@ -49,7 +49,6 @@ def test_touched_keeps_its_place_in_the_order_of_sending() -> None:
     assert flight.count == 6
     assert offsets_of(flight.overdue(10)) == [1, 3, 4, 5, 6]
     assert flight.deadline_ns == 30
-    assert flight.lowest == 2
     assert offsets_of(flight.take_through((2, 1)) or []) == [2]
 
 
@@ -58,7 +57,6 @@ def test_acknowledged_from_the_front_a_chunk_stays_one() -> None:
     for offset in range(1, 1001):
         assert flight.take((offset, 1)) is not None
     assert len(list(flight._all())) == 1
-    assert flight.lowest == 1001
 
 
 OPERATIONS = st.lists(
@@ -111,6 +109,15 @@ def test_it_does_what_a_list_of_messages_would_do(operations: list[tuple[str, in
             assert offsets_of(flight.overdue(number)) == [one[0] for one in late]
             model = [one for one in model if one not in late]
         assert flight.count == len(model)
-        assert flight.lowest == min((one[0] for one in model), default=None)
         assert flight.deadline_ns == min((one[3] for one in model), default=None)
     assert offsets_of(flight.drain()) == [one[0] for one in model]
+
+
+def test_further_deliveries_are_found_between_each_other() -> None:
+    flight = flight_of(Chunk([1, 4, 7, 9], 2, seq=2), Chunk([2, 5, 8], 3, seq=1), Chunk([3, 6], 2, seq=3))
+    assert offsets_of(flight.take_through((4, 2)) or []) == [2, 5, 8, 1, 4]
+    assert flight.take((7, 2)) is not None
+    assert flight.take((3, 3)) is None
+    assert flight.take((9, 2)) is not None
+    assert flight.take((6, 2)) is not None
+    assert offsets_of(flight.drain()) == [3]

@@ -67,3 +67,13 @@ def test_end_of_stream_that_a_seek_passes_is_told(server: MemoryServer) -> None:
     assert heard(worker) == []
     say(other, "SEEK g next")
     assert heard(worker) == ["EOF jobs 3"]
+
+
+def test_end_of_stream_is_told_when_what_was_before_it_is_kept_as_settled(server: MemoryServer) -> None:
+    publish(server, "a")
+    worker = member(server)
+    say(server.connect(), "EOF jobs")
+    server.log.hold = True
+    assert say(worker, "ACK 1") == []
+    server.log.commit()
+    assert heard(worker) == [":1", "EOF jobs 2"]
