@@ -98,6 +98,11 @@ class Broker:
         """See Engine."""
         self._groups.rows(patterns, done)
 
+    def group_patterns(self, names: tuple[bytes, ...]) -> Mapping[bytes, tuple[bytes, ...]]:
+        """See Engine."""
+        wanted = matcher(names)
+        return {name: state.patterns for name, state in self.log.groups.items() if wanted(name)}
+
     def reset(self, patterns: tuple[bytes, ...], sink: Sink) -> None:
         """See Engine.  Topics without messages, and those at their floor already, are left out."""
         wanted = matcher(patterns)

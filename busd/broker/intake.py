@@ -3,7 +3,9 @@
 Knows no socket and no clock.  Invariants:
 1. A command that was begun is whole within `unfinished_ns`, or the connection is told and closed; time in which it was
    not read from does not count.
-2. What all connections together hold of commands that are not whole stays below `unfinished_bytes`: when it would not,
+2. Of a stranger, who has not said who it is, no more than STRANGER_BYTES are ever taken in, a line at a time: what
+   stands behind its AUTH in the same read is read as what it is by then.
+3. What all connections together hold of commands that are not whole stays below `unfinished_bytes`: when it would not,
    the connection that holds most is told and closed, whoever brought the last byte.  One alone is never closed so.
 """
 
@@ -20,6 +22,9 @@ from busd.words.units import NS_PER_S
 
 # So little is not counted: it bounds itself by the number of connections, and most reads end within a command.
 _SMALL_BYTES = 4096
+
+# A few AUTH and HELLO, mistakes included, and nothing that could cost memory.
+STRANGER_BYTES = 4096
 
 
 class Unfinished:
@@ -52,6 +57,7 @@ class Intake:
         self._decoder: InlineDecoder | RespDecoder | None = None
         self._since_ns: int | None = None
         self._charged = False
+        self._strange_bytes = 0
         self.silent = True
 
     def begin(self, data: bytes) -> bool:
@@ -76,6 +82,29 @@ class Intake:
         elif self._since_ns is None or requests or waiting:
             self._since_ns = now_ns
         return requests
+
+    def feed_stranger(self, data: bytes, now_ns: int, take: Callable[[list[Request]], bool]) -> None:
+        """The same for one who has not said who it is.
+
+        Args:
+            take: carries requests out; True as long as it is a stranger, and is listened to.
+        """
+        at = 0
+        strange = True
+        while at < len(data) and strange:
+            # Commands become whole at the end of a line only, those of RESP too.
+            after = data.find(b"\n", at) + 1 or len(data)
+            self._strange_bytes += after - at
+            if self._strange_bytes > STRANGER_BYTES:
+                self.give_up(
+                    BusError("AUTH", f"more than {STRANGER_BYTES} bytes before authentication; say AUTH first")
+                )
+                return
+            strange = take(self.feed(data[at:after], now_ns, False))
+            at = after
+        if at < len(data):
+            take(self.feed(data[at:], now_ns, False))
+            self.charge()
 
     def charge(self) -> None:
         """Count what is held; somebody may be closed for it within this call, perhaps this connection."""

@@ -13,7 +13,7 @@ from typing import Any
 from busd.broker.fanout import Audience, Fanout
 from busd.broker.ports import Handle, Log, Runtime, Subscriber
 from busd.broker.subscription import Subscription
-from busd.broker.terms import Tally, Terms, unsettled_of
+from busd.broker.terms import Tally, Terms, ended_early, unsettled_of
 from busd.rules.formats import Encoder, encoder_for
 from busd.rules.select import Wanted
 from busd.words.errors import BusError
@@ -111,8 +111,7 @@ class Opening:
         if self._subscription is not None:
             self._subscription.end(reason)
         elif reason is not None and not self._gone:
-            # Not even open: nobody may think that it will be.
-            self._subscriber.refused(BusError("STOPPING", "the server is going down"))
+            self._subscriber.refused(ended_early(reason))
         self._close()
 
     def leave(self) -> None:

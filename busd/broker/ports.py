@@ -303,6 +303,9 @@ class Engine(Protocol):
     def groups(self, patterns: tuple[bytes, ...], done: Callable[[list[Row]], None]) -> None:
         """Rows for GROUPS."""
 
+    def group_patterns(self, names: tuple[bytes, ...]) -> Mapping[bytes, tuple[bytes, ...]]:
+        """What each group reads whose name one of these patterns names."""
+
     def topics(self, patterns: tuple[bytes, ...]) -> list[Row]:
         """Rows for TOPICS."""
 

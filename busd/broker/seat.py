@@ -14,6 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from busd.broker.ports import Subscriber
+from busd.broker.terms import ended_early
 from busd.rules.flight import Flight
 from busd.rules.formats import Encoder
 from busd.rules.select import Selection
@@ -127,8 +128,7 @@ class Seat:
         if reason is None:
             return
         if place is Place.JOINING:
-            # Not even open: nobody may think that it will be.
-            self.subscriber.refused(BusError("STOPPING", "the server is going down"))
+            self.subscriber.refused(ended_early(reason))
             return
         next_offset = desk.group.next if desk is not None else 1
         self.subscriber.outbox.write(self.encoder.end(reason, next_offset))

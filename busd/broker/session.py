@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from busd.broker import group_talk
+from busd.broker import greeting, group_talk
+from busd.broker.gate import Gate
 from busd.broker.intake import Intake
 from busd.broker.ports import Engine, Handle, Outbox, Outcome
 from busd.broker.questions import QUESTIONS, Host, answer
@@ -27,12 +28,13 @@ from busd.words.settings import Limits
 class Session:
     """See the module.  It is the Subscriber of its own subscription."""
 
-    def __init__(self, engine: Engine, wire: Wire, host: Host, limits: Limits) -> None:
+    def __init__(self, engine: Engine, wire: Wire, host: Host, limits: Limits, gate: Gate | None = None) -> None:
         self.outbox: Outbox = wire
         self.subscription: str = ""
+        self.gate = gate or Gate()
         self.engine = engine
         self._wire = wire
-        self._host = host
+        self.host = host
         self._limits = limits
         self._intake = Intake(limits, engine.unfinished, self._last_words)
         self.voice = Voice(wire)
@@ -42,6 +44,8 @@ class Session:
         self._pipelined: type[rq.Request] = rq.Publish
         self._turns = Turns(engine, self._published)
         self._opening: rq.Subscribe | rq.Read | None = None
+        # What the subscription or READ reads, while there is one.
+        self._patterns: tuple[bytes, ...] = ()
         self.handle: Handle | None = None
         self._answer: AnswerArray | None = None
         self._understood = False
@@ -75,9 +79,18 @@ class Session:
             return
         if self._intake.silent and self._intake.begin(data):
             self.voice.replies = RespReplies()
+        if self.gate.stranger:
+            self._intake.feed_stranger(data, now_ns, self._heard)
+            return
         self._queue.extend(self._intake.feed(data, now_ns, bool(self._queue)))
         self._intake.charge()
         self._pump()
+
+    def _heard(self, requests: list[rq.Request]) -> bool:
+        """A stranger's; True as long as it is one, and is listened to."""
+        self._queue.extend(requests)
+        self._pump()
+        return self.gate.stranger and not (self._closed or self._input_ended)
 
     def end_of_input(self) -> None:
         """The peer sends no more, but may go on reading."""
@@ -106,9 +119,23 @@ class Session:
         self._soon_pump()
 
     def expire(self, now_ns: int) -> None:
-        """Close when a command was begun too long ago."""
-        if not (self._closed or self._input_ended):
-            self._intake.expire(now_ns, self._paused)
+        """Close when a command was begun too long ago, or nobody has said who this is."""
+        if self._closed or self._input_ended:
+            return
+        self._intake.expire(now_ns, self._paused)
+        if (error := self.gate.overdue(now_ns)) is not None:
+            self._intake.give_up(error)
+
+    def renew(self) -> None:
+        """The users were read again: what is no longer allowed ends."""
+        known = self.gate.renew()
+        if self.handle is not None and not self.gate.may_read(self._patterns):
+            self.handle.end("denied")
+        if not known and not (self._closed or self._input_ended):
+            # What it asked before is answered first; what waits for room is given up.
+            self._queue.clear()
+            self._turns.drop()
+            self._intake.give_up(BusError("AUTH", "this user, or its token, is no more; say AUTH with another"))
 
     def _last_words(self, bad: rq.Bad) -> None:
         if not (self._closed or self._input_ended):
@@ -214,6 +241,8 @@ class Session:
         self._understood = self._understood or not (type(request) is rq.Bad and request.unknown)
         handler = _HANDLERS[type(request)]
         try:
+            if self.gate.bounded:
+                self.gate.admit(request, self.engine)
             handler(self, request)
         except BusError as error:
             self._error(error, request.eol)
@@ -221,6 +250,9 @@ class Session:
     # A handler for each request.
 
     def _publish(self, run: rq.Publish) -> None:
+        if self.gate.bounded and (parts := self.gate.parts(run)) is not None:
+            self._queue.extendleft(reversed(parts))
+            return
         self.owe(rq.Publish)
         try:
             # A member is not held: its acknowledgements, which make room, would be held with it.
@@ -241,7 +273,7 @@ class Session:
             raise BusError("BUSY", "this connection has a subscription; UNSUB ends it")
         if self.voice.version == 2:
             raise BusError("PROTO", "SUB in RESP2 would mix events with replies; send HELLO 3 first, or READ")
-        self._opening = request
+        self._opening, self._patterns = request, request.patterns
         self._bare = request.format in rq.BARE_FORMATS
         enter = self.engine.join if request.group else self.engine.subscribe
         self._attach(enter(request, self, self.voice.version))
@@ -249,7 +281,7 @@ class Session:
     def _read(self, request: rq.Read) -> None:
         if self.handle is not None:
             raise BusError("BUSY", "this connection has a subscription; UNSUB ends it")
-        self._opening = request
+        self._opening, self._patterns = request, request.patterns
         self._reading = True
         self._bare = request.format in rq.BARE_FORMATS
         if self.voice.version:
@@ -301,14 +333,7 @@ class Session:
         self.paid()
 
     def _look(self, request: rq.Request) -> None:
-        self.voice.say(answer(request, self.engine, self._host, self.voice.replies))
-
-    def _hello(self, request: rq.Hello) -> None:
-        if request.version is not None and isinstance(self.voice.replies, RespReplies):
-            if self.handle is not None:
-                raise BusError("BUSY", "the version cannot change under a subscription; UNSUB ends it")
-            self.voice.replies.version = request.version
-        self._look(request)
+        self.voice.say(answer(request, self.engine, self.host, self.voice.replies))
 
     def _quieten(self, request: rq.Quiet) -> None:
         self.voice.quiet = request.on
@@ -349,13 +374,13 @@ class _Reader:
 
 _HANDLERS: dict[type[rq.Request], Callable[..., None]] = {
     **dict.fromkeys(QUESTIONS, Session._look),
+    **greeting.COMMANDS,
     **group_talk.COMMANDS,
     rq.Publish: Session._publish,
     rq.Subscribe: Session._subscribe,
     rq.Read: Session._read,
     rq.Unsub: Session._unsub,
     rq.Reset: Session._reset,
-    rq.Hello: Session._hello,
     rq.Quiet: Session._quieten,
     rq.Quit: Session._quit,
     rq.Bad: Session._bad,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from busd.rules.group_records import GroupState
 from busd.rules.select import Selection, only
+from busd.words.errors import BusError
 from busd.words.units import MAX_OFFSET
 
 
@@ -35,6 +36,13 @@ class Tally:
 
     delivered: int = 0
     gaps: int = 0
+
+
+def ended_early(reason: str) -> BusError:
+    """What a subscription is told that is ended before it was open: nobody may think that it will be."""
+    if reason == "denied":
+        return BusError("DENIED", "the users were read again, and these patterns are no longer covered")
+    return BusError("STOPPING", "the server is going down")
 
 
 def unsettled_of(state: GroupState) -> Callable[[Selection], Selection | None]:

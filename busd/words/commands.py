@@ -129,15 +129,28 @@ def _hello(args: list[bytes], resp: bool, limits: Limits) -> rq.Request:
         return rq.Hello()
     if args[0] not in (b"2", b"3"):
         raise BusError("PROTO", f"HELLO takes 2 or 3, not {quoted(args[0])}")
-    # Redis clients may add SETNAME name (no use here) and AUTH user password (which nobody would check).
+    auth = None
     options = args[1:]
-    if b"AUTH" in [word.upper() for word in options[::2]]:
-        raise BusError("ARG", "this server has no users; leave AUTH out")
-    if options and (len(options) != 2 or options[0].upper() != b"SETNAME"):
-        raise BusError("ARG", "HELLO takes 2 or 3, and SETNAME name")
+    while options:
+        word = options[0].upper()
+        if word == b"AUTH" and len(options) > 2 and auth is None:
+            auth = rq.Auth(options[1], options[2])
+            options = options[3:]
+        elif word == b"SETNAME" and len(options) > 1:
+            # Redis clients may; no use here.
+            options = options[2:]
+        else:
+            raise BusError("ARG", "HELLO takes 2 or 3, then AUTH user token and SETNAME name")
     if not resp:
         raise BusError("PROTO", "HELLO chooses a version of RESP; this connection is inline, say HELLO alone")
-    return rq.Hello(int(args[0]))
+    return rq.Hello(int(args[0]), auth)
+
+
+def _auth(args: list[bytes], resp: bool, limits: Limits) -> rq.Request:
+    # No word of the arguments in an error: one of them is a token.
+    if not 1 <= len(args) <= 2:
+        raise BusError("ARG", f"AUTH takes a token, or a user and a token, not {len(args)} arguments")
+    return rq.Auth(args[0] if len(args) == 2 else b"", args[-1])
 
 
 def _ping(args: list[bytes], resp: bool, limits: Limits) -> rq.Request:
@@ -184,7 +197,7 @@ def _at_most_one(verb: str, args: list[bytes]) -> bytes:
     return args[0] if args else b""
 
 
-INFO_SECTIONS = ("server", "log", "stores", "clients")
+INFO_SECTIONS = ("server", "health", "log", "stores", "clients")
 
 COMMANDS: dict[str, Command] = {
     "PUB": Command("PUB topic payload", "append a message", _publish, _publish_line),
@@ -212,11 +225,12 @@ COMMANDS: dict[str, Command] = {
     "RESET": Command("RESET pattern[,pattern…]", "remove all messages so far", _reset),
     "EOF": Command("EOF topic", "mark the end of a stream", _end_of_stream),
     "TOPICS": Command("TOPICS [pattern[,pattern…]]", "list topics", _topics),
-    "INFO": Command("INFO [server|log|stores|clients]", "how the server is", _info),
+    "INFO": Command("INFO [server|health|log|stores|clients]", "how the server is", _info),
     "CONNS": Command("CONNS", "list connections", _bare("CONNS", rq.Conns)),
     "HELP": Command("HELP [command]", "list commands, or explain one", _help),
     "PING": Command("PING [payload]", "answer PONG, or the payload", _ping),
-    "HELLO": Command("HELLO [2|3]", "who is there; choose RESP2 or RESP3", _hello),
+    "HELLO": Command("HELLO [2|3 [AUTH user token]]", "who is there; choose RESP2 or RESP3", _hello),
+    "AUTH": Command("AUTH [user] token", "say who you are", _auth),
     "QUIET": Command("QUIET [ON|OFF]", "answer errors only", _quiet),
     "QUIT": Command("QUIT", "answer, then close", _bare("QUIT", rq.Quit)),
 }

@@ -25,6 +25,8 @@ ERRORS: dict[str, ErrorKind] = {
     "PATTERN": ErrorKind("not a pattern"),
     "POS": ErrorKind("not a position, or one beyond the end"),
     "BUSY": ErrorKind("the connection has a subscription already"),
+    "AUTH": ErrorKind("nobody has said who this is, or that is no user and its token"),
+    "DENIED": ErrorKind("the rights of this user, or of this peer, do not cover it"),
     "GROUP": ErrorKind("no such group, no member of one, or not what this group is for"),
     "STALE": ErrorKind("a token is of no delivery that this member has out; the others were acted on"),
     "TOOBIG": ErrorKind("longer than a limit; it was skipped, nothing was kept"),

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from busd.words.errors import BusError
@@ -181,10 +181,19 @@ class Ping(Request):
 
 
 @dataclass(slots=True)
+class Auth(Request):
+    """AUTH [user] token; without a user the token begins with its name.  Its text never holds the token."""
+
+    user: bytes
+    token: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
 class Hello(Request):
-    """HELLO [2|3]."""
+    """HELLO [2|3 [AUTH user token]]."""
 
     version: int | None = None
+    auth: Auth | None = None
 
 
 @dataclass(slots=True)

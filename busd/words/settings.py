@@ -82,6 +82,8 @@ class Limits:
     outbox_bytes: int = MIB
     spill_outbox_bytes: int = 64 * KIB
     unfinished_ns: int = 30 * units.NS_PER_S
+    # How long a connection may take to say who it is.
+    unauthenticated_ns: int = 10 * units.NS_PER_S
     # Deliveries of one group that are out at once; each costs about 200 bytes.
     in_flight: int = 100_000
     groups: int = 10_000
@@ -104,6 +106,13 @@ class Settings:
     data: str = "busd-data"
     tcp: str = "127.0.0.1:7379"
     unix: str = ""
+    # Where to listen for TLS, and with what; the file of a CA when clients need certificates, too.
+    tls: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    # A file; without it whoever reaches the server may do everything.
+    users: str = ""
     sync: Sync = "always"
     main: StoreRule = field(default_factory=StoreRule)
     stores: tuple[StoreRule, ...] = ()
@@ -216,6 +225,7 @@ _LIMITS: dict[str, tuple[str, _Reader]] = {
         if not f.name.endswith("_ns")
     },
     "unfinished": ("unfinished_ns", _duration),
+    "unauthenticated": ("unauthenticated_ns", _duration),
     "dedup": ("dedup_ns", _duration),
     "line_bytes": ("line_bytes", _line_size),
     "total_percent": ("total_percent", _percent),
@@ -224,6 +234,7 @@ _TOP: dict[str, tuple[str, _Reader]] = {
     "data": ("data", _text),
     "tcp": ("tcp", _text),
     "unix": ("unix", _text),
+    **{key: (key, _text) for key in ("tls", "tls_cert", "tls_key", "tls_client_ca", "users")},
     "sync": ("sync", _one_of("always", "interval", "never")),
 }
 

@@ -9,6 +9,7 @@ from dataclasses import fields
 import pytest
 
 from busd.rules import delivery, subscription
+from busd.rules.access import NEEDS
 from busd.rules.record import Batch, parse
 from busd.words.commands import COMMANDS
 from busd.words.errors import ERRORS
@@ -53,6 +54,10 @@ def value_of(text: str, field: str) -> int:
     return parse_size_bytes(text.replace(",", ""))
 
 
+# Settings whose field has its unit behind it.
+DURATIONS = [field.name.removesuffix("_ns") for field in fields(Limits) if field.name.endswith("_ns")]
+
+
 def documented_limits() -> dict[str, int]:
     """Field of Limits: default, from the table of section 11; `1M, 64k when…` belong to `a`, `b` in that order."""
     found: dict[str, int] = {}
@@ -60,7 +65,7 @@ def documented_limits() -> dict[str, int]:
         names = re.findall(r"`(\w+)`", setting)
         defaults = re.findall(r"[\d,]*\d ?[kMGsm]?(?= %|\b)", default)
         for name, text in zip(names, defaults, strict=False):
-            field = f"{name}_ns" if name in ("unfinished", "dedup") else name
+            field = f"{name}_ns" if name in DURATIONS else name
             found[field] = value_of(text.strip(), field)
         # A second setting without a default of its own is off.
         found.update(dict.fromkeys(names[len(defaults) :], 0))
@@ -70,6 +75,11 @@ def documented_limits() -> dict[str, int]:
 def test_limits_are_those_of_the_code() -> None:
     defaults = Limits()
     assert documented_limits() == {field.name: getattr(defaults, field.name) for field in fields(Limits)}
+
+
+def test_the_rights_of_commands_are_those_of_the_code() -> None:
+    table = {row[0].strip("`"): tuple(cell.replace("–", "") for cell in row[1:]) for row in rows(section("15. Users"))}
+    assert table == NEEDS
 
 
 @pytest.mark.parametrize("verb", COMMANDS)
@@ -112,7 +122,7 @@ def test_nothing_is_left_to_be_filled_in() -> None:
 
 
 def test_the_parser_takes_every_block_that_sends() -> None:
-    blocks = re.findall(r"^```\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```\w*\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     sending = [block for block in blocks if re.search(r"^\d?> ", block, re.MULTILINE)]
     parsed = of_protocol()
     assert len(parsed) == len(sending) > 15

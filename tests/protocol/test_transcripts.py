@@ -31,8 +31,8 @@ ADVANCE_NS = 1_000_000_000
 class MemoryDriver:
     """Connections to a broker in memory; when nothing came, time passes once."""
 
-    def __init__(self) -> None:
-        self.server = MemoryServer()
+    def __init__(self, users: str = "") -> None:
+        self.server = MemoryServer(users=users)
         self._connections: dict[int, MemoryConnection] = {}
 
     def _connection(self, number: int) -> MemoryConnection:
@@ -98,12 +98,17 @@ class SocketDriver:
 
 
 @contextlib.asynccontextmanager
-async def served(base: Path, transport: str) -> AsyncIterator[SocketDriver]:
+async def served(base: Path, transport: str, users: str = "") -> AsyncIterator[SocketDriver]:
     """A server in this loop, and a driver for it."""
     path = str(base / "s")
     tcp = "127.0.0.1:0" if transport == "tcp" else ""
     unix = path if transport == "unix" else ""
-    server = Server(Settings(data=str(base / "data"), tcp=tcp, unix=unix, sync="never"), RealDisk())
+    known = base / "users.toml" if users else None
+    if known is not None:
+        known.touch(0o600)
+        known.write_text(users)
+    settings = Settings(data=str(base / "data"), tcp=tcp, unix=unix, sync="never", users=str(known or ""))
+    server = Server(settings, RealDisk())
     await server.start()
     host, _, port = server.tcp_address.rpartition(":")
 
@@ -120,7 +125,7 @@ async def served(base: Path, transport: str) -> AsyncIterator[SocketDriver]:
 
 @pytest.mark.parametrize("name", TRANSCRIPTS)
 async def test_in_memory(name: str) -> None:
-    await Runner(MemoryDriver(), TRANSCRIPTS[name]).run()
+    await Runner(MemoryDriver(TRANSCRIPTS[name].users), TRANSCRIPTS[name]).run()
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -131,7 +136,7 @@ def test_over_a_socket(name: str, transport: str, loop: str, short_dir: Path) ->
 
     async def speak() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
-        async with asyncio.timeout(30), served(short_dir, transport) as driver:
+        async with asyncio.timeout(30), served(short_dir, transport, TRANSCRIPTS[name].users) as driver:
             await Runner(driver, TRANSCRIPTS[name]).run()
 
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:

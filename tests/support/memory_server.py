@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import heapq
+import tomllib
 from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
 from busd.broker.broker import Broker
+from busd.broker.gate import Gate
 from busd.broker.session import Session
+from busd.rules.access import Identity
 from busd.rules.replies import Pairs, Row
+from busd.rules.users import Peer, Users, users_from
 from busd.words.settings import Limits
 from tests.support.fake_log import FakeLog
 
@@ -100,7 +104,7 @@ class MemoryConnection:
     `stuck`: the peer takes nothing, so the outbox fills; `take` lets it take some.
     """
 
-    def __init__(self, server: MemoryServer) -> None:
+    def __init__(self, server: MemoryServer, gate: Gate) -> None:
         self.closed = False
         # What came right behind the +OK of its SUB … GROUP.
         self.first: list[str] = []
@@ -113,7 +117,7 @@ class MemoryConnection:
         self._over = False
         self._held: list[bytes] = []
         self._ended = False
-        self.session = Session(server.broker, self, server, server.limits)
+        self.session = Session(server.broker, self, server, server.limits, gate)
 
     # The peer.
 
@@ -191,10 +195,22 @@ class MemoryConnection:
         self._server.runtime.run()
 
 
-class MemoryServer:
-    """A Host and everything behind it; with the `log` of another one it is that server after a kill."""
+def users_of(text: str) -> Users:
+    """The users of a file's text; one account has a name."""
+    accounts = {"www-data": 33}
+    return users_from(tomllib.loads(text), accounts.__getitem__, accounts.__getitem__)
 
-    def __init__(self, limits: Limits | None = None, log: FakeLog | None = None, **log_options: Any) -> None:
+
+class MemoryServer:
+    """A Host and everything behind it; with the `log` of another one it is that server after a kill.
+
+    `users`: the text of a users file; everybody is a stranger then, but for the peers that it lets in.
+    """
+
+    def __init__(
+        self, limits: Limits | None = None, log: FakeLog | None = None, users: str = "", **log_options: Any
+    ) -> None:
+        self.users = users_of(users) if users else None
         self.limits = limits or Limits()
         self.runtime = FakeRuntime()
         self.log = log or FakeLog(self.runtime.now_ns, **log_options)
@@ -202,9 +218,30 @@ class MemoryServer:
         self.log.visible = self.broker.visible
         self.connections_open: list[MemoryConnection] = []
 
-    def connect(self) -> MemoryConnection:
+    # Door, for the gates.
+
+    def known(self, name: bytes, token: bytes) -> Identity | None:
+        """See Door."""
+        assert self.users is not None
+        return self.users.known(name, token)
+
+    def renewed(self, identity: Identity) -> Identity | None:
+        """See Door."""
+        assert self.users is not None
+        return self.users.renewed(identity)
+
+    def read_users(self, users: str) -> None:
+        """The users file is another now, and read again."""
+        self.users = users_of(users)
+        for connection in list(self.connections_open):
+            connection.session.renew()
+        self.runtime.run()
+
+    def connect(self, peer: Peer | None = None) -> MemoryConnection:
         """A new connection."""
-        connection = MemoryConnection(self)
+        identity = self.users.of_peer(peer) if self.users is not None and peer is not None else None
+        gate = Gate(self if self.users is not None else None, identity, self.limits.unauthenticated_ns)
+        connection = MemoryConnection(self, gate)
         self.connections_open.append(connection)
         return connection
 

@@ -6,7 +6,8 @@ r"""Transcripts of protocol.md: a parser, and a runner that speaks them to any s
     < … {any} …            something within a line that differs from run to run
     (end of input)         half-close                               (closed)          the server has closed
 
-Every fenced block with a `>` line is one transcript and begins with a fresh server.
+Every fenced block with a `>` line is one transcript and begins with a fresh server; those below a block of TOML with
+users, in the same section, with a server that knows these.
 
 Invariants:
 1. Nothing is skipped: a line of a transcript that is none of the above is an error, and so are bytes it did not expect.
@@ -45,6 +46,7 @@ class Transcript:
 
     name: str
     steps: tuple[Step, ...]
+    users: str = ""
 
 
 class Driver(Protocol):
@@ -72,15 +74,18 @@ def transcripts(text: str) -> list[Transcript]:
     """
     found: list[Transcript] = []
     block: list[tuple[int, str]] | None = None
-    section = ""
+    section = users = ""
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith("```"):
             if block is not None and any(re.match(r"\d?>( |$)", one) for _, one in block):
-                found.append(Transcript(f"{section}-{block[0][0]}", tuple(_step(*one) for one in block)))
+                found.append(Transcript(f"{section}-{block[0][0]}", tuple(_step(*one) for one in block), users))
+            elif block is not None and any(one.startswith("[user.") for _, one in block):
+                users = "\n".join(one for _, one in block)
             block = [] if block is None else None
         elif block is not None:
             block.append((number, line))
         elif line.startswith("#"):
+            users = "" if line.startswith("## ") else users
             section = re.sub(r"[^A-Za-z0-9]+", "-", line).strip("-")[:30]
     return found
 

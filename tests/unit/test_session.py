@@ -237,7 +237,7 @@ def test_hello_switches_between_versions() -> None:
     )
     flat, refused, unknown, users = replies(one.received())
     assert isinstance(flat, list)
-    assert [str(error).split()[0] for error in (refused, unknown, users)] == ["PROTO", "PROTO", "ARG"]
+    assert [str(error).split()[0] for error in (refused, unknown, users)] == ["PROTO", "PROTO", "AUTH"]
     assert one.session.dialect == "resp2"
 
 
