@@ -51,6 +51,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.obj = guarded(item.obj)
 
 
+class Cases:
+    """How many cases an enumeration has tried; `make faults` shows it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, count: int = 1) -> None:
+        """So many more."""
+        self.count += count
+
+
+@pytest.fixture
+def cases(record_property: Callable[[str, object], None]) -> Iterator[Cases]:
+    """Counts what one test tries; a test without it is one case."""
+    counter = Cases()
+    yield counter
+    record_property("cases", counter.count)
+
+
 @pytest.fixture
 def short_dir() -> Iterator[Path]:
     """A directory whose path is short enough for a Unix socket (107 bytes); pytest's own may not be."""

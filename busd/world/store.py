@@ -4,7 +4,7 @@ Who calls what: `begin`, `landed`, `expired`, `trimmed` and `read(may_block=Fals
 `sync` to the thread that commits, one call at a time; `trim`, `read(may_block=True)`, `offset_at`, `nth_last` and
 `count` may run in other threads.  It must not know requests, subscriptions or the other stores.  Invariants:
 1. Memory (topics, index, sizes) changes in `landed` and `trimmed` only: what fails in `write` or `sync` changes none.
-2. A segment is synced before its successor exists, and the successor's name before anything is written to it.
+2. A segment is synced before its successor exists, the successor's name before it is written, and then its opening.
 3. After a failed sync, or a failed attempt to undo a write, the store never writes and never syncs again.
 """
 
@@ -39,8 +39,8 @@ class Store:
     `topics`: state of every topic ever seen; `first`: lowest offset still kept, or the next one; `last`: highest offset
     that landed, 0 for none; `bytes`: what its files take on the disk, logs without what was given back in the middle of
     them, and indexes; `synced`: highest offset known to be synced; `report`: what recovery found, a line each;
-    `doubtful`: offsets above `last` may have been given out before the start (something was cut off, or lost without a
-    trace), so the next one must come from elsewhere; `failed`: why nothing can be written any more, empty while it can.
+    `doubtful`: offsets above `last` may have been given out before the start (something was cut off); `blind`: it may
+    have lost messages of topics that it does not know; `failed`: why nothing can be written any more, else empty.
     """
 
     def __init__(self, disk: Disk, path: str, name: str, rule: StoreRule, epoch: int, found: Recovered) -> None:
@@ -56,8 +56,8 @@ class Store:
         self._path = path
         self._epoch = epoch
         self._shelf: Shelf = found.shelf
-        self._born = found.born
-        self._sure = found.sure
+        self._born, self._sure = found.born, found.sure
+        self.blind = found.sure > found.born
         self._must_roll = found.must_roll
         topics, none = self.topics, TopicState()
         self._shelf.floor_of = lambda topic: topics.get(topic, none).floor
@@ -210,11 +210,12 @@ class Store:
         try:
             self._sync_names()
             file.append([opening, *loss, *records])
+            segment = Segment(path, head.first, head, len(opening), len(opening) + sum(map(len, loss)))
+            segment.file = file
+            self._sync_file(segment)  # Once older segments go, the states of all topics stand nowhere else.
         except (DiskFull, DiskFailed):
             self._remove(path)
             raise
-        segment = Segment(path, head.first, head, len(opening), len(opening) + sum(map(len, loss)))
-        segment.file = file
         roll.segment = segment
         roll.pages = Pages(self._disk, None)
         roll.pages.begin(segment, opening)

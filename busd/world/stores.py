@@ -72,10 +72,22 @@ class Stores:
         return name
 
     def holding(self, wanted: Wanted) -> list[Store]:
-        """Stores that have had such topics."""
+        """Stores that have had such topics, or may have: where something was lost, nobody knows of which topics."""
         if len(self.open) == 1:
             return list(self.open.values())
-        return [store for store in self.open.values() if any(map(wanted, store.topics))]
+        return [
+            store
+            for store in self.open.values()
+            if any(map(wanted, store.topics)) or (store.blind and self._may_hold(store.name, wanted))
+        ]
+
+    def _may_hold(self, name: str, wanted: Wanted) -> bool:
+        """False when the store is of one topic alone, and not of a wanted one."""
+        for _, rule in self._rules:
+            before, braces, after = rule.name.partition("{topic}")
+            if braces and name.startswith(before) and name.endswith(after):
+                return wanted(name[len(before) : len(name) - len(after)].encode())
+        return True
 
     def of_topic(self, topic: bytes) -> list[Store]:
         """Stores that have had this topic."""

@@ -94,7 +94,7 @@ class LogKit:
 
     def messages(self, *wanted: bytes, start: int = 1, budget: int = 1 << 16) -> list[tuple[int, bytes, bytes]]:
         """offset, topic, payload of what `read` gives; holes and control records left out."""
-        return _flat(self.read(*wanted, start=start, budget=budget))
+        return flat(self.read(*wanted, start=start, budget=budget))
 
     def crash(self, boot: str = "boot-1") -> LogKit:
         """The same disk, everything written kept, after a kill."""
@@ -113,10 +113,11 @@ class LogKit:
             self.answers.append(outcome.first + at if error is None else error.code)
 
     def _visible(self, batches: list[Batch]) -> None:
-        self.seen += _flat(batches)
+        self.seen += flat(batches)
 
 
-def _flat(records: Sequence[Batch | Hole]) -> list[tuple[int, bytes, bytes]]:
+def flat(records: Sequence[Batch | Hole]) -> list[tuple[int, bytes, bytes]]:
+    """offset, topic, payload of every message."""
     return [
         (offset, batch.topic_of(at), batch.payloads()[at])
         for batch in records

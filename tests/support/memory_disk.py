@@ -45,19 +45,21 @@ class Inode:
         if fate == "torn" and self.changes:
             data = bytearray(self.durable)
             for change in self.changes[:-1]:
-                _apply(data, change)
-            _apply(data, _half(self.changes[-1]))
+                apply_change(data, change)
+            apply_change(data, half_of(self.changes[-1]))
             return bytes(data)
         return self.durable
 
 
-def _half(change: Change) -> Change:
+def half_of(change: Change) -> Change:
+    """What is there of a change that was torn."""
     if isinstance(change, tuple):
         return change[0], change[1][: len(change[1]) // 2]
     return change[: len(change) // 2] if isinstance(change, bytes) else change
 
 
-def _apply(data: bytearray, change: Change) -> None:
+def apply_change(data: bytearray, change: Change) -> None:
+    """Carry out a change."""
     if isinstance(change, int):
         del data[change:]
     elif isinstance(change, tuple):
@@ -124,7 +126,7 @@ class MemoryFile:
         self._change((at, data))
 
     def _change(self, change: tuple[int, bytes]) -> None:
-        _apply(self._inode.data, change)
+        apply_change(self._inode.data, change)
         self._inode.changes.append(change)
 
     def punch(self, at: int, length: int) -> bool:
@@ -264,11 +266,17 @@ class MemoryDisk:
         self._durable_names = self.named(len(self._renames))
         self._renames.clear()
 
-    def named(self, count: int) -> dict[str, Inode]:
-        """The names that would be found when the first `count` changes since the last sync had become durable."""
+    @property
+    def unsynced_names(self) -> int:
+        """How many changes of names are not durable."""
+        return len(self._renames)
+
+    def named(self, count: int, lost: int = -1) -> dict[str, Inode]:
+        """The names that would be found when the first `count` changes since the last sync had become durable, but for
+        number `lost`."""
         names = dict(self._durable_names)
-        for changes in self._renames[:count]:
-            for path, inode in changes:
+        for number, changes in enumerate(self._renames[:count]):
+            for path, inode in changes if number != lost else ():
                 if inode is None:
                     names.pop(path, None)
                 else:
@@ -326,6 +334,17 @@ class MemoryDisk:
         for names in range(len(self._renames) + 1):
             for fate in fates:
                 yield f"{names} of {len(self._renames)} names, bytes {fate}", self.crash(names, fate)
+
+    def left_with(self, names: dict[str, Inode], contents: dict[Inode, bytes]) -> MemoryDisk:
+        """A disk with these names; files that `contents` does not name hold what they hold now."""
+        disk = MemoryDisk()
+        disk.dirs = set(self.dirs)
+        for path, inode in names.items():
+            data = contents.get(inode, bytes(inode.data))
+            disk.set_contents(path, data)
+            punched = inode.punched if data == inode.data else inode.durable_punched
+            disk.names[path].punched, disk.names[path].durable_punched = punched[:], punched[:]
+        return disk
 
     def _with(self, names: dict[str, Inode], fate: Fate) -> MemoryDisk:
         disk = MemoryDisk()

@@ -62,3 +62,19 @@ def test_what_lies_there_is_opened_also_without_a_rule() -> None:
     second.load(1, 1, 0)
     assert sorted(second.open) == ["jobs", "main"]
     assert second.route(b"jobs.x") == "main"
+
+
+def test_a_store_that_lost_something_uncounted_may_hold_any_topic_of_its_rule() -> None:
+    """A reader must hear of the loss, though nobody knows any more that there was such a topic."""
+    first = stores()
+    first.add(first.create("jobs", 1, 1, 0))
+    first.add(first.create("log-own.x", 1, 1, 0))
+    later = Stores(first._disk, "data/logs", RULES)
+    later.load(2, 50, 0)
+
+    def holding(*topics: bytes) -> list[str]:
+        return [store.name for store in later.holding(lambda topic: topic in topics)]
+
+    assert holding(b"own.x") == ["jobs", "log-own.x", "main"]
+    assert holding(b"jobs.a") == ["jobs", "main"]
+    assert [store.name for store in first.holding(lambda topic: True)] == []
