@@ -53,7 +53,7 @@ def topics(patterns: tuple[str, ...], as_json: bool, address: Address) -> None:
 @click.option("--json", "as_json", is_flag=True, help="A JSON object.")
 @address_option
 def info(section: str, as_json: bool, address: Address) -> None:
-    """Tell how the server is: all, or SECTION: server, log, stores, clients.
+    """Tell how the server is: all, or SECTION: server, health, log, stores, clients.
 
     \b
     busd info

@@ -1,6 +1,7 @@
 """Settings of the server: defaults, then the TOML file, then BUSD_* variables, then flags; the later one wins.
 
     BUSD_DATA BUSD_TCP BUSD_UNIX BUSD_SYNC                               as the flags
+    BUSD_LOG_FORMAT BUSD_STOP                                            as in the file
     BUSD_SEGMENT_BYTES BUSD_MAX_BYTES BUSD_MAX_AGE BUSD_MAX_MESSAGES     caps of the main store
     BUSD_LIMITS_PAYLOAD_BYTES …                                          any setting of [limits]
 
@@ -18,9 +19,9 @@ from busd_client.address import MAX_PATH_BYTES, parse_address
 
 from busd.words.settings import BadSetting, Limits, Settings, settings_from
 
-_TOP = ("data", "tcp", "unix", "sync")
+_TOP = ("data", "tcp", "unix", "sync", "log_format", "stop")
 MAIN_CAPS = ("segment_bytes", "max_bytes", "max_age", "max_messages", "keep_last", "rotate_at")
-_LIMITS = tuple("unfinished" if one.name == "unfinished_ns" else one.name for one in fields(Limits))
+_LIMITS = tuple(one.name.removesuffix("_ns") for one in fields(Limits))
 
 
 def load(path: str | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Settings:

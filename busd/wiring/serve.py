@@ -1,10 +1,15 @@
-"""`busd serve`: settings in, a running server, an exit code."""
+"""`busd serve`: settings in, a running server, an exit code.
+
+The first SIGTERM or SIGINT stops it in order, the second at once, as one does that comes before it is ready: what was
+answered is kept either way, and the next start recovers.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
+import os
 import resource
 import signal
 import sys
@@ -12,16 +17,28 @@ import sys
 import uvloop
 
 import busd
+from busd.wiring.cli import die_of
+from busd.wiring.notify import notify
 from busd.words.settings import Settings
+from busd.words.units import NS_PER_S
+from busd.world import journal
 from busd.world.disk import DiskFailed, DiskFull, Locked, RealDisk
+from busd.world.journal import events
 from busd.world.meta import WrongFormat
 from busd.world.server import Server
 from busd.world.sockets import BadAddress
 from busd.world.store import NewerFormat
 
+# systemd is told that we live each third of the time after which it kills us.
+_ALIVE_S = float(os.environ.get("WATCHDOG_USEC", "0")) / 3e6
+
 
 def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT.  0 after an orderly stop, 2 when it could not start; says why on stderr."""
+    """Serve until SIGTERM or SIGINT; says why on stderr when it ends otherwise.
+
+    Returns 0 after an orderly stop, 1 when the files were not closed in time, 2 when it could not start.
+    """
+    journal.configure(settings.log_format)
     _raise_descriptors()
     # A read of 256 KiB makes thousands of objects at once, none of them garbage: with the default of 700 the collector
     # looks at them again and again.  Parsing 20 mixed topics: 305 ns a message with the default, 247 so.
@@ -40,20 +57,47 @@ def run(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
+    stop: asyncio.Future[signal.Signals] = loop.create_future()
+    ready = False
+
+    def on_signal(number: signal.Signals) -> None:
+        if ready and not stop.done():
+            stop.set_result(number)
+            return
+        events.warning("stopped at once", signal=number.name, ready="yes" if ready else "no")
+        loop.remove_signal_handler(number)
+        die_of(number)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, on_signal, number)
     server = Server(settings, RealDisk())
     await server.start()
+    ready = True
     for line in server.report:
-        print(f"busd: recovered: {line}", file=sys.stderr, flush=True)
-    where = [f"tcp {server.tcp_address}"] if server.tcp_address else []
-    where += [f"unix {server.unix_path}"] if server.unix_path else []
-    places = ", ".join([*where, f"data {settings.data}", f"sync {settings.sync}"])
-    print(f"busd {busd.__version__}: ready, {places}", file=sys.stderr, flush=True)
-    await stopped.wait()
-    await server.stop()
-    print("busd: stopped", file=sys.stderr, flush=True)
+        events.warning(f"recovered: {line}")
+    places = {"tcp": server.tcp_address, "unix": server.unix_path, "data": settings.data, "sync": settings.sync}
+    events.info("ready", **{name: value for name, value in places.items() if value})
+    notify("READY=1", f"STATUS=busd {busd.__version__}, {server.tcp_address or server.unix_path}")
+    alive = asyncio.create_task(_say_alive())
+    number = await stop
+    deadline_s = settings.stop_ns // NS_PER_S
+    events.info("stopping", signal=number.name, within=f"{deadline_s}s")
+    notify("STOPPING=1", "STATUS=stopping")
+    closed = await server.stop()
+    alive.cancel()
+    if not closed:
+        why = f"the disk did not let the files be closed within {deadline_s}s; the next start recovers them"
+        events.error("stopped unclean", why=why)
+        # A thread still waits for the disk; an orderly end would wait for it.
+        os._exit(1)
+    events.info("stopped")
+
+
+async def _say_alive() -> None:
+    """Tell systemd again and again that the loop goes round, where its unit has WatchdogSec."""
+    while _ALIVE_S:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(_ALIVE_S)
 
 
 def _raise_descriptors() -> None:

@@ -84,6 +84,8 @@ class Limits:
     unfinished_ns: int = 30 * units.NS_PER_S
     # How long a connection may take to say who it is.
     unauthenticated_ns: int = 10 * units.NS_PER_S
+    # A TCP peer that is gone is found within this time: longer than a network hiccup, shorter than a person waits.
+    keep_alive_ns: int = 90 * units.NS_PER_S
     # Deliveries of one group that are out at once; each costs about 200 bytes.
     in_flight: int = 100_000
     groups: int = 10_000
@@ -114,6 +116,9 @@ class Settings:
     # A file; without it whoever reaches the server may do everything.
     users: str = ""
     sync: Sync = "always"
+    log_format: Literal["text", "json"] = "text"
+    # Half of it for the disk and for peers to take what is theirs; systemd kills after 90 s.
+    stop_ns: int = 10 * units.NS_PER_S
     main: StoreRule = field(default_factory=StoreRule)
     stores: tuple[StoreRule, ...] = ()
     limits: Limits = field(default_factory=Limits)
@@ -226,6 +231,7 @@ _LIMITS: dict[str, tuple[str, _Reader]] = {
     },
     "unfinished": ("unfinished_ns", _duration),
     "unauthenticated": ("unauthenticated_ns", _duration),
+    "keep_alive": ("keep_alive_ns", _duration),
     "dedup": ("dedup_ns", _duration),
     "line_bytes": ("line_bytes", _line_size),
     "total_percent": ("total_percent", _percent),
@@ -236,6 +242,8 @@ _TOP: dict[str, tuple[str, _Reader]] = {
     "unix": ("unix", _text),
     **{key: (key, _text) for key in ("tls", "tls_cert", "tls_key", "tls_client_ca", "users")},
     "sync": ("sync", _one_of("always", "interval", "never")),
+    "log_format": ("log_format", _one_of("text", "json")),
+    "stop": ("stop_ns", _duration),
 }
 
 

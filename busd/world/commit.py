@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -128,6 +129,8 @@ class CommitThread:
         self._queue: SimpleQueue[tuple[Callable[[], None], Callable[[], None]] | None] = SimpleQueue()
         self._loop = loop
         self._away = away
+        # When the work began that is under way; 0 for none.
+        self._since_ns = 0
         self._thread = threading.Thread(target=self._run, name="busd-commit", daemon=True)
         self._thread.start()
 
@@ -135,6 +138,11 @@ class CommitThread:
         """See Committer."""
         self._away(1)
         self._queue.put((work, done))
+
+    def waited_ns(self) -> int:
+        """For how long the disk has been at the commit that is under way."""
+        since_ns = self._since_ns
+        return time.monotonic_ns() - since_ns if since_ns else 0
 
     def close(self) -> None:
         """See Committer."""
@@ -144,9 +152,11 @@ class CommitThread:
     def _run(self) -> None:
         while (job := self._queue.get()) is not None:
             work, done = job
+            self._since_ns = time.monotonic_ns()
             try:
                 work()
             finally:
+                self._since_ns = 0
                 self._loop.call_soon_threadsafe(self._back, done)
 
     def _back(self, done: Callable[[], None]) -> None:

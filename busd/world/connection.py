@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import cast
 
 from busd.broker.session import Session
+from busd.world.peers import keep_alive, silent_ns, unacknowledged_bytes
 
 _LOGGER = logging.getLogger("busd")
 
@@ -19,6 +20,8 @@ _LOGGER = logging.getLogger("busd")
 READ_BYTES = 256 * 1024
 # A peer that does not take its last bytes for this long is cut off.
 _LINGER_S = 30.0
+# How often to look whether it has: a peer acknowledges at once, or within 40 ms when it has nothing to say.
+_LINGER_LOOK_S = 0.02
 
 
 class ReadBuffer:
@@ -38,6 +41,7 @@ class Connection(asyncio.BufferedProtocol):
         clock: Callable[[], int],
         entered: Callable[[Connection], Session | None],
         left: Callable[[Connection], None],
+        keep_alive_ns: int,
     ) -> None:
         self.number = number
         self.peer = ""
@@ -48,6 +52,11 @@ class Connection(asyncio.BufferedProtocol):
         self._left = left
         self._transport: asyncio.Transport | None = None
         self._limit = 0
+        self._keep_alive_ns = keep_alive_ns
+        self._silent = False
+        self._peer_ended = False
+        # When it is cut off, once it is closing.
+        self._cut_at_s: float | None = None
 
     # What asyncio tells.
 
@@ -61,7 +70,7 @@ class Connection(asyncio.BufferedProtocol):
             self.peer = "unix"
         else:
             self.peer = f"{address[0]}:{address[1]}" if address else "?"
-            keep_alive(sock)
+            keep_alive(sock, self._keep_alive_ns)
         self.bound(64 * 1024)
         self.session = self._entered(self)
 
@@ -71,7 +80,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """See asyncio."""
-        if self.session is not None:
+        if self.session is not None and self._cut_at_s is None:
             try:
                 self.session.received(bytes(self._buffer.view[:nbytes]), self._clock())
             except Exception:
@@ -80,6 +89,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The peer sends no more; the transport stays open for what is owed."""
+        self._peer_ended = True
+        if self._cut_at_s is not None:
+            return False
         if self.session is not None:
             self.session.end_of_input()
         return True
@@ -98,10 +110,16 @@ class Connection(asyncio.BufferedProtocol):
 
     # Wire.
 
+    @property
+    def _open(self) -> asyncio.Transport | None:
+        """The transport, until nothing is said any more."""
+        open_still = self._transport is not None and self._cut_at_s is None and not self._transport.is_closing()
+        return self._transport if open_still else None
+
     def write(self, data: bytes, events: int = 1) -> None:
         """See Outbox."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        if (transport := self._open) is not None:
+            transport.write(data)
 
     def buffered(self) -> int:
         """See Outbox."""
@@ -115,19 +133,57 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_reading(self) -> None:
         """See Wire."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        if (transport := self._open) is not None:
+            transport.pause_reading()
 
     def resume_reading(self) -> None:
         """See Wire."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        if (transport := self._open) is not None:
+            transport.resume_reading()
 
     def close(self) -> None:
-        """See Wire."""
-        if self._transport is not None and not self._transport.is_closing():
+        """See Wire.
+
+        A close over bytes that were not read is a reset, and a reset throws away what is still on its way to the peer:
+        answers to what was kept.  So the peer's bytes are read and dropped until it has acknowledged all of ours (on a
+        Unix socket nothing is on its way).
+        """
+        if self._transport is None or self._cut_at_s is not None or self._transport.is_closing():
+            return
+        loop = asyncio.get_running_loop()
+        self._cut_at_s = loop.time() + _LINGER_S
+        if self._peer_ended or not self._transport.can_write_eof():
             self._transport.close()
-            asyncio.get_running_loop().call_later(_LINGER_S, self.abort)
+            loop.call_later(_LINGER_S, self.abort)
+            return
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        self._linger()
+
+    def _linger(self) -> None:
+        if self._transport is None or self._cut_at_s is None or self._transport.is_closing():
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() > self._cut_at_s:
+            self.abort()
+        elif self.buffered() or (
+            self.peer != "unix" and unacknowledged_bytes(self._transport.get_extra_info("socket"))
+        ):
+            loop.call_later(_LINGER_LOOK_S, self._linger)
+        else:
+            self._transport.close()
+
+    def look(self) -> None:
+        """Now and then: cut off a TCP peer that has left what was sent to it unanswered for too long.
+
+        Twice seen, because a peer that lives may be seen once between a question and its answer.
+        """
+        if self._transport is None or self.peer == "unix":
+            return
+        silent = silent_ns(self._transport.get_extra_info("socket")) > self._keep_alive_ns
+        if silent and self._silent:
+            self.abort()
+        self._silent = silent
 
     def abort(self) -> None:
         """Cut it off, whatever is queued."""
@@ -140,16 +196,3 @@ class Connection(asyncio.BufferedProtocol):
             return -1
         sock: socket.socket = self._transport.get_extra_info("socket")
         return sock.fileno()
-
-
-def keep_alive(sock: socket.socket) -> None:
-    """A TCP peer that vanished is found within about a minute and a half."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_KEEPIDLE", 60),
-        ("TCP_KEEPINTVL", 10),
-        ("TCP_KEEPCNT", 3),
-        ("TCP_USER_TIMEOUT", 90_000),
-    ):
-        if hasattr(socket, option):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -59,6 +59,7 @@ class GroupCommits:
         self._runtime = runtime
         self._sync = sync
         self._health = health
+        self._begun = False
         self._wake = wake
         self._queue: list[_Entry] = []
         # What the commit in flight took.
@@ -256,6 +257,9 @@ class GroupCommits:
         self._cancel = self._runtime.later(_TICK_NS, self.start)
         owes = self._sync == "interval" and self.log.dirty
         refills = not self.log.reserve.whole
+        # The first is made in the second after the start.
+        self._health.reserve_whole = not refills or not self._begun
+        self._begun = True
         if self._syncing or not (owes or refills):
             return
         self._syncing = True

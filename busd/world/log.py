@@ -67,7 +67,7 @@ class DiskLog(LogQuestions):
         self._meta = meta
         self._reader = Reader(stores, runtime)
         newest_ns = max(store.newest_ns for store in stores.open.values())
-        self._clock = ReceiveClock(runtime.now_ns(), runtime.monotonic_ns(), newest_ns)
+        self.clock = ReceiveClock(runtime.now_ns(), runtime.monotonic_ns(), newest_ns)
         self._waiting: list[tuple[Publish, Sink]] = []
         self._waiting_bytes = 0
         self._known: set[bytes] = set()
@@ -75,11 +75,11 @@ class DiskLog(LogQuestions):
         self._scheduled = False
         self._stopping = False
         self._slow = 0
-        self._health = Health()
-        self._groups = GroupCommits(groups, runtime, settings.sync, self._health, self._wake)
+        self.health = Health()
+        self._groups = GroupCommits(groups, runtime, settings.sync, self.health, self._wake)
         self.room = Room(settings, stores, runtime, lambda: self.groups, self._make_room)
         self._upkeep = Upkeep(
-            disk, settings, runtime, stores, self._health, self._stamp, self.roll, lambda: self.groups, self._freed
+            disk, settings, runtime, stores, self.health, self._stamp, self.roll, lambda: self.groups, self._freed
         )
         self.admits, self.fullness, self.make_room = self.room.admits, self.room.fullness, self.room.make_room
         self.room.load()
@@ -98,7 +98,7 @@ class DiskLog(LogQuestions):
         if self._stopping:
             raise BusError("STOPPING", "the server is going down; nothing was kept")
         self._admit(run)
-        health = self._health
+        health = self.health
         over_bytes = health.used_bytes + self._waiting_bytes + run.size_bytes - health.cap_bytes
         # Dead letters have a reserve: what they stand for can only be settled, and go, behind them.
         if health.cap_bytes and over_bytes > (health.cap_bytes // 20 if _is_dead_letter(run) else 0):
@@ -121,9 +121,9 @@ class DiskLog(LogQuestions):
             if len(self._known | names) > self._settings.limits.topics:
                 raise BusError("LIMIT", f"there are {len(self._known)} topics; no more can be made")
             self._known |= names
-        if self._health.failed:
+        if self.health.failed:
             for name in names:
-                if (text := self._health.failed.get(self.stores.route(name))) is not None:
+                if (text := self.health.failed.get(self.stores.route(name))) is not None:
                     raise BusError("DISK", text)
 
     def _begin(self) -> None:
@@ -235,21 +235,21 @@ class DiskLog(LogQuestions):
     def _decided(self, runs: list[tuple[Publish, Sink]], sealed: Sealed, commit: Commit, at_once: bool = True) -> None:
         kept: list[Batch] = []
         void: dict[int, BusError] = {}
-        self._health.full = ""
+        self.health.full = ""
         for work in commit.works:
             if work.failure is None:
                 known = len(work.store.topics)
                 work.store.landed(work.batches, work.roll, work.batches[-1].last if commit.sync else None)
-                self._health.used_bytes += sum(len(batch.record) for batch in work.batches)
+                self.health.used_bytes += sum(len(batch.record) for batch in work.batches)
                 if len(work.store.topics) != known:
                     self.stores.version += 1
                 kept += work.batches
                 continue
             error = error_of(work.failure)
             if isinstance(work.failure, DiskFailed):
-                self._health.failed[work.store.name] = error.text
+                self.health.failed[work.store.name] = error.text
             else:
-                self._health.full = error.text
+                self.health.full = error.text
             for batch in work.batches:
                 void.update(dict.fromkeys(batch.offsets(), error))
         self.horizon = sealed.next
@@ -310,7 +310,7 @@ class DiskLog(LogQuestions):
         return self._stamp()
 
     def _stamp(self) -> int:
-        return self._clock.stamp(self._runtime.now_ns(), self._runtime.monotonic_ns())
+        return self.clock.stamp(self._runtime.now_ns(), self._runtime.monotonic_ns())
 
     # Groups.
 
@@ -345,7 +345,7 @@ class DiskLog(LogQuestions):
     def info(self) -> Mapping[str, Pairs]:
         """See Log."""
         found = sections(
-            self._settings, self.stores, self._health, self.horizon, self.epoch, len(self._known), self._clock.ahead_ns
+            self._settings, self.stores, self.health, self.horizon, self.epoch, len(self._known), self.clock
         )
         groups: Pairs = [("groups", len(self.groups)), ("groups_bytes", self._groups.log.bytes)]
         return {**found, "log": [*found["log"], *groups]}
@@ -374,7 +374,7 @@ class DiskLog(LogQuestions):
         now_ns = self._stamp()
         clean = True
         for store in self.stores.open.values():
-            if store.name in self._health.failed:
+            if store.name in self.health.failed:
                 clean = False
                 continue
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from busd.rules.clock import ReceiveClock
 from busd.rules.replies import Pairs
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
@@ -12,7 +13,7 @@ from busd.world.upkeep import Health
 
 
 def sections(
-    settings: Settings, stores: Stores, health: Health, horizon: int, epoch: int, topics: int, ahead_ns: int
+    settings: Settings, stores: Stores, health: Health, horizon: int, epoch: int, topics: int, clock: ReceiveClock
 ) -> Mapping[str, Pairs]:
     """The sections server, log and stores; names and meanings as in protocol.md."""
     found = stores.open.values()
@@ -30,11 +31,12 @@ def sections(
         (store.name, f"first={store.first} last={store.last} bytes={store.bytes} segments={store.segments}")
         for store in found
     ]
-    ahead_s = ahead_ns // NS_PER_S
+    ahead_s, behind_s = clock.ahead_ns // NS_PER_S, clock.behind_ns // NS_PER_S
+    told = f"ahead: {ahead_s}s, not followed" if ahead_s else f"behind: {behind_s}s, waited for" if behind_s else "ok"
     server: Pairs = [
         ("data", settings.data),
         ("sync", settings.sync),
         ("health", health.text),
-        ("clock", f"ahead: {ahead_s}s, not followed" if ahead_s else "ok"),
+        ("clock", told),
     ]
     return {"server": server, "log": log, "stores": lines}

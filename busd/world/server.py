@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import select
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,17 +15,20 @@ import busd
 from busd.broker.broker import Broker
 from busd.broker.session import Session
 from busd.rules.replies import Pairs, Row
-from busd.words.errors import BusError
 from busd.words.settings import Settings
+from busd.words.units import NS_PER_S
+from busd.world.accept import Acceptor
 from busd.world.commit import CommitThread
 from busd.world.connection import Connection, ReadBuffer
 from busd.world.disk import Disk
+from busd.world.health import Watch
+from busd.world.journal import Seldom
 from busd.world.runtime import LoopRuntime
 from busd.world.sockets import identity, listen_tcp, listen_unix, unlink_own
 from busd.world.start import Opened, open_log
 
-# How long a stop waits for answers and for peers to take what is theirs.
-_STOP_S = 5.0
+# TCP peers are looked at so often (seconds), a part of them each second.
+_LOOK_EVERY = 10
 
 
 def boot_id() -> str:
@@ -38,7 +42,7 @@ def boot_id() -> str:
 
 @dataclass(slots=True)
 class _Listening:
-    server: asyncio.Server
+    acceptor: Acceptor
     path: str = ""
     own: tuple[int, int] | None = None
 
@@ -58,6 +62,8 @@ class Server:
         self._listening: list[_Listening] = []
         self._began_ns = time.monotonic_ns()
         self._tick: asyncio.TimerHandle | None = None
+        self._ticks = 0
+        self._seldom = Seldom(time.monotonic)
         self._all_gone: asyncio.Event = asyncio.Event()
 
     async def start(self) -> None:
@@ -83,19 +89,25 @@ class Server:
         self._log.visible = self._broker.visible
         self._log.room.on_room = self._broker.room
         try:
-            await self._listen(loop)
+            self._listen()
         except BaseException:
             await self.stop()
             raise
         self._log.start()
+        self._watch = Watch(self._log, committer, self._runtime.monotonic_ns)
         self._look_around()
 
-    async def stop(self) -> None:
-        """Stop accepting; answer what was accepted; end subscriptions; close connections; close the log."""
+    async def stop(self) -> bool:
+        """Stop accepting; answer what was accepted; end subscriptions; close connections; close the log.
+
+        Disk and peers are waited for half of the time that `stop` allows, the closing of the files the rest of it.
+        False when the files were not closed by then: a thread still waits for the disk.
+        """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + _STOP_S
+        end_s = loop.time() + self.settings.stop_ns / NS_PER_S
+        deadline = loop.time() + self.settings.stop_ns / NS_PER_S / 2
         for listening in self._listening:
-            listening.server.close()
+            listening.acceptor.close()
             unlink_own(listening.path, listening.own)
         if self._tick is not None:
             self._tick.cancel()
@@ -104,7 +116,7 @@ class Server:
             decided = asyncio.Event()
             self._log.on_idle = decided.set
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(decided.wait(), _STOP_S)
+                await asyncio.wait_for(decided.wait(), deadline - loop.time())
         self._broker.stop()
         for connection in list(self._connections):
             if connection.session is not None:
@@ -115,6 +127,13 @@ class Server:
             except TimeoutError:
                 for connection in list(self._connections):
                     connection.abort()
+        try:
+            await asyncio.wait_for(self._close_files(loop), max(0.1, end_s - loop.time()))
+        except TimeoutError:
+            return False
+        return True
+
+    async def _close_files(self, loop: asyncio.AbstractEventLoop) -> None:
         await loop.run_in_executor(None, self._runtime.close)
         # What those threads brought back is taken in before the log closes.
         await asyncio.sleep(0)
@@ -153,36 +172,41 @@ class Server:
             ("tcp", self.tcp_address),
             ("unix", self.unix_path),
         ]
-        return {"server": server, "clients": [("connections", len(self._connections))]}
+        clients: Pairs = [("connections", len(self._connections))]
+        return {"server": server, "health": self._watch.facts(), "clients": clients}
 
     # Connections.
 
-    async def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _listen(self) -> None:
         settings = self.settings
         if settings.tcp:
             sock = listen_tcp(settings.tcp)
             host, port = sock.getsockname()[:2]
             self.tcp_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            self._listening.append(_Listening(await loop.create_server(self._connection, sock=sock)))
+            self._listening.append(_Listening(self._acceptor(sock)))
         if settings.unix:
             sock = listen_unix(settings.unix)
             self.unix_path = settings.unix
             own = identity(settings.unix)
-            server = await loop.create_unix_server(self._connection, sock=sock)
-            self._listening.append(_Listening(server, settings.unix, own))
+            self._listening.append(_Listening(self._acceptor(sock), settings.unix, own))
+
+    def _acceptor(self, sock: socket.socket) -> Acceptor:
+        return Acceptor(sock, self._connection, self._refusal, self._seldom)
+
+    def _refusal(self) -> str:
+        """Why no more connections are taken, or nothing."""
+        limit = self.settings.limits.connections
+        under_way = sum(listening.acceptor.under_way for listening in self._listening)
+        return f"{limit} connections are open; no more are taken" if len(self._connections) + under_way >= limit else ""
 
     def _connection(self) -> Connection:
         self._accepted += 1
-        return Connection(self._accepted, self._buffer, time.monotonic_ns, self._enter, self._leave)
+        keep_alive_ns = self.settings.limits.keep_alive_ns
+        return Connection(self._accepted, self._buffer, time.monotonic_ns, self._enter, self._leave, keep_alive_ns)
 
-    def _enter(self, connection: Connection) -> Session | None:
+    def _enter(self, connection: Connection) -> Session:
         self._connections[connection] = None
         self._all_gone.clear()
-        if len(self._connections) > self.settings.limits.connections:
-            text = f"{self.settings.limits.connections} connections are open; no more are taken"
-            connection.write(f"-{BusError('LIMIT', text)}\n".encode())
-            connection.close()
-            return None
         return Session(self._broker, connection, self, self.settings.limits)
 
     def _leave(self, connection: Connection) -> None:
@@ -191,13 +215,18 @@ class Server:
             self._all_gone.set()
 
     def _look_around(self) -> None:
-        """Once a second: commands never finished, and half-closed peers that are gone altogether."""
+        """Once a second: health, commands never finished, and peers that are gone."""
         # First, so that a fault below costs one look around and not all that would follow.
         self._tick = asyncio.get_running_loop().call_later(1.0, self._look_around)
+        self._ticks += 1
+        self._watch.look()
         now_ns = time.monotonic_ns()
         quiet = select.poll()
         watched: dict[int, Connection] = {}
         for connection in list(self._connections):
+            if (connection.number + self._ticks) % _LOOK_EVERY < 2:
+                # In two seconds running: once may be by chance.
+                connection.look()
             session = connection.session
             if session is None:
                 continue

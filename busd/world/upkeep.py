@@ -27,11 +27,14 @@ _POKE_NS = NS_PER_S // 50
 @dataclass(slots=True)
 class Health:
     """What is wrong.  `failed`: by store, why it waits for a restart; `full`: why the last run was refused;
-    `trouble`: what kept retention from its work."""
+    `trouble`: what kept retention from its work; `syncing_since_ns`: when the sync began that is under way, 0 for none;
+    `reserve_whole`: whether groups can still be written when the disk is full."""
 
     failed: dict[str, str] = field(default_factory=dict)
     full: str = ""
     trouble: str = ""
+    syncing_since_ns: int = 0
+    reserve_whole: bool = True
     cap_bytes: int = 0
     used_bytes: int = 0
 
@@ -119,6 +122,7 @@ class Upkeep:
         if not written:
             return
         self._syncing = True
+        self._health.syncing_since_ns = self._runtime.monotonic_ns()
         failures: dict[str, str] = {}
 
         def work() -> None:
@@ -130,6 +134,7 @@ class Upkeep:
 
         def done(result: object) -> None:
             self._syncing = False
+            self._health.syncing_since_ns = 0
             if isinstance(result, Exception):
                 raise result
             self._health.failed.update(failures)

@@ -21,12 +21,27 @@ def test_it_follows_the_wall_clock() -> None:
     assert clock.ahead_ns == 0
 
 
-def test_one_that_falls_back_is_waited_for() -> None:
+def test_one_that_falls_back_is_waited_for_and_time_goes_on_a_little_slower() -> None:
     clock = ReceiveClock(NOW, 0)
     clock.stamp(NOW + 10 * S, 10 * S)
-    assert clock.stamp(NOW - 10 * H, 11 * S) == NOW + 10 * S
-    assert clock.stamp(NOW - 10 * H + S, 12 * S) == NOW + 10 * S
+    assert clock.stamp(NOW - H + 10 * S, 10 * S) == NOW + 10 * S
+    assert clock.behind_ns == H
+    assert clock.stamp(NOW - H + 26 * S, 26 * S) == NOW + 25 * S
     assert clock.ahead_ns == 0
+    # An hour is made good in sixteen.
+    passed = 10 * S
+    for _ in range(16 * 60):
+        passed += H // 60
+        given_ns = clock.stamp(NOW - H + passed, passed)
+    assert given_ns == NOW - H + passed
+    assert clock.behind_ns == 0
+
+
+def test_time_goes_on_when_a_clock_that_fell_back_leaps() -> None:
+    clock = ReceiveClock(NOW, 0)
+    clock.stamp(NOW - 5 * H, 0)
+    assert clock.stamp(NOW + 100 * H, 16 * S) == NOW + 15 * S
+    assert clock.ahead_ns > 0
 
 
 def test_a_leap_is_not_followed_and_time_goes_on() -> None:
@@ -61,7 +76,8 @@ def test_a_leap_that_is_taken_back_leaves_no_trace() -> None:
 def test_it_goes_on_from_the_newest_time_that_was_given() -> None:
     clock = ReceiveClock(NOW, 0, last_ns=NOW + 5 * H)
     assert clock.stamp(NOW, 0) == NOW + 5 * H
-    assert clock.stamp(NOW + 5 * H + 1, 5 * H + 1) == NOW + 5 * H + 1
+    assert clock.stamp(NOW + 16 * S, 16 * S) == NOW + 5 * H + 15 * S
+    assert clock.stamp(NOW + 90 * H, 90 * H) == NOW + 90 * H
 
 
 # How far the wall clock is off, and how much time passed.
@@ -69,15 +85,14 @@ moments = st.lists(st.tuples(st.integers(-20 * H, 20 * H), st.integers(0, 3 * H)
 
 
 @given(moments=moments)
-def test_it_never_falls_and_never_runs_away(moments: list[tuple[int, int]]) -> None:
+def test_it_never_falls_stands_still_or_runs_away(moments: list[tuple[int, int]]) -> None:
     clock = ReceiveClock(NOW, 0)
-    monotonic = previous = 0
-    highest_wall = NOW
+    monotonic = highest_offset = 0
+    previous = NOW
     for offset, passed in moments:
         monotonic += passed
-        wall = NOW + monotonic + offset
-        highest_wall = max(highest_wall, wall)
-        given_ns = clock.stamp(wall, monotonic)
-        assert given_ns >= previous
-        assert given_ns <= max(highest_wall, NOW + monotonic)
+        highest_offset = max(highest_offset, offset)
+        given_ns = clock.stamp(NOW + monotonic + offset, monotonic)
+        assert given_ns >= previous + passed - passed // 16 - 1
+        assert given_ns <= NOW + monotonic + highest_offset
         previous = given_ns

@@ -237,7 +237,7 @@ def test_what_is_larger_than_the_cap_never_fits() -> None:
 
 def test_dead_letters_have_a_reserve_under_the_total_cap() -> None:
     kit = LogKit()
-    kit.log._health.cap_bytes = kit.log._health.used_bytes + 1000
+    kit.log.health.cap_bytes = kit.log.health.used_bytes + 1000
     kit.publish(b"t", b"x" * 1001)
     assert kit.answers == ["FULL"]
     kit.publish(b"_dead.g.t", b"x" * 1001)

@@ -108,7 +108,7 @@ STORE_NAME = "is not a store's name: A-Z a-z 0-9 _ - . and {topic} once, 40 char
     ("table", "text"),
     [
         ({"tpc": "x"}, "tpc is not a setting; did you mean tcp?"),
-        ({"zzz": 1}, "zzz is not a setting; known are data, tcp, unix, sync"),
+        ({"zzz": 1}, "zzz is not a setting; known are data, tcp, unix"),
         ({"tcp": 7379}, "tcp: 7379 is not a text; write it in quotes"),
         ({"data": True}, "data: True is not a text; write it in quotes"),
         ({"sync": "often"}, "sync: 'often' is none of always, interval, never"),
