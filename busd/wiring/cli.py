@@ -33,6 +33,7 @@ _COMMANDS = {
     "info": ("cli_look", "Tell how the server is."),
     "ping": ("cli_look", "Ask whether the server answers."),
     "reset": ("cli_look", "Remove all messages so far of some topics."),
+    "user": ("cli_user", "Users of a server: their tokens and rights."),
     "verify": ("cli_files", "Check the files of a data directory, with the server down."),
     "cat": ("cli_files", "Print messages from a data directory, with the server down."),
 }

@@ -67,13 +67,23 @@ def read_users(path: str) -> Users:
         with open(path, "rb") as file:
             check_private(path, os.fstat(file.fileno()))
             table = tomllib.load(file)
-        return users_from(table, lambda name: pwd.getpwnam(name).pw_uid, lambda name: grp.getgrnam(name).gr_gid)
+        return users_from(table, user_number, group_number)
     except OSError as error:
         raise BadUsers(f"{path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadUsers(f"{path}: {error}") from None
     except BadUsers as error:
         raise BadUsers(f"{path}: {error}") from None
+
+
+def user_number(name: str) -> int:
+    """The number of an account; KeyError when there is none of that name."""
+    return pwd.getpwnam(name).pw_uid
+
+
+def group_number(name: str) -> int:
+    """The number of a group of accounts; KeyError when there is none of that name."""
+    return grp.getgrnam(name).gr_gid
 
 
 def check_private(path: str, found: os.stat_result) -> None:
