@@ -35,8 +35,8 @@ THIRD_PARTY = {
     "words": set[str](),
     "rules": {"hiredis"},
     "broker": {"hiredis"},
-    "world": {"hiredis", "uvloop"},
-    "wiring": {"hiredis", "uvloop", "aiofiles", "click", "rich", "tomlkit", "busd_client"},
+    "world": {"hiredis", "uvloop", "structlog"},
+    "wiring": {"hiredis", "uvloop", "aiofiles", "click", "rich", "tomlkit", "busd_client", "structlog"},
 }
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
