@@ -280,3 +280,47 @@ def test_a_power_cut_before_every_call(sync: str, cases: Cases) -> None:
     assert kinds >= {"create", "append", "sync", "sync_dir", "rename", "remove", "overwrite", "punch"}
     # Enumerated: a story that shrank would hide what is not tried any more.
     assert cases.count > 100
+
+
+def killed_at(call: int, sync: str) -> Life | None:
+    """A life that kill -9 ended before this call; None when it is over before."""
+    life = Life(sync)
+    plain = life.disk.step
+
+    def step(kind: str, path: str) -> None:
+        if len(life.disk.calls) == call:
+            raise Killed
+        plain(kind, path)
+
+    life.disk.step = step  # type: ignore[method-assign]
+    try:
+        life.live()
+    except Killed:
+        life.disk.step = plain  # type: ignore[method-assign]
+        life.disk.release()
+        return life
+    return None
+
+
+@pytest.mark.timeout(7200 if DEPTH > 1 else 120)
+@pytest.mark.parametrize("sync", ["always", "interval"])
+def test_a_power_cut_after_a_kill(sync: str, cases: Cases) -> None:
+    """What the killed server wrote is there and not durable: the next one makes it so before it promises anything."""
+    step = 1 if DEPTH > 1 else 7
+    enumeration = Enumeration(every=30)
+    call = 0
+    while (life := killed_at(call, sync)) is not None:
+        life.start()
+        # What had not been answered may be there; now it is shown, so it must stay.
+        life.answered.update({offset: (topic, payload) for offset, topic, payload in life.kit.messages()})
+        life.given = max([life.given, *life.answered])
+        life.publish(b"a", 2)
+        life.publish(b"jobs.a", 2)
+        life.acknowledge(life.jobs()[:2])
+        life.tick()
+        life.publish(b"b")
+        for said, disk in enumeration.cuts(life.disk, (call, life.promises)):
+            life.now().check(disk, f"killed before call {call} ({life.disk.calls[call]}), then: {said}")
+            cases.add()
+        call += step
+    assert cases.count > 50

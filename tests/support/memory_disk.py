@@ -305,6 +305,10 @@ class MemoryDisk:
 
     # What the tests do to it.
 
+    def release(self) -> None:
+        """Nobody holds a lock any more: who did was killed."""
+        self._locks.clear()
+
     def contents(self) -> dict[str, bytes]:
         """Every file as it is now."""
         return {path: bytes(inode.data) for path, inode in self.names.items()}
