@@ -26,7 +26,7 @@ PARTIAL = ROOT / "bench" / "partial"
 DATA = Path("/var/tmp")
 # Above this somebody else is using the machine.
 QUIET_LOAD = 0.5
-ROUNDS = 5
+ROUNDS = 3
 # From so many columns on the terminal shows everything; below, what results.md has as well is left out there.
 WIDE = 160
 LESS = ("loader", "peak", "also", "against")
@@ -57,11 +57,13 @@ def main() -> int:
         options = run.Options(QUICK if arguments.quick else FULL, rounds, Path(base))
         facts = _facts(arguments.data)
         all_findings: list[Findings] = []
+        before = time.monotonic()
         for findings in _measure(workloads, options, console):
             all_findings.append(findings)
-            _show(console, findings)
+            _show(console, findings, time.monotonic() - before)
             facts["took"] = f"{(time.monotonic() - began) / 60:.1f} minutes"
             # After each workload: a run that is interrupted leaves what it has.
+            before = time.monotonic()
             written, charts = page.write(directory, all_findings, facts, notes)
     _show_targets(console, all_findings)
     console.print(f"[bold]{written}[/]" + (" and charts" if charts else "; no charts: pip install '.[bench]'"))
@@ -148,10 +150,12 @@ def _measure(workloads: Sequence[Workload], options: run.Options, console: Conso
             yield run.run(workload, options, told)
 
 
-def _show(console: Console, findings: Findings) -> None:
+def _show(console: Console, findings: Findings, took_s: float) -> None:
     table = _table(console, figures.HEADINGS, list(figures.lines(findings)))
-    table.title = f"{findings.workload.title} ({findings.workload.name})"
+    table.title = f"{findings.workload.title} ({findings.workload.name}, {took_s:.0f} s)"
     console.print(table)
+    for name, why in findings.wrong.items():
+        console.print(f"{name}: {why}", style="red", markup=False, highlight=False)
     for note in figures.notes(findings):
         console.print(note, style="red" if note.startswith("WRONG") else "yellow", markup=False)
     console.print()

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.figures import number
+from bench.figures import amount, number
 from bench.plan import Findings, Row, Sample, System, judge
 
 COLOURS: dict[System, str] = {"busd": "#1b6ca8", "redis": "#c0392b", "nats": "#27ae60"}
@@ -49,11 +49,11 @@ def targets_chart(all_findings: Sequence[Findings], path: Path) -> bool:
     for findings in all_findings:
         for one in judge(findings):
             if one.median:
-                row, bound = one.target.row, one.target.bound
+                row, bound = one.row, one.target.bound
                 peer = f" / {one.peer.system}" if one.peer is not None and one.peer.system != "busd" else ""
                 measured = f"{number(one.median)} {'×' if one.peer else row.unit} ({one.target.text()})"
                 reached = one.median / bound if one.target.least else bound / one.median
-                found.append((f"{row.case}, {row.variant}{peer}".replace(", /", " /"), reached, measured))
+                found.append((f"{findings.workload.name}: {one.text()}{peer}", reached, measured))
     if not found:
         return False
     with plt.rc_context(STYLE):
@@ -64,40 +64,44 @@ def targets_chart(all_findings: Sequence[Findings], path: Path) -> bool:
         axes.set_yticks(range(len(found)), [name for name, _, _ in found])
         axes.invert_yaxis()
         axes.axvline(1, color="black", linewidth=0.8)
-        axes.set_xlim(0, max(reached for _, reached, _ in found) * 1.35)
+        axes.set_xlim(0, max(reached for _, reached, _ in found) * 1.6)
         axes.set_xlabel("reached, of the target: 1 and more is held")
         _save(figure, path)
     return True
 
 
 def _bars(findings: Findings) -> Figure:
-    """A panel for each unit; a bar for each row, its whiskers the least and the most."""
+    """A bar for each row with its whiskers, the least and the most, as a multiple of the first row of busd in the same
+    case; the value itself beside it.  A workload with nobody to compare with: as a multiple of its largest."""
     rows = findings.rows()
-    units = list(dict.fromkeys(row.unit for row in rows))
-    by_unit = [[row for row in rows if row.unit == unit] for unit in units]
-    heights = [BAR * (len(some) + len({row.case for row in some})) + 0.4 for some in by_unit]
-    figure, grid = plt.subplots(
-        len(units), 1, figsize=(WIDTH, sum(heights) + 0.4), squeeze=False, height_ratios=heights, layout="constrained"
-    )
-    for axes, unit, some in zip(grid[:, 0], units, by_unit, strict=True):
-        at, places, labels, before = 0.0, [], [], ""
-        for row in some:
-            if row.case != before:
-                at += 0.6 if before else 0.0
-                before = row.case
-            values = findings.values(row)
-            middle = statistics.median(values)
-            whiskers = [[middle - min(values)], [max(values) - middle]]
-            axes.barh(at, middle, 0.85, xerr=whiskers, color=COLOURS[row.system], error_kw={"linewidth": 0.8})
-            axes.annotate(number(middle), (max(values), at), (4, 0), textcoords="offset points", va="center")
-            places.append(at)
-            labels.append(f"{row.case} · {row.who}")
-            at += 1
-        axes.set_yticks(places, labels)
-        axes.invert_yaxis()
-        axes.margins(x=0.12)
-        axes.set_xlabel(unit)
-        axes.xaxis.set_major_formatter(lambda value, _: number(value))
+    alone = all(row.system == "busd" for row in rows)
+    largest = max(statistics.median(findings.values(row)) for row in rows)
+    gaps = len({row.case for row in rows}) if not alone else 0
+    figure, axes = plt.subplots(figsize=(WIDTH, BAR * (len(rows) + gaps) + 0.8), layout="constrained")
+    at, places, before, furthest = 0.0, [], "", 0.0
+    for row in rows:
+        if row.case != before:
+            at += 0.6 if before and not alone else 0.0
+            before = row.case
+        ours = next((one for one in rows if one.case == row.case and one.system == "busd"), row)
+        base = largest if alone else statistics.median(findings.values(ours))
+        values = [value / base for value in findings.values(row)]
+        middle = statistics.median(values)
+        whiskers = [[middle - min(values)], [max(values) - middle]]
+        axes.barh(at, middle, 0.85, xerr=whiskers, color=COLOURS[row.system], error_kw={"linewidth": 0.8})
+        label = amount(statistics.median(findings.values(row)), row.unit)
+        axes.annotate(label, (max(values), at), (4, 0), textcoords="offset points", va="center")
+        places.append(at)
+        furthest = max(furthest, *values)
+        at += 1
+    axes.set_yticks(places, [f"{row.case} · {row.who}" for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, furthest * 1.25)
+    if alone:
+        axes.set_xticks([])
+    else:
+        axes.axvline(1, color="black", linewidth=0.5, linestyle=":")
+        axes.set_xlabel("× busd")
     figure.suptitle(findings.workload.title)
     return figure
 
@@ -114,10 +118,10 @@ def _curves(findings: Findings) -> Figure:
         panels.append(("server CPU, ns a message", spent, lambda sample: sample.server_ns))
     figure, grid = plt.subplots(len(panels), 1, figsize=(WIDTH, 2.2 * len(panels)), squeeze=False, layout="constrained")
     for axes, (unit, some, value) in zip(grid[:, 0], panels, strict=True):
-        for name in dict.fromkeys(_curve_of(row) for row in some):
-            _curve(axes, findings, [row for row in some if _curve_of(row) == name], name, value)
+        for name in dict.fromkeys(row.curve for row in some):
+            _curve(axes, findings, [row for row in some if row.curve == name], name, value)
         axes.set_xscale("log")
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.1 or 1)
         axes.set_ylabel(unit)
         axes.yaxis.set_major_formatter(lambda value, _: number(value))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if value < 1 else f"{value:,.0f}")
@@ -125,10 +129,6 @@ def _curves(findings: Findings) -> Figure:
     grid[-1, 0].set_xlabel(findings.workload.axis)
     figure.suptitle(findings.workload.title)
     return figure
-
-
-def _curve_of(row: Row) -> str:
-    return row.case.partition(":")[0]
 
 
 def _curve(axes: Axes, findings: Findings, rows: list[Row], name: str, value: Callable[[Sample], float | None]) -> None:

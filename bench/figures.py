@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from bench.plan import Findings, Row, Sample, Verdict, judge
 
 HEADINGS = ("", "server", "median", "spread", "busd / it", "server CPU", "loader", "peak", "also")
-TARGET_HEADINGS = ("workload", "", "target", "measured", "spread", "against", "held")
+TARGET_HEADINGS = ("workload", "", "target", "measured", "spread", "against", "server CPU", "held")
 # A loader that has less than a tenth of its core left may be what limits.
 BUSY = 0.9
 HELD = {True: "yes", False: "NO", None: "not measured"}
@@ -26,7 +26,7 @@ def number(value: float) -> str:
 
 
 def _digits(value: float) -> str:
-    if value == 0 or abs(value) >= 100:
+    if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
@@ -84,10 +84,16 @@ def _also(samples: Sequence[Sample]) -> Iterator[str]:
         yield f"{what} {amount(value, unit)}" if what else f"{name} {number(value)}"
 
 
+def brief(text: str) -> str:
+    """The first line and the last: of a traceback the two that say what happened."""
+    first, *others = text.strip().splitlines()
+    return f"{first} … {others[-1].strip()}" if others else first
+
+
 def notes(findings: Findings) -> Iterator[str]:
     """What a reader must know before believing the table."""
     for name, why in findings.wrong.items():
-        yield f"WRONG: {name}: {why}"
+        yield f"WRONG: {name}: {brief(why)}"
     for name, why in findings.skipped.items():
         yield f"not run: {name}: {why}"
     busy = []
@@ -110,14 +116,25 @@ def verdict_lines(all_findings: Sequence[Findings]) -> Iterator[tuple[str, ...]]
 
 
 def _verdict(findings: Findings, one: Verdict) -> tuple[str, ...]:
-    row = one.target.row
-    what = f"{row.case}, {row.variant}" if row.variant else row.case
+    row, what = one.row, one.text()
     if one.median is None:
-        return what, one.target.text(), "", "", "", HELD[None]
+        return what, one.target.text(), "", "", "", "", HELD[None]
     ratio = one.peer is not None
     measured = f"{number(one.median)} ×" if ratio else amount(one.median, row.unit)
     against = ""
     if one.peer is not None:
         theirs = statistics.median(findings.values(one.peer))
         against = f"{one.peer.who or one.peer.case}, {amount(theirs, one.peer.unit)}"
-    return what, one.target.text(), measured, spread(one.values), against, HELD[one.holds]
+    spent = _cpu_ratio(findings, row, one.peer)
+    return what, one.target.text(), measured, spread(one.values), against, spent, HELD[one.holds]
+
+
+def _cpu_ratio(findings: Findings, row: Row, peer: Row | None) -> str:
+    """The CPU time of busd for a message as a multiple of the peer's: says the same on a machine that is not quiet."""
+    if peer is None:
+        return ""
+    ours, theirs = (
+        [one.server_ns for one in findings.samples[which].values() if one.server_ns is not None]
+        for which in (row, peer)
+    )
+    return f"{number(statistics.median(ours) / statistics.median(theirs))} ×" if ours and theirs else ""

@@ -50,7 +50,7 @@ class Row:
     """A line of a table: what is measured, of which server.
 
     Args:
-        case: rows that are compared with each other have the same.
+        case: rows that are compared with each other have the same; of a point of a curve `name: place`.
         variant: what tells rows of one case and server apart.
         at: the abscissa, for rows that are points of a curve.
     """
@@ -60,6 +60,11 @@ class Row:
     unit: str
     variant: str = ""
     at: float | None = None
+
+    @property
+    def curve(self) -> str:
+        """What the points of one curve have in common: `topics` of `topics: 10`."""
+        return self.case.partition(":")[0]
 
     @property
     def who(self) -> str:
@@ -183,11 +188,19 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A target, and what became of it; `peer` and `values` are empty when a side was not measured."""
+    """A target, and what became of it; `peer` and `values` are empty when a side was not measured.
+
+    `row`: that of the target, or the furthest point of its curve that this machine had room for.
+    """
 
     target: Target
+    row: Row
     peer: Row | None
     values: tuple[float, ...]
+
+    def text(self) -> str:
+        """What was measured: `100 B, synced, PUB`."""
+        return ", ".join(filter(None, (self.row.case, self.row.variant)))
 
     @property
     def median(self) -> float | None:
@@ -206,10 +219,19 @@ def judge(findings: Findings) -> list[Verdict]:
     """Every target of a workload."""
     verdicts = []
     for target in findings.workload.targets:
+        row = _reached(findings, target.row)
         if not target.peers:
-            verdicts.append(Verdict(target, None, tuple(findings.values(target.row))))
+            verdicts.append(Verdict(target, row, None, tuple(findings.values(row))))
             continue
-        peer = findings.best(target.peers, target.least)
-        ratios = findings.ratios(target.row, peer) if peer is not None else []
-        verdicts.append(Verdict(target, peer, tuple(ratios)))
+        peer = findings.best([one for one in target.peers if one != row], target.least)
+        ratios = findings.ratios(row, peer) if peer is not None else []
+        verdicts.append(Verdict(target, row, peer, tuple(ratios)))
     return verdicts
+
+
+def _reached(findings: Findings, row: Row) -> Row:
+    """The row, or the furthest measured point of the curve that it is the end of."""
+    if row.at is None or row in findings.samples:
+        return row
+    points = [one for one in findings.rows() if one.curve == row.curve and one.at is not None]
+    return max(points, key=lambda one: one.at or 0.0, default=row)

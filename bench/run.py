@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bench import machine
 from bench.context import Context, Size
+from bench.figures import brief
 from bench.peers import nats_server, redis_server
 from bench.plan import CannotRun, Findings, Job, System, Workload, WrongAnswer
 
@@ -109,4 +110,4 @@ def cores_for(workload: Workload) -> Iterator[machine.Cores]:
 
 def outcome(all_findings: Sequence[Findings]) -> list[str]:
     """Everything that was wrong, a line each; a run with any has failed."""
-    return [f"{one.workload.name}: {name}: {why}" for one in all_findings for name, why in one.wrong.items()]
+    return [f"{one.workload.name}: {name}: {brief(why)}" for one in all_findings for name, why in one.wrong.items()]

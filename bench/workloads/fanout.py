@@ -19,6 +19,8 @@ from bench.plan import Job, Row, Sample, Target, Workload
 
 TOPIC = b"bench"
 DELIVERIES = 10_000_000
+# Messages, for the fewest subscribers.
+MOST = 1_000_000
 SIZE_BYTES = 100
 # Blocks that the slowest subscriber may be behind: below what any of the servers would begin to drop or to buffer in
 # earnest (busd's outbox holds about 8,000 of these messages).
@@ -89,7 +91,8 @@ def spread(fan: Fan, server: Peer, context: Context) -> Meter:
 
 def fan_out(context: Context, row: Row, number: int) -> Mapping[Row, Sample]:
     """A new server, `number` subscribers."""
-    contents = payloads(max(context.size.messages(DELIVERIES) // number // BLOCK, 2) * BLOCK, SIZE_BYTES)
+    deliveries = context.size.messages(min(DELIVERIES, MOST * number))
+    contents = payloads(max(deliveries // number // BLOCK, 2) * BLOCK, SIZE_BYTES)
     policy = "interval" if row.system == "busd" else "none"
     with context.running(KINDS[row.system], policy, [TOPIC]) as server, ExitStack() as stack:
         if isinstance(server, Busd):

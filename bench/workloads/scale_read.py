@@ -11,7 +11,7 @@ from bench.load import BLOCK, drive
 from bench.peers.busd_server import Busd
 from bench.plan import Job, Row, Sample, Workload
 from bench.workloads import groups
-from bench.workloads.fanout import TOPIC, busd_fan, spread
+from bench.workloads.fanout import MOST, TOPIC, busd_fan, spread
 from bench.workloads.replay import fill
 
 DELIVERIES = 10_000_000
@@ -24,7 +24,7 @@ SETTLED = 1_000_000
 def by_subscribers(context: Context, row: Row, number: int) -> Mapping[Row, Sample]:
     """Everything to everybody."""
     per_block = min(BLOCK, UNDER_WAY // number)
-    blocks = max(context.size.messages(DELIVERIES) // number // per_block, 4)
+    blocks = max(context.size.messages(min(DELIVERIES, MOST * number)) // number // per_block, 4)
     contents = payloads(blocks * per_block, SIZE_BYTES)
     with context.running(Busd, "interval", [TOPIC]) as server, ExitStack() as stack:
         meter = spread(busd_fan(server, stack, contents, number, per_block), server, context)
