@@ -102,7 +102,7 @@ class Groups:
             for call in self._making.pop(request.group):
                 call(error)
 
-        now_ns = house.runtime.now_ns()
+        now_ns = house.log.now_ns()
         house.log.settle([line_new(request.group, request.patterns, request.tries or 0, offset, now_ns)], made)
 
     def _enter(self, seat: Seat) -> None:
@@ -250,7 +250,7 @@ class _Survey:
         runtime, desk = self._house.runtime, self._desks.get(name)
         known = isinstance(ahead, int)
         lag = state.unsettled.count + ahead if known else "?"
-        oldest_ms = max(0, runtime.now_ns() - oldest_ns) // _NS_PER_MS if lag and oldest_ns is not None else 0
+        oldest_ms = max(0, self._house.log.now_ns() - oldest_ns) // _NS_PER_MS if lag and oldest_ns is not None else 0
         idle_since_ns = (desk.idle_since_ns if desk is not None else 0) or self._began_ns
         busy = desk is not None and desk.seats
         return (

@@ -55,7 +55,7 @@ def resolve(house: House, position: Position, wanted: Wanted, got: Callable[[Any
     elif position.base is Base.FIRST:
         got(min(log.first(wanted), log.horizon))
     else:
-        log.offset_at(value if position.base is Base.TIME else house.runtime.now_ns() - value, got)
+        log.offset_at(value if position.base is Base.TIME else house.log.now_ns() - value, got)
 
 
 def beyond(offset: int, horizon: int) -> BusError:
@@ -140,7 +140,7 @@ class Opening:
         position = self._request.until if isinstance(self._request, Subscribe) else None
         ahead_ns = 0
         if position is not None and position.base is Base.TIME:
-            ahead_ns = position.value - self._house.runtime.now_ns()
+            ahead_ns = position.value - self._house.log.now_ns()
         if ahead_ns > 0:
             # Nothing was received then yet: end when the clock says so.
             self._after(ahead_ns, self._time_came)

@@ -19,7 +19,8 @@ from typing import Protocol
 from busd.world.fallocate import punch_hole
 
 # What means "no room": the file system, the user's quota, the process's RLIMIT_FSIZE.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# The last two: connections may have taken all descriptors for a moment; the file itself is sound, and tried again.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
 # Linux takes at most 1024 buffers in one writev.
 _IOV_MAX = 1024
 # Absent on other systems: then every read that must not block is one for a thread.

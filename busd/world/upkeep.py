@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from busd.broker.ports import Runtime
+from busd.rules.clock import MAX_LEAP_NS
 from busd.rules.group_records import GroupState
 from busd.rules.wanted import Claims
 from busd.words.errors import BusError
@@ -76,6 +77,8 @@ class Upkeep:
         self._roll = roll
         self._groups = groups
         self._freed = freed
+        self._began_ns = runtime.monotonic_ns()
+        self._newest_ns = max((store.newest_ns for store in stores.open.values()), default=0)
         self._claims: Claims | None = None
         # Stores in which somebody waits for room, and how to call off the next look for them.
         self._asked: set[str] = set()
@@ -147,7 +150,7 @@ class Upkeep:
     def _trim(self) -> None:
         if self._trimming:
             return
-        now_ns, groups, asked = self._stamp(), self._groups(), self._asked
+        now_ns, groups, asked = self._expiry_ns(), self._groups(), self._asked
         if self._claims is None or not self._claims.still(groups):
             self._claims = Claims(groups, self._claims)
         found = [
@@ -178,6 +181,14 @@ class Upkeep:
                 self.poke(name)
 
         self._runtime.in_thread(work, done)
+
+    def _expiry_ns(self) -> int:
+        """The time that ages are measured by.  A machine may start with its clock years ahead and be corrected soon:
+        for as long as a leap is not followed, the time that the server was down counts as that long at most."""
+        now_ns, up_ns = self._stamp(), self._runtime.monotonic_ns() - self._began_ns
+        if self._newest_ns and up_ns < MAX_LEAP_NS:
+            return min(now_ns, self._newest_ns + MAX_LEAP_NS + up_ns)
+        return now_ns
 
     def _measure_cap(self) -> None:
         limits = self._settings.limits
