@@ -13,6 +13,7 @@ from busd.broker.desk import Desk
 from busd.broker.opening import House, beyond, resolve, shared_encoder, unknown_group
 from busd.broker.ports import Piece, Subscriber
 from busd.broker.seat import Place, Seat
+from busd.broker.subscription import PIECE_BYTES
 from busd.rules.group_records import GroupState, line_gone, line_new, line_seek
 from busd.rules.record import Batch
 from busd.rules.replies import Row
@@ -115,7 +116,10 @@ class Groups:
             return
         if request.tries is not None and request.tries != state.tries:
             has = f"TRIES {state.tries}" if state.tries else "no TRIES"
-            self._refuse(seat, BusError("GROUP", f"{request.group.decode()} has {has}, since it was made"))
+            self._refuse(
+                seat,
+                BusError("GROUP", f"{request.group.decode()} was made with {has}; leave TRIES out, or FORGET it first"),
+            )
             return
         desk = self._desk(request.group, state)
         seat.place, seat.desk = Place.SEATED, desk
@@ -236,15 +240,32 @@ class _Survey:
         self._done(self._rows)
 
     def _counted(self, name: bytes, state: GroupState, ahead: Any) -> None:
-        wanted = matcher(state.patterns)
+        """How many are ahead; now for the oldest that is not settled."""
+        log, runtime = self._house.log, self._house.runtime
+        wanted, start = matcher(state.patterns), state.settled
+        cursor = log.cursor(start)
+
+        def told(oldest_ns: int | None) -> None:
+            self._rows.append(self._row(name, state, ahead, oldest_ns))
+            runtime.soon(self.next)
 
         def got(piece: Piece | Exception) -> None:
             records = [] if isinstance(piece, Exception) else piece.records
-            found = [one for one in records if isinstance(one, Batch) and select(one, wanted, state.settled)]
-            self._rows.append(self._row(name, state, ahead, found[0].time_ns if found else None))
-            self._house.runtime.soon(self.next)
+            batches = [one for one in records if isinstance(one, Batch) and not one.control]
+            found = [one for one in batches if select(one, wanted, start, floors=log.floors)]
+            if found or isinstance(piece, Exception) or piece.next >= log.horizon:
+                told(found[0].time_ns if found else None)
+            else:
+                # Others' messages stand before it.
+                runtime.soon(read)
 
-        self._house.log.read(self._house.log.cursor(state.settled), wanted, 1, got)
+        def read() -> None:
+            log.read(cursor, wanted, PIECE_BYTES, got)
+
+        if ahead == 0 and not state.unsettled:
+            told(None)
+        else:
+            read()
 
     def _row(self, name: bytes, state: GroupState, ahead: Any, oldest_ns: int | None) -> Row:
         runtime, desk = self._house.runtime, self._desks.get(name)

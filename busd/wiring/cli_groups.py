@@ -25,7 +25,7 @@ def groups(patterns: tuple[str, ...], as_json: bool, address: Address) -> None:
 
     \b
     busd groups
-    busd groups 'mail*' --json | jq '.[].lag'
+    busd groups --json | jq -r '.[] | "\\(.group) \\(.lag)"'
     """
     with reaching(address), connected(address) as client:
         rows = client.groups(patterns or ">")

@@ -63,8 +63,9 @@ def run(
     What its exit status does
       0      the message is done
       75     not now: it comes again, after 1s, 2s, 4s, … 5m
-      other  the same, and it is told on stderr; after --tries the message goes to _dead.<group>.<topic>
-             with the reason `exit 3` or `signal 9`
+      other  the same, and it is told on stderr
+    After --tries deliveries it does not come again, but goes to _dead.<group>.<topic>, with the reason `exit 3` or
+    `signal 9`.
 
     A message is this command's as long as it runs.  On SIGTERM or SIGINT nothing new is begun and what runs may end;
     on the second one it is killed and its messages go back.  When the server goes, it is waited for.

@@ -57,7 +57,7 @@ def _reading_options(command: _Command) -> _Command:
 @click.option("--until", metavar="POS", help="Stop before this position; `end` is what is there now.")
 @click.option("--slow", type=click.Choice(("drop", "spill")), help="When too slow: lose the newest, or fall behind.")
 @group_option(text="Share these messages with the other members of GROUP; see below.")
-@click.option("--ack", is_flag=True, help="With --group, which implies it: acknowledge what has been written.")
+@click.option("--ack", is_flag=True, help="Acknowledge what was written; --group does so anyway.")
 @click.option("--window", type=click.IntRange(1), metavar="N", help="With --group: at most N at a time (1000).")
 @member_options
 @_reading_options

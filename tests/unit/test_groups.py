@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from busd.words.errors import BusError
-from tests.support.groups import heard, member, publish, say
+from tests.support.groups import S, heard, member, publish, say
 from tests.support.memory_server import MemoryServer
 
 
@@ -47,7 +47,9 @@ def test_patterns_and_tries_are_the_groups_own(server: MemoryServer) -> None:
     member(server, "TRIES 3", pattern="jobs.>")
     client = server.connect()
     assert say(client, "SUB jobs.a GROUP g") == ["-GROUP g reads jobs.>"]
-    assert say(client, "SUB jobs.> GROUP g TRIES 4") == ["-GROUP g has TRIES 3, since it was made"]
+    assert say(client, "SUB jobs.> GROUP g TRIES 4") == [
+        "-GROUP g was made with TRIES 3; leave TRIES out, or FORGET it first"
+    ]
     assert say(client, "SUB jobs.> GROUP g") == ["+OK next=1 epoch=1"]
 
 
@@ -160,3 +162,12 @@ def test_unsub_right_behind_the_sub_that_makes_the_group_leaves_it(server: Memor
     assert heard(worker) == ["+OK next=1 epoch=1", "+OK"]
     assert heard(draining) == ["+OK next=1 epoch=1", "+OK", "END drained next=1"]
     assert say(server.connect(), "GROUPS")[1].startswith("g patterns=jobs members=0 in_flight=0 ")
+
+
+def test_the_oldest_is_found_behind_messages_of_others(server: MemoryServer) -> None:
+    for n in range(9):
+        publish(server, "x", topic=f"other{n}")
+    publish(server, "a")
+    server.advance(5 * S)
+    member(server)
+    assert " lag=1 oldest_ms=5000 " in say(server.connect(), "GROUPS")[1]
