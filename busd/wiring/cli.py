@@ -3,6 +3,7 @@
 Subcommands are imported when called, so that `busd pub` does not pay for tables, servers or progress bars.
 Invariants:
 1. Every error is one line on stderr that begins with `busd:`, and exit status 2; no traceback for what users can cause.
+   (Below a refused address stand the lines that would make it one.)
 2. A reader that goes away (`busd sub t | head`) ends us by SIGPIPE, Ctrl-C by SIGINT: quietly, as `cat` would.
 """
 

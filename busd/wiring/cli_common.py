@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -20,19 +22,41 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def address_option(command: _Command) -> _Command:
-    """`--address`, as an Address."""
+    """`--address`, as an Address; with `--token-file`, `--cafile` and `--cert`, which go into it.
+
+    There is no option for the token itself: everybody on the machine can read command lines.
+    """
+    options: list[tuple[tuple[str, ...], str, str]] = [
+        (("--token-file",), "FILE", "Holds the token; else $BUSD_TOKEN_FILE, else the token is $BUSD_TOKEN."),
+        (("--cafile",), "FILE", "With tls: trust these certificates (PEM) and not the system's; else $BUSD_CAFILE."),
+        (("--cert",), "FILE", "With tls: our certificate and its key (PEM), if the server asks; else $BUSD_CERT."),
+    ]
+    for names, metavar, text in reversed(options):
+        # Read before the address is made.
+        command = click.option(*names, metavar=metavar, help=text, is_eager=True, expose_value=False, callback=_keep)(
+            command
+        )
     return click.option(
         "-a",
         "--address",
         metavar="ADDR",
         callback=_parse,
-        help="host:port, unix:/path or /path; else $BUSD_ADDRESS, else 127.0.0.1:7379.",
+        help="host:port, tls:host:port, unix:/path or /path; else $BUSD_ADDRESS, else 127.0.0.1:7379.",
     )(command)
 
 
+def _keep(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    ctx.meta[f"busd.{parameter.name}"] = value
+
+
 def _parse(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Address:
+    token_file, cafile, cert = (ctx.meta.get(f"busd.{name}") for name in ("token_file", "cafile", "cert"))
+    token_file = token_file or os.environ.get("BUSD_TOKEN_FILE")
     try:
-        return choose_address(value, os.environ)
+        token = Path(token_file).read_text(encoding="utf-8").strip() if token_file else None
+        return choose_address(value, os.environ, token=token, cafile=cafile, cert=cert)
+    except OSError as error:
+        raise click.BadParameter(f"{token_file}: {error.strerror or error}") from None
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -53,6 +77,10 @@ def reaching(address: Address) -> Iterator[None]:
 
 
 def _cause(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not to be trusted: {error.verify_message}; --cafile names whom to trust"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {(error.reason or str(error)).lower().replace('_', ' ')}"
     # asyncio puts a text of its own into strerror ("Connect call failed"), which does not tell why.
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
 

@@ -15,6 +15,11 @@ from busd.words.settings import BadSetting
 @click.option("--tcp", metavar="ADDR", help="Listen on this TCP address (127.0.0.1:7379).")
 @click.option("--no-tcp", is_flag=True, help="Do not listen on TCP.")
 @click.option("--unix", metavar="PATH", help="Listen on this Unix socket, too.")
+@click.option("--tls", metavar="ADDR", help="Listen for TLS on this address, too; needs the two below, and users.")
+@click.option("--tls-cert", metavar="FILE", help="Certificate (and what it was signed by), PEM; read again on SIGHUP.")
+@click.option("--tls-key", metavar="FILE", help="Its key, PEM.")
+@click.option("--tls-client-ca", metavar="FILE", help="Take only clients with a certificate that this CA signed.")
+@click.option("--users", metavar="FILE", help="Who may do what; see busd user.  Read again on SIGHUP.")
 @click.option("--data", metavar="DIR", help="Where the log is (busd-data).")
 @click.option("--config", "path", metavar="FILE", envvar="BUSD_CONFIG", help="Settings as TOML; flags win.")
 @click.option("--sync", metavar="POLICY", help="When PUB is answered: always (synced), interval, never (written).")
@@ -26,6 +31,11 @@ def serve(
     tcp: str | None,
     no_tcp: bool,
     unix: str | None,
+    tls: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_client_ca: str | None,
+    users: str | None,
     data: str | None,
     path: str | None,
     sync: str | None,
@@ -46,6 +56,11 @@ def serve(
     flags: dict[str, object] = {
         "tcp": "" if no_tcp else tcp,
         "unix": unix,
+        "tls": tls,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "tls_client_ca": tls_client_ca,
+        "users": users,
         "data": data,
         "sync": sync,
         "segment_bytes": segment_bytes,

@@ -1,6 +1,7 @@
 """Settings of the server: defaults, then the TOML file, then BUSD_* variables, then flags; the later one wins.
 
     BUSD_DATA BUSD_TCP BUSD_UNIX BUSD_SYNC                               as the flags
+    BUSD_USERS BUSD_TLS BUSD_TLS_CERT BUSD_TLS_KEY BUSD_TLS_CLIENT_CA    as the flags
     BUSD_LOG_FORMAT BUSD_STOP                                            as in the file
     BUSD_SEGMENT_BYTES BUSD_MAX_BYTES BUSD_MAX_AGE BUSD_MAX_MESSAGES     caps of the main store
     BUSD_LIMITS_PAYLOAD_BYTES …                                          any setting of [limits]
@@ -18,8 +19,10 @@ from typing import Any
 from busd_client.address import MAX_PATH_BYTES, parse_address
 
 from busd.words.settings import BadSetting, Limits, Settings, settings_from
+from busd.world.users import is_loopback
 
-_TOP = ("data", "tcp", "unix", "sync", "log_format", "stop")
+_SECURITY = ("users", "tls", "tls_cert", "tls_key", "tls_client_ca")
+_TOP = ("data", "tcp", "unix", "sync", "log_format", "stop", *_SECURITY)
 MAIN_CAPS = ("segment_bytes", "max_bytes", "max_age", "max_messages", "keep_last", "rotate_at")
 _LIMITS = tuple(one.name.removesuffix("_ns") for one in fields(Limits))
 
@@ -52,22 +55,50 @@ def checked_addresses(settings: Settings) -> Settings:
     Raises:
         BadSetting: nowhere to listen, or a place that is none.
     """
-    if not settings.tcp and not settings.unix:
-        raise BadSetting("there is nothing to listen on: tcp and unix are both off")
+    if not settings.tcp and not settings.unix and not settings.tls:
+        raise BadSetting("there is nothing to listen on: tcp, unix and tls are all off")
     if not settings.data:
         raise BadSetting("data: the name of the data directory is empty")
     if settings.tcp:
-        try:
-            address = parse_address(settings.tcp, lowest_port=0)
-            if address.path:
-                raise ValueError(f"{settings.tcp!r} is a path; sockets of the file system are for unix")
-        except ValueError as error:
-            raise BadSetting(f"tcp: {error}") from None
-        settings = replace(settings, tcp=str(address))
+        settings = replace(settings, tcp=_tcp_address("tcp", settings.tcp, settings))
+    if settings.tls:
+        settings = replace(settings, tls=_tcp_address("tls", settings.tls, settings))
+    for key in ("tls_cert", "tls_key"):
+        if settings.tls and not getattr(settings, key):
+            raise BadSetting(f"tls: {key} is missing; a certificate and its key, as PEM files")
+    for key in ("tls_cert", "tls_key", "tls_client_ca"):
+        if getattr(settings, key) and not settings.tls:
+            raise BadSetting(f"{key}: tls is missing, the address to listen on for it, like 0.0.0.0:7380")
     size = len(settings.unix.encode("utf-8", "surrogateescape"))
     if size > MAX_PATH_BYTES:
         raise BadSetting(f"unix: a socket's path has at most {MAX_PATH_BYTES} bytes, this one {size}")
     return settings
+
+
+def _tcp_address(key: str, text: str, settings: Settings) -> str:
+    try:
+        address = parse_address(text, lowest_port=0)
+        if address.path:
+            raise ValueError(f"{text!r} is a path; sockets of the file system are for unix")
+        if address.tls:
+            raise ValueError(f"{text!r} begins with tls:, which is for clients; write host:port")
+    except ValueError as error:
+        raise BadSetting(f"{key}: {error}") from None
+    if not settings.users and address.host != "localhost" and not is_loopback(address.host):
+        raise BadSetting(_OPEN.format(key=key, address=address))
+    return str(address)
+
+
+# What somebody would do who asked for it, in the two ways of saying it.
+_OPEN = """\
+{key}: {address} can be reached from other machines, and without users everybody who reaches it may do everything.
+Make a user, and name the file in which it is:
+    busd user add NAME --file users.toml --pub '>' --sub '>'
+    busd serve --users users.toml …
+or in the settings:
+    users = "users.toml"
+Only this machine is meant? Then:
+    {key} = "127.0.0.1:{address.port}\""""
 
 
 def _read(path: str) -> dict[str, Any]:

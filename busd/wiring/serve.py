@@ -17,6 +17,7 @@ import sys
 import uvloop
 
 import busd
+from busd.rules.users import BadUsers
 from busd.wiring.cli import die_of
 from busd.wiring.notify import notify
 from busd.words.settings import Settings
@@ -28,6 +29,7 @@ from busd.world.meta import WrongFormat
 from busd.world.server import Server
 from busd.world.sockets import BadAddress
 from busd.world.store import NewerFormat
+from busd.world.users import is_loopback
 
 # systemd is told that we live each third of the time after which it kills us.
 _ALIVE_S = float(os.environ.get("WATCHDOG_USEC", "0")) / 3e6
@@ -48,7 +50,7 @@ def run(settings: Settings) -> int:
             runner.run(_serve(settings))
     except Locked as error:
         return _refuse(f"{settings.data} is in use: {error}")
-    except (WrongFormat, NewerFormat, BadAddress, DiskFull, DiskFailed) as error:
+    except (WrongFormat, NewerFormat, BadAddress, BadUsers, DiskFull, DiskFailed) as error:
         return _refuse(str(error))
     except OSError as error:
         return _refuse(f"{error.filename or settings.data}: {error.strerror or error}")
@@ -70,19 +72,28 @@ async def _serve(settings: Settings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    again = asyncio.Event()
+    if settings.users or settings.tls:
+        loop.add_signal_handler(signal.SIGHUP, again.set)
     server = Server(settings, RealDisk())
     await server.start()
     ready = True
+    reloading = asyncio.create_task(_reload(server, again))
     for line in server.report:
         events.warning(f"recovered: {line}")
-    places = {"tcp": server.tcp_address, "unix": server.unix_path, "data": settings.data, "sync": settings.sync}
+    places = {"tcp": server.tcp_address, "tls": server.tls_address, "unix": server.unix_path}
+    places |= {"data": settings.data, "sync": settings.sync}
     events.info("ready", **{name: value for name, value in places.items() if value})
-    notify("READY=1", f"STATUS=busd {busd.__version__}, {server.tcp_address or server.unix_path}")
+    if server.tcp_address and not is_loopback(server.tcp_address.rpartition(":")[0].strip("[]")):
+        why = "tokens and messages can be read on the way; the setting tls listens with TLS"
+        events.warning("not encrypted", tcp=server.tcp_address, why=why)
+    notify("READY=1", f"STATUS=busd {busd.__version__}, {server.tcp_address or server.tls_address or server.unix_path}")
     alive = asyncio.create_task(_say_alive())
     number = await stop
     deadline_s = settings.stop_ns // NS_PER_S
     events.info("stopping", signal=number.name, within=f"{deadline_s}s")
     notify("STOPPING=1", "STATUS=stopping")
+    reloading.cancel()
     closed = await server.stop()
     alive.cancel()
     if not closed:
@@ -91,6 +102,14 @@ async def _serve(settings: Settings) -> None:
         # A thread still waits for the disk; an orderly end would wait for it.
         os._exit(1)
     events.info("stopped")
+
+
+async def _reload(server: Server, again: asyncio.Event) -> None:
+    """Read users and certificate again each time that SIGHUP came; one that comes meanwhile counts."""
+    while True:
+        await again.wait()
+        again.clear()
+        await server.reload()
 
 
 async def _say_alive() -> None:

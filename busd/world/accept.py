@@ -63,6 +63,10 @@ class Acceptor:
         """Connections that were taken and have no session yet."""
         return len(self._tasks)
 
+    def renew(self, tls: SSLContext) -> None:
+        """From now on this, where it speaks TLS."""
+        self._tls = tls if self._tls is not None else None
+
     def close(self) -> None:
         """Take no more; what was taken goes on."""
         if self._resume is not None:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import cast
 
 from busd.broker.session import Session
+from busd.rules.users import Peer
 from busd.world.peers import keep_alive, silent_ns, unacknowledged_bytes
+from busd.world.users import peer_of
 
 _LOGGER = logging.getLogger("busd")
 
@@ -74,6 +76,20 @@ class Connection(asyncio.BufferedProtocol):
         self.bound(64 * 1024)
         self.session = self._entered(self)
 
+    def who(self) -> Peer:
+        """What the connection itself tells of its other end."""
+        assert self._transport is not None
+        return peer_of(self._transport.get_extra_info("socket"), self._transport.get_extra_info("peername"))
+
+    def renew(self) -> None:
+        """The users were read again."""
+        if self.session is not None:
+            try:
+                self.session.renew()
+            except Exception:
+                _LOGGER.exception("a fault of busd in the connection of %s", self.peer)
+                self.session.failed()
+
     def get_buffer(self, sizehint: int) -> memoryview:
         """See asyncio."""
         return self._buffer.view
@@ -94,7 +110,8 @@ class Connection(asyncio.BufferedProtocol):
             return False
         if self.session is not None:
             self.session.end_of_input()
-        return True
+        # TLS has no half-close.
+        return self._transport is not None and self._transport.can_write_eof()
 
     def resume_writing(self) -> None:
         """See asyncio: high and low water mark are the same, half of the outbox."""

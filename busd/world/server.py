@@ -7,14 +7,17 @@ import contextlib
 import os
 import select
 import socket
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import busd
 from busd.broker.broker import Broker
+from busd.broker.gate import Gate
 from busd.broker.session import Session
 from busd.rules.replies import Pairs, Row
+from busd.rules.users import BadUsers
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
 from busd.world.accept import Acceptor
@@ -22,10 +25,12 @@ from busd.world.commit import CommitThread
 from busd.world.connection import Connection, ReadBuffer
 from busd.world.disk import Disk
 from busd.world.health import Watch
-from busd.world.journal import Seldom
+from busd.world.journal import Seldom, events
 from busd.world.runtime import LoopRuntime
 from busd.world.sockets import identity, listen_tcp, listen_unix, unlink_own
 from busd.world.start import Opened, open_log
+from busd.world.tls import BadCertificate, tls_context
+from busd.world.users import UsersFile
 
 # TCP peers are looked at so often (seconds), a part of them each second.
 _LOOK_EVERY = 10
@@ -38,6 +43,12 @@ def boot_id() -> str:
             return file.read().strip()
     except OSError:
         return ""
+
+
+def address_of(sock: socket.socket) -> str:
+    """`host:port` of a listening socket."""
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @dataclass(slots=True)
@@ -54,8 +65,11 @@ class Server:
         self.settings = settings
         self.report: list[str] = []
         self.tcp_address = ""
+        self.tls_address = ""
         self.unix_path = ""
         self._disk = disk
+        self._users: UsersFile | None = None
+        self._tls: ssl.SSLContext | None = None
         self._buffer = ReadBuffer()
         self._connections: dict[Connection, None] = {}
         self._accepted = 0
@@ -67,13 +81,16 @@ class Server:
         self._all_gone: asyncio.Event = asyncio.Event()
 
     async def start(self) -> None:
-        """Open the log, then listen.
+        """Read users and certificate, open the log, then listen.
 
         Raises:
+            BadUsers, BadCertificate: from the files that the settings name.
             Locked, WrongFormat, DiskFull, DiskFailed: from the data directory.
             BadAddress: from the sockets; the log is closed again.
         """
         loop = asyncio.get_running_loop()
+        self._users = UsersFile(self.settings.users) if self.settings.users else None
+        self._tls = tls_context(self.settings) if self.settings.tls else None
         self._runtime = LoopRuntime(loop)
         committer = CommitThread(loop, self._runtime.away)
         try:
@@ -96,6 +113,28 @@ class Server:
         self._log.start()
         self._watch = Watch(self._log, committer, self._runtime.monotonic_ns)
         self._look_around()
+
+    async def reload(self) -> None:
+        """Read users and certificate again.  What cannot be used stays as it was, and an event says why."""
+        loop = asyncio.get_running_loop()
+        if self._users is not None:
+            try:
+                await loop.run_in_executor(None, self._users.reload)
+            except BadUsers as error:
+                events.error("users not read, they stay as they were", why=str(error))
+            else:
+                for connection in list(self._connections):
+                    connection.renew()
+                events.info("users read", file=self.settings.users)
+        if self._tls is not None:
+            try:
+                self._tls = await loop.run_in_executor(None, tls_context, self.settings)
+            except BadCertificate as error:
+                events.error("certificate not read, it stays as it was", why=str(error))
+            else:
+                for listening in self._listening:
+                    listening.acceptor.renew(self._tls)
+                events.info("certificate read", file=self.settings.tls_cert)
 
     async def stop(self) -> bool:
         """Stop accepting; answer what was accepted; end subscriptions; close connections; close the log.
@@ -157,6 +196,7 @@ class Server:
                     ("dialect", session.dialect),
                     ("sub", session.subscription or "-"),
                     ("outbox", connection.buffered()),
+                    ("user", session.gate.name),
                 ]
                 rows.append((str(connection.number), facts))
         return rows
@@ -170,6 +210,7 @@ class Server:
             ("uptime_s", uptime_s),
             ("pid", os.getpid()),
             ("tcp", self.tcp_address),
+            ("tls", self.tls_address),
             ("unix", self.unix_path),
         ]
         clients: Pairs = [("connections", len(self._connections))]
@@ -181,17 +222,20 @@ class Server:
         settings = self.settings
         if settings.tcp:
             sock = listen_tcp(settings.tcp)
-            host, port = sock.getsockname()[:2]
-            self.tcp_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            self.tcp_address = address_of(sock)
             self._listening.append(_Listening(self._acceptor(sock)))
+        if settings.tls:
+            sock = listen_tcp(settings.tls)
+            self.tls_address = address_of(sock)
+            self._listening.append(_Listening(self._acceptor(sock, self._tls)))
         if settings.unix:
             sock = listen_unix(settings.unix)
             self.unix_path = settings.unix
             own = identity(settings.unix)
             self._listening.append(_Listening(self._acceptor(sock), settings.unix, own))
 
-    def _acceptor(self, sock: socket.socket) -> Acceptor:
-        return Acceptor(sock, self._connection, self._refusal, self._seldom)
+    def _acceptor(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> Acceptor:
+        return Acceptor(sock, self._connection, self._refusal, self._seldom, tls)
 
     def _refusal(self) -> str:
         """Why no more connections are taken, or nothing."""
@@ -207,7 +251,13 @@ class Server:
     def _enter(self, connection: Connection) -> Session:
         self._connections[connection] = None
         self._all_gone.clear()
-        return Session(self._broker, connection, self, self.settings.limits)
+        return Session(self._broker, connection, self, self.settings.limits, self._gate(connection))
+
+    def _gate(self, connection: Connection) -> Gate:
+        users = self._users
+        if users is None:
+            return Gate()
+        return Gate(users, users.of_peer(connection.who()), self.settings.limits.unauthenticated_ns)
 
     def _leave(self, connection: Connection) -> None:
         self._connections.pop(connection, None)

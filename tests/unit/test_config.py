@@ -132,3 +132,57 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(BadSetting, match=r"busd\.toml"):
         load(str(file), {}, {})
+
+
+OPEN = """\
+{key}: {address}:7379 can be reached from other machines, and without users everybody who reaches it may do everything.
+Make a user, and name the file in which it is:
+    busd user add NAME --file users.toml --pub '>' --sub '>'
+    busd serve --users users.toml …
+or in the settings:
+    users = "users.toml"
+Only this machine is meant? Then:
+    {key} = "127.0.0.1:7379\""""
+
+
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0", "[::]", "192.0.2.1", "[2001:db8::1]", "example.org", "[::ffff:0.0.0.0]"]
+)
+def test_an_address_that_others_reach_needs_users(address: str) -> None:
+    tls = {"tls_cert": "c", "tls_key": "k"}
+    for key, flags in (("tcp", {}), ("tls", tls)):
+        with pytest.raises(BadSetting) as told:
+            load(None, {}, {**flags, key: address})
+        # The lines to add.
+        assert str(told.value) == OPEN.format(key=key, address=address)
+        assert getattr(load(None, {}, {**flags, key: address, "users": "u"}), key) == f"{address}:7379"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "[::1]", "localhost", "[::ffff:127.0.0.1]"])
+def test_the_loopback_address_does_not(address: str) -> None:
+    assert load(None, {}, {"tcp": f"{address}:1"}).users == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"tls": "127.0.0.1:1", "tls_cert": "c"}, "tls: tls_key is missing; a certificate and its key, as PEM files"),
+        ({"tls": "127.0.0.1:1", "tls_key": "k"}, "tls: tls_cert is missing; a certificate and its key, as PEM files"),
+        ({"tls_cert": "c"}, "tls_cert: tls is missing, the address to listen on for it, like 0.0.0.0:7380"),
+        ({"tls_client_ca": "c"}, "tls_client_ca: tls is missing"),
+        ({"tls": "tls:h:1", "tls_cert": "c", "tls_key": "k"}, "tls: 'tls:h:1' begins with tls:, which is for clients"),
+        ({"tls": "/run/b", "tls_cert": "c", "tls_key": "k"}, "tls: '/run/b' is a path"),
+        ({"tcp": ""}, "there is nothing to listen on: tcp, unix and tls are all off"),
+    ],
+)
+def test_what_does_not_fit_together_is_told(flags: dict[str, object], told: str) -> None:
+    with pytest.raises(BadSetting) as error:
+        load(None, {}, flags)
+    assert str(error.value).startswith(told)
+
+
+def test_security_has_its_variables() -> None:
+    environ = {"BUSD_USERS": "u", "BUSD_TLS": "0.0.0.0:1", "BUSD_TLS_CERT": "c", "BUSD_TLS_KEY": "k"}
+    found = load(None, {**environ, "BUSD_LIMITS_UNAUTHENTICATED": "3s"}, {})
+    assert (found.users, found.tls, found.tls_cert, found.tls_key) == ("u", "0.0.0.0:1", "c", "k")
+    assert found.limits.unauthenticated_ns == 3_000_000_000

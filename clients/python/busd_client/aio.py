@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import ssl
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Self, overload
@@ -37,19 +38,27 @@ WINDOW_BYTES = 1 << 20
 WINDOW_MESSAGES = 20_000
 
 
-async def connect(address: str | None = None, *, patience_s: float = 30.0) -> Client:
+async def connect(
+    address: str | None = None,
+    *,
+    patience_s: float = 30.0,
+    token: str | None = None,
+    tls: bool | ssl.SSLContext = False,
+    cafile: str | None = None,
+) -> Client:
     """Connect to a server.
 
     Args:
-        address: `host:port`, `unix:/path` or `/path`; else the variable BUSD_ADDRESS, else 127.0.0.1:7379.
+        address: `host:port`, `tls:host:port`, `unix:/path` or `/path`; else BUSD_ADDRESS, else 127.0.0.1:7379.
         patience_s: how long commands wait for a new connection once this one is lost.
+        token, tls, cafile: see choose_address.
 
     Raises:
         ValueError: it is no address.
         OSError: nobody is there.
         BusdError: the server refuses, or is no busd.
     """
-    client = Client(choose_address(address, os.environ), patience_s)
+    client = Client(choose_address(address, os.environ, token=token, tls=tls, cafile=cafile), patience_s)
     await client.open()
     return client
 

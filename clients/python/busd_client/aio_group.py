@@ -22,6 +22,7 @@ from busd_client.deliveries import Batch, Deliveries, Delivery, GroupEvent, Grou
 from busd_client.events import ConnectionLost, End, EndOfStream, Gap, Reset
 from busd_client.group_stream import GroupStream, GroupWish, deliveries_of, taken_apart
 from busd_client.keepalive import keep_alive
+from busd_client.tls import tls_of
 
 # Read ahead of the consumer; one read of a busy stream.
 _AHEAD_BYTES = 262_144
@@ -241,9 +242,9 @@ class GroupSubscription:
             _, link = await loop.create_unix_connection(lambda: _Link(self._stream), self._address.path)
         else:
             _, link = await loop.create_connection(
-                lambda: _Link(self._stream), self._address.host, self._address.port
-            )  # fmt: skip
-        link.send(self._stream.opening(time.monotonic_ns()))
+                lambda: _Link(self._stream), self._address.host, self._address.port, ssl=tls_of(self._address)
+            )
+        link.send(self._stream.opening(time.monotonic_ns(), self._address.token))
         return link
 
     async def _recover(self, error: OSError) -> None:

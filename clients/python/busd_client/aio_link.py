@@ -16,6 +16,7 @@ from busd_client import wire
 from busd_client.address import Address
 from busd_client.events import BusdError, ConnectionLost
 from busd_client.keepalive import keep_alive
+from busd_client.tls import tls_of
 
 # Beyond this a turn's requests are written at once: larger writes are not faster and hold memory twice.
 _WRITE_BYTES = 262_144
@@ -130,9 +131,11 @@ async def open_link(address: Address, on_progress: Callable[[], None]) -> Link:
     if address.path:
         _, link = await loop.create_unix_connection(lambda: Link(on_progress), address.path)
     else:
-        _, link = await loop.create_connection(lambda: Link(on_progress), address.host, address.port)
+        _, link = await loop.create_connection(
+            lambda: Link(on_progress), address.host, address.port, ssl=tls_of(address)
+        )
     try:
-        wire.check_hello(await link.submit(wire.HELLO))
+        wire.check_hello(await link.submit(wire.hello(address.token)))
     except BaseException:
         link.close()
         raise

@@ -18,6 +18,7 @@ from busd_client.backoff import Backoff
 from busd_client.events import ConnectionLost, End, Event
 from busd_client.keepalive import keep_alive, leave_at_once
 from busd_client.stream import Part, Stream, Wish, events_of
+from busd_client.tls import tls_of
 
 # One read: large enough that a busy stream is handled in some hundred messages at once.
 _READ_BYTES = 262_144
@@ -123,12 +124,14 @@ class Subscription:
         if self._address.path:
             reader, writer = await asyncio.open_unix_connection(self._address.path, limit=_READ_BYTES)
         else:
-            reader, writer = await asyncio.open_connection(self._address.host, self._address.port, limit=_READ_BYTES)
+            reader, writer = await asyncio.open_connection(
+                self._address.host, self._address.port, limit=_READ_BYTES, ssl=tls_of(self._address)
+            )
         sock = writer.get_extra_info("socket")
         keep_alive(sock)
         leave_at_once(sock)
         self._reader, self._writer = reader, writer
-        writer.write(self._stream.opening(time.monotonic_ns()))
+        writer.write(self._stream.opening(time.monotonic_ns(), self._address.token))
 
     async def _receive(self) -> list[Part]:
         if self._reader is None:

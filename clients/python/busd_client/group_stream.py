@@ -116,7 +116,7 @@ class GroupStream:
         """Deliveries that were acknowledged, given back or touched too late."""
         return self._stale + self.ledger.stale
 
-    def opening(self, now_ns: int) -> bytes:
+    def opening(self, now_ns: int, token: str = "") -> bytes:
         """What to send first on a new connection."""
         wish = self._wish
         self._leave()
@@ -132,7 +132,7 @@ class GroupStream:
             GROUP=wish.group, FROM=wish.start, WINDOW=wish.window, WAIT=wait, TRIES=wish.tries, LIMIT=limit,
             WITHIN=within,
         )  # fmt: skip
-        return wire.HELLO + wire.command("SUB", wish.patterns, *options, "FORMAT", "batch")
+        return wire.hello(token) + wire.command("SUB", wish.patterns, *options, "FORMAT", "batch")
 
     def lost(self, now_ns: int) -> None:
         """The connection is gone, and what it brought is stale.  Sets `ended` when nothing more was to come.

@@ -57,7 +57,7 @@ class Stream:
         """True when the present connection's SUB was accepted."""
         return self._handshake == 2
 
-    def opening(self, now_ns: int) -> bytes:
+    def opening(self, now_ns: int, token: str = "") -> bytes:
         """What to send first on a new connection; everything of the one before is forgotten."""
         wish = self._wish
         self._replies = wire.Replies()
@@ -73,7 +73,7 @@ class Stream:
             start, last = self.next, None
         limit = None if wish.limit is None else wish.limit - self._received
         words = wire.options(FROM=start, LAST=last, UNTIL=wish.until, LIMIT=limit, WITHIN=within, SLOW=slow)
-        return wire.HELLO + wire.command("SUB", wish.patterns, *words, "FORMAT", "batch")
+        return wire.hello(token) + wire.command("SUB", wish.patterns, *words, "FORMAT", "batch")
 
     def lost(self, now_ns: int) -> None:
         """The connection is gone.  Sets `ended` when the time was up meanwhile; then no new one is needed.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import random
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,20 +37,30 @@ _BURST_BYTES = 262_144
 _BURST_MESSAGES = 2_000
 
 
-def connect(address: str | None = None, *, patience_s: float = 30.0, timeout_s: float | None = None) -> Client:
+def connect(
+    address: str | None = None,
+    *,
+    patience_s: float = 30.0,
+    timeout_s: float | None = None,
+    token: str | None = None,
+    tls: bool | ssl.SSLContext = False,
+    cafile: str | None = None,
+) -> Client:
     """Connect to a server.
 
     Args:
-        address: `host:port`, `unix:/path` or `/path`; else the variable BUSD_ADDRESS, else 127.0.0.1:7379.
+        address: `host:port`, `tls:host:port`, `unix:/path` or `/path`; else BUSD_ADDRESS, else 127.0.0.1:7379.
         patience_s: how long commands try to connect again once the connection is lost.
         timeout_s: the longest wait for an answer before the connection counts as lost; None waits for ever.
+        token, tls, cafile: see choose_address.
 
     Raises:
         ValueError: it is no address.
         OSError: nobody is there.
         BusdError: the server refuses, or is no busd.
     """
-    client = Client(choose_address(address, os.environ), patience_s, timeout_s)
+    where = choose_address(address, os.environ, token=token, tls=tls, cafile=cafile)
+    client = Client(where, patience_s, timeout_s)
     client.open()
     return client
 
@@ -72,7 +83,7 @@ class Client:
         """Connect now; raises as `connect` does."""
         connection = Connection(self._address, self._timeout_s)
         try:
-            wire.check_hello(connection.ask(wire.HELLO))
+            wire.check_hello(connection.ask(wire.hello(self._address.token)))
         except BaseException:
             connection.close()
             raise

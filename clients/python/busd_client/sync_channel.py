@@ -204,7 +204,7 @@ class Sender:
             # It may have stopped again since.
             with contextlib.suppress(OSError):
                 connection = Connection(self._place.address, None)
-                wire.check_hello(connection.ask(wire.HELLO))
+                wire.check_hello(connection.ask(wire.hello(self._place.address.token)))
                 return connection
 
 

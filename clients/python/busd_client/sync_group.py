@@ -12,6 +12,7 @@ import contextlib
 import random
 import select
 import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -101,7 +102,7 @@ class GroupSubscription:
                 if self._sock is None:
                     self._sock = open_socket(self._address, None)
                     self._broken = None
-                    self._sock.sendall(self._stream.opening(time.monotonic_ns()))
+                    self._sock.sendall(self._stream.opening(time.monotonic_ns(), self._address.token))
                 self._early += self._receive()
             except BaseException:
                 self._hang_up()
@@ -243,6 +244,8 @@ class GroupSubscription:
 
     def _readable(self, timeout_s: float) -> bool:
         if self._sock is None or self._broken is not None:
+            return True
+        if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
             return True
         # Not select: it takes no descriptor above 1023.
         poll = select.poll()

@@ -9,6 +9,7 @@ from busd_client import wire
 from busd_client.address import Address
 from busd_client.events import ConnectionLost
 from busd_client.keepalive import keep_alive
+from busd_client.tls import tls_of
 
 _READ_BYTES = 262_144
 
@@ -17,12 +18,19 @@ def open_socket(address: Address, timeout_s: float | None) -> socket.socket:
     """Connect.
 
     Raises:
-        OSError: nobody is there.
+        OSError: nobody is there, or nobody to trust.
     """
     if not address.path:
         sock = socket.create_connection((address.host, address.port), timeout_s)
         keep_alive(sock)
-        return sock
+        context = tls_of(address)
+        if context is None:
+            return sock
+        try:
+            return context.wrap_socket(sock, server_hostname=address.host)
+        except BaseException:
+            sock.close()
+            raise
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(timeout_s)

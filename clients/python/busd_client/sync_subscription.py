@@ -66,7 +66,7 @@ class Subscription:
                 if self._sock is None:
                     self._sock = open_socket(self._address, None)
                     leave_at_once(self._sock)
-                    self._sock.sendall(self._stream.opening(time.monotonic_ns()))
+                    self._sock.sendall(self._stream.opening(time.monotonic_ns(), self._address.token))
                 self._early += self._receive()
             except BaseException:
                 self._hang_up()

@@ -62,6 +62,11 @@ def publish(topic: str, payload: Payload, headers: Headers = None) -> bytes:
     return b"%b%d\r\n%b\r\n" % (_publish_head(topic), len(raw), raw)
 
 
+def hello(token: str = "") -> bytes:
+    """HELLO 3, with the token of a user where there is one; its name is in it."""
+    return command("HELLO", "3", "AUTH", "default", token) if token else HELLO
+
+
 def publish_many(topic: str, payloads: Sequence[Payload]) -> bytes:
     """MPUB.
 
