@@ -26,6 +26,9 @@ _SMALL_BYTES = 4096
 # A few AUTH and HELLO, mistakes included, and nothing that could cost memory.
 STRANGER_BYTES = 4096
 
+# So a client of TLS begins: a handshake, version 3.
+_TLS = b"\x16\x03"
+
 
 class Unfinished:
     """What all connections hold of commands that are not whole."""
@@ -65,6 +68,9 @@ class Intake:
         self.silent = False
         resp = data[:1] == b"*"
         self._decoder = RespDecoder(self._limits) if resp else InlineDecoder(self._limits)
+        if data.startswith(_TLS):
+            # It would wait for an answer, and we for the end of its line.
+            self.give_up(BusError("UNKNOWN", "this is TLS, and this address is not; the setting tls makes one that is"))
         return resp
 
     def feed(self, data: bytes, now_ns: int, waiting: bool) -> list[Request]:

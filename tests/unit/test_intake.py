@@ -6,6 +6,7 @@ import pytest
 
 from busd.words.settings import Limits
 from tests.support.memory_server import MemoryConnection, MemoryServer
+from tests.support.users import user
 
 KIB = 1024
 LIMITS = Limits(unfinished_bytes=64 * KIB, payload_bytes=256 * KIB, unfinished_ns=1_000)
@@ -91,3 +92,12 @@ def test_little_is_not_counted() -> None:
     for _ in range(100):
         begin(server, "inline", 2 * KIB)
     assert server.broker.unfinished.used_bytes == 0
+
+
+def test_tls_at_the_wrong_address_is_told_and_closed_at_once() -> None:
+    for users in ("", user("web")):
+        one = MemoryServer(users=users).connect()
+        # Without a line end, as most of them are.
+        one.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x07" * 200)
+        assert one.received().startswith(b"-UNKNOWN this is TLS, and this address is not")
+        assert one.closed
