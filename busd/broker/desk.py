@@ -24,6 +24,8 @@ from busd.rules.select import only, split
 from busd.words.errors import BusError
 from busd.words.requests import Ack, Nack, Token
 
+# Steps in a turn: delayed messages take one each, about 10 us.
+_STEPS = 1_000
 _LATE = b"not acknowledged in time"
 _GONE = b"its member was gone"
 
@@ -47,6 +49,7 @@ class Desk:
         self._again: deque[Entry] = deque()
         self._fetching: Chunk | None = None
         self._pumping = False
+        self._soon = False
         # How many times its place is being moved at present, and was moved.
         self._holds = 0
         self.moves = 0
@@ -127,14 +130,26 @@ class Desk:
         self._pumping = True
         try:
             self.group.due(self._house.runtime.monotonic_ns())
-            while self._step():
-                pass
+            for _ in range(_STEPS):
+                if not self._step():
+                    break
+            else:
+                self._go_on_soon()
             self._note()
             self.marks.tell_ends()
         finally:
             self._pumping = False
         self._arm()
         self._burial.begin()
+
+    def _go_on_soon(self) -> None:
+        if not self._soon:
+            self._soon = True
+            self._house.runtime.soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._soon = False
+        self.pump()
 
     def _step(self) -> bool:
         """One hand-out, or one step towards it; False when there is nothing to do now."""
@@ -157,7 +172,8 @@ class Desk:
             self.marks.take(item)
             self.feed.taken()
             return True
-        out = self._house.log.groups[self.group.name].unsettled.count
+        # What was passed by in this turn is not noted yet.
+        out = self._house.log.groups[self.group.name].unsettled.count + self.group.passed_by
         return out < self._house.limits.in_flight and self._hand(item)
 
     def _hand(self, entry: Entry) -> bool:

@@ -50,6 +50,8 @@ class Group:
         self.dying: dict[int, Dying] = {}
         self.expired = 0
         self.dead = 0
+        # How many messages the lines not taken yet say were passed by.
+        self.passed_by = 0
         self._lines: list[bytes] = []
         self._serial = count(1)
         self._waiting: list[tuple[int, int, Chunk]] = []
@@ -69,6 +71,7 @@ class Group:
     def take_lines(self) -> list[bytes]:
         """What has to be written; nothing is left to take."""
         lines, self._lines = self._lines, []
+        self.passed_by = 0
         return lines
 
     # Giving out.
@@ -141,6 +144,7 @@ class Group:
         """It stays behind; `next` goes on."""
         if offset >= self.next:
             self.next = offset + 1
+            self.passed_by += 1
             self._lines.append(line_out(self.name, self.next, 0, [(offset, offset)]))
 
     # Coming back.
@@ -265,6 +269,7 @@ class Group:
         self.next = next_offset
         self.dying = {}
         self._lines, self._waiting, self._delayed = [], [], []
+        self.passed_by = 0
         self._keys, self._held, self._parked, self._parked_count = {}, {}, {}, 0
         return [line_seek(self.name, next_offset)]
 

@@ -155,3 +155,34 @@ def test_a_key_keeps_its_order_when_an_acknowledgement_could_not_be_kept(server:
     assert heard(worker) == ["-FULL no room"]
     assert sorted(say(worker, "ACK 2")) == [":1", "MSG jobs 1.2 1"]
     assert sorted(say(worker, "ACK 1.2")) == [":1", "MSG jobs 3 3"]
+
+
+def test_a_restart_ends_the_delay_of_what_was_given_back_and_not_that_of_a_header(server: MemoryServer) -> None:
+    say(server.connect(), "PUB jobs a", "HPUB jobs delay=1h :later")
+    worker = member(server, "WINDOW 9")
+    say(worker, "NACK 1 DELAY 1h")
+    again = MemoryServer(log=server.log)
+    assert member(again, "WINDOW 9").first == ["MSG jobs 1.2 a"]
+
+
+def test_what_is_delayed_counts_for_the_limit_of_a_group() -> None:
+    server = MemoryServer(limits=Limits(in_flight=2))
+    say(server.connect(), "HPUB jobs delay=10s :1", "HPUB jobs delay=10s :2", "PUB jobs 3")
+    worker = member(server, "WINDOW 2")
+    assert worker.first == []
+    server.advance(10 * S)
+    assert heard(worker) == ["MSG jobs 1 1", "MSG jobs 2 2"]
+    assert sorted(say(worker, "ACK 1 2")) == [":2", "MSG jobs 3 3"]
+
+
+def test_many_that_are_delayed_do_not_take_a_whole_turn() -> None:
+    server = MemoryServer(limits=Limits(in_flight=2_500))
+    client = server.connect()
+    client.send(b"".join(b"HPUB jobs delay=1h :%d\n" % n for n in range(4_000)))
+    client.received()
+    worker = server.connect()
+    server.runtime.soon(lambda: worker.session.received(b"SUB jobs GROUP g\n", 0))
+    server.runtime.turn()
+    assert server.log.groups[b"g"].unsettled.count <= 1_000
+    server.runtime.run()
+    assert server.log.groups[b"g"].unsettled.count == 2_500

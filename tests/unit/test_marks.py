@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.groups import heard, member, publish, say
+from tests.support.groups import S, heard, member, publish, say
 from tests.support.memory_server import MemoryServer
 
 
@@ -77,3 +77,17 @@ def test_end_of_stream_is_told_when_what_was_before_it_is_kept_as_settled(server
     assert say(worker, "ACK 1") == []
     server.log.commit()
     assert heard(worker) == [":1", "EOF jobs 2"]
+
+
+def test_what_a_reset_removed_is_settled_when_its_turn_would_come(server: MemoryServer) -> None:
+    other = server.connect()
+    say(other, "HPUB jobs delay=10s :later", "HPUB jobs key=k :1", "HPUB jobs key=k :2")
+    worker = member(server, "WINDOW 9")
+    assert worker.first == ["MSG jobs 2 1"]
+    say(other, "RESET jobs", "EOF jobs")
+    assert " lag=3 " in say(other, "GROUPS")[1]
+    assert say(worker, "ACK 2") == ["RESET jobs 4 3", ":1"]
+    assert " lag=1 " in say(other, "GROUPS")[1]
+    server.advance(10 * S)
+    assert heard(worker) == ["EOF jobs 5"]
+    assert " lag=0 " in say(other, "GROUPS")[1]
