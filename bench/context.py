@@ -16,6 +16,9 @@ from bench.machine import Cores
 from bench.peers.base import Peer
 from bench.plan import Job, Sample, Workload, WrongAnswer
 
+# Messages that are read back after they were counted, at most so many bytes of them.
+TAIL = 100
+TAIL_BYTES = 4_000_000
 P = TypeVar("P", bound=Peer)
 
 
@@ -139,6 +142,15 @@ def check_kept(server: Peer, topics: Sequence[bytes], expected: int) -> None:
     """The server has what it answered for.  Raises WrongAnswer."""
     if (kept := server.kept(topics)) != expected:
         raise WrongAnswer(f"{server.system} answered {expected} messages and has {kept}")
+
+
+def check_tail(server: Peer, topic: bytes, contents: Sequence[bytes]) -> None:
+    """The last messages are what was published.  Raises WrongAnswer."""
+    number = min(TAIL, max(TAIL_BYTES // len(contents[0]), 1), len(contents))
+    found = server.tail(topic, len(contents), number)
+    for one in contents[-number:]:
+        if one not in found:
+            raise WrongAnswer(f"{server.system} answered for {one[:80]!r} and does not have it")
 
 
 def payloads(count: int, size_bytes: int, first: int = 0) -> list[bytes]:

@@ -82,6 +82,10 @@ class Peer(ABC):
     def kept(self, topics: Sequence[bytes]) -> int:
         """How many messages of these topics the server says it has."""
 
+    @abstractmethod
+    def tail(self, topic: bytes, count: int, number: int) -> bytes:
+        """The last `number` of the `count` messages of this topic, each payload somewhere in what is given."""
+
     # What all have
 
     def start(self) -> None:

@@ -93,10 +93,11 @@ class Busd(Peer):
         """See Peer: the sum over TOPICS."""
         return sum(map(int, self._listed(b"TOPICS\n", rb"^\S+ messages=(\d+) ")))
 
-    def next_offset(self) -> int:
-        """The offset that comes next."""
-        (found,) = self._listed(b"INFO log\n", rb"^next=(\d+)$")
-        return int(found)
+    def tail(self, topic: bytes, count: int, number: int) -> bytes:
+        """See Peer; of a topic that has all offsets."""
+        with self.connect() as sock:
+            first = count - number + 1
+            return ask(sock, b"READ %b FROM %d LIMIT %d\nPING end\n" % (topic, first, number), b"\nend\n")
 
     def subscriber(self, command: bytes, window_bytes: int = 0) -> socket.socket:
         """A connection with this subscription, its `+OK` received; for formats that have one."""

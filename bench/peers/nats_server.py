@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import socket
@@ -80,6 +81,11 @@ class Nats(Peer):
     def kept(self, topics: Sequence[bytes]) -> int:
         """See Peer: messages of the stream."""
         return int(self._api(f"STREAM.INFO.{STREAM}")["state"]["messages"])
+
+    def tail(self, topic: bytes, count: int, number: int) -> bytes:
+        """See Peer; the messages come one by one."""
+        found = [self._api(f"STREAM.MSG.GET.{STREAM}", {"seq": one}) for one in range(count - number + 1, count + 1)]
+        return b"\n".join([base64.b64decode(one["message"]["data"]) for one in found])
 
     def subscriber(self, subject: bytes) -> socket.socket:
         """A connection with the subscription 1, in force."""

@@ -74,6 +74,12 @@ class Redis(Peer):
                 found += sum(int(line[1:]) for line in told if line.startswith(b":"))
         return found
 
+    def tail(self, topic: bytes, count: int, number: int) -> bytes:
+        """See Peer."""
+        with self.connect() as sock:
+            request = resp("XREVRANGE", topic, "+", "-", "COUNT", number) + resp("PING", "end")
+            return ask(sock, request, b"$3\r\nend\r\n")
+
     # Entries with ids that are known beforehand, so that what a reader must get is, too.
 
     def preload(self, topic: bytes, number: int, payload: bytes) -> bytes:

@@ -11,7 +11,7 @@ from busd_client import aio
 from busd_client.events import Message
 from busd_client.runs import Run
 
-from bench.context import Context, check_kept, measured, payloads
+from bench.context import Context, check_kept, check_tail, measured, payloads
 from bench.load import BLOCK
 from bench.peers import KINDS
 from bench.peers.base import Peer
@@ -130,6 +130,7 @@ def publishing(context: Context, row: Row, publish: Publish) -> Mapping[Row, Sam
         with measured(server) as meter:
             asyncio.run(_awaited(publish(server, contents)))
         check_kept(server, [TOPIC.encode()], len(contents))
+        check_tail(server, TOPIC.encode(), contents)
         return {row: meter.rate(len(contents))}
 
 

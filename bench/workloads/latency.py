@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from bench.context import Context, check_kept, measured, payloads
+from bench.context import Context, check_kept, check_tail, measured, payloads
 from bench.load import percentile, round_trips
 from bench.peers import KINDS
 from bench.plan import Job, Row, Sample, System, Target, Workload
@@ -20,7 +20,8 @@ def unpipelined(context: Context, row: Row, policy: str) -> Mapping[Row, Sample]
     count = context.size.some(MESSAGES, 200)
     warm_up = context.size.some(WARM_UP, 50)
     with context.running(KINDS[row.system], policy, [TOPIC]) as server, server.publisher() as sock:
-        requests = [server.publish(TOPIC, payload) for payload in payloads(count + warm_up, 100)]
+        contents = payloads(count + warm_up, 100)
+        requests = [server.publish(TOPIC, payload) for payload in contents]
         end = b"}\r\n" if row.system == "nats" else b"\n"
         # Redis answers an id as two lines; both come in one packet, and the second ends it as the first does.
         context.settle()
@@ -28,6 +29,7 @@ def unpipelined(context: Context, row: Row, policy: str) -> Mapping[Row, Sample]
         with measured(server) as meter:
             times_ns = round_trips(sock, requests[warm_up:], end)
         check_kept(server, [TOPIC], count + warm_up)
+        check_tail(server, TOPIC, contents)
         p50, p99 = percentile(times_ns, 0.5), percentile(times_ns, 0.99)
         sample = meter.sample(p50, count, {"p99 µs": p99, "worst µs": max(times_ns) / 1e3})
         return {row: sample}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from bench.context import Context, check_kept, measured, payloads
+from bench.context import Context, check_kept, check_tail, measured, payloads
 from bench.load import AHEAD_BLOCKS, BLOCK, Lane, drive
 from bench.peers import KINDS
 from bench.peers.busd_server import Busd, as_resp, with_header
@@ -24,12 +24,13 @@ def pipelined(
     """A new server, `MESSAGES` messages (less when they are large), all answered and counted."""
     per_block = min(BLOCK, BLOCK_BYTES // size_bytes)
     count = context.size.messages(MESSAGES) * per_block // BLOCK
+    contents = payloads(count, size_bytes)
     make = KINDS[row.system] if request is None else partial(Busd, request=request)
     with context.running(make, policy, [TOPIC]) as server:
         lane = Lane(
             server.publisher(),
             server.answers(count),
-            server.blocks([TOPIC], payloads(count, size_bytes), per_block),
+            server.blocks([TOPIC], contents, per_block),
             per_block,
             AHEAD_BLOCKS * per_block,
         )
@@ -38,6 +39,7 @@ def pipelined(
             with measured(server) as meter:
                 drive([lane])
             check_kept(server, [TOPIC], count)
+            check_tail(server, TOPIC, contents)
             return {row: meter.rate(count)}
 
 
@@ -88,9 +90,9 @@ WORKLOAD = Workload(
     about=(
         f"One connection sends requests in blocks of {BLOCK:,} (at most 1 MB), up to {AHEAD_BLOCKS} blocks ahead of "
         "the answers, and every answer is looked at: busd's offsets must be 1, 2, 3 …; ids and acknowledgements are "
-        "counted; afterwards the server is asked how many messages it has. *written*: busd `sync = interval`, Redis "
-        "`appendfsync everysec`, JetStream with file storage. *synced* before the answer: `always` with both; "
-        "nats-server does not offer it."
+        "counted; afterwards the server is asked how many messages it has, and the last hundred are read back. "
+        "*written*: busd `sync = interval`, Redis `appendfsync everysec`, JetStream with file storage. *synced* "
+        "before the answer: `always` with both; nats-server does not offer it."
     ),
     jobs=tuple(JOBS),
     targets=tuple(_targets(JOBS)),
