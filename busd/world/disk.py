@@ -9,6 +9,7 @@ forgets what was not synced.  It must not know what a record is.  Invariants:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -352,8 +353,10 @@ class RealDisk:
         fd = self._open(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+            # Whose it is, is for people to read; a full disk must not keep the server from starting.
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, b"%d\n" % os.getpid(), 0)
         except BlockingIOError:
             text = os.pread(fd, 32, 0).strip()
             os.close(fd)

@@ -20,9 +20,10 @@ from busd.rules.scan import Flaw, walk
 from busd.world.disk import Disk
 from busd.world.punch import patched
 from busd.world.segment import read_opening, reader_of, saved_index
+from busd.world.store_recovery import OURS
+from busd.world.stores import is_store
 
 _SEGMENT = re.compile(r"([0-9]{20})\.log")
-_OURS = re.compile(r"[0-9]{20}\.(?:log|idx|punch|cut(?:\.[0-9]+)?)")
 
 # (offset, time_ns, topic, payload, headers)
 Message = tuple[int, int, bytes, bytes, tuple[tuple[bytes, bytes], ...]]
@@ -73,7 +74,8 @@ class _Segment:
 def stores(disk: Disk, data_dir: str) -> list[str]:
     """Names of all stores."""
     logs = f"{data_dir}/logs"
-    return disk.listdir(logs) if disk.exists(logs) else []
+    names = disk.listdir(logs) if disk.exists(logs) else []
+    return [name for name in names if is_store(disk, f"{logs}/{name}")]
 
 
 def verify(disk: Disk, data_dir: str) -> Iterator[Finding]:
@@ -82,11 +84,15 @@ def verify(disk: Disk, data_dir: str) -> Iterator[Finding]:
     Raises:
         OSError, DiskFailed: a directory or file cannot be opened at all.
     """
-    for store in stores(disk, data_dir):
+    known = stores(disk, data_dir)
+    for name in disk.listdir(f"{data_dir}/logs"):
+        if name not in known:
+            yield Finding("foreign", "", f"{data_dir}/logs/{name}", 0, "not a store of busd")
+    for store in known:
         path = f"{data_dir}/logs/{store}"
         names = disk.listdir(path)
         for name in names:
-            if not _OURS.fullmatch(name):
+            if not OURS.fullmatch(name):
                 yield Finding("foreign", store, f"{path}/{name}", 0, "not a file of busd")
             if name.endswith(".punch"):
                 yield Finding(

@@ -11,7 +11,6 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 
 from busd.broker.ports import Outcome, Piece, Runtime, Sink, Wanted
 from busd.rules.clock import ReceiveClock
@@ -29,7 +28,7 @@ from busd.world.group_commits import GroupCommits
 from busd.world.group_log import GroupLog
 from busd.world.log_info import sections
 from busd.world.log_questions import LogQuestions
-from busd.world.meta import Meta, raised, save_meta
+from busd.world.meta import MetaFile
 from busd.world.reader import Place, Reader
 from busd.world.room import Room
 from busd.world.store import Store
@@ -52,12 +51,12 @@ class DiskLog(LogQuestions):
         runtime: Runtime,
         committer: Committer,
         stores: Stores,
-        meta: Meta,
+        meta: MetaFile,
         next_offset: int,
         groups: GroupLog,
     ) -> None:
         super().__init__(stores, runtime, next_offset)
-        self.epoch = meta.epoch
+        self.epoch = meta.meta.epoch
         self.visible: Callable[[list[Batch]], None] = lambda batches: None
         self.on_idle: Callable[[], None] = lambda: None
         self._disk = disk
@@ -193,11 +192,11 @@ class DiskLog(LogQuestions):
         now_ns = self._stamp()
         sealed = seal([run for run, _ in runs], self.horizon, self.stores.route, self._live)
         works = [self._frame(name, drafts, now_ns) for name, drafts in sealed.drafts.items()]
-        meta = raised(self._meta, sealed.next)
+        before = self._meta.due(sealed.next, bool(works))
         groups = self._groups.begin()
-        commit = Commit(works, self._settings.sync == "always", self._raising(meta), groups)
+        commit = Commit(works, self._settings.sync == "always", before, groups)
         waits = works and (commit.sync or self._slow or any(work.roll is not None for work in works))
-        if waits or meta is not None or self._groups.needs_thread(groups):
+        if waits or before is not None or self._groups.needs_thread(groups):
             self._slow = max(0, self._slow - 1)
             self._committer.submit(commit.carry_out, lambda: self._decided(runs, sealed, commit))
             return
@@ -221,16 +220,6 @@ class DiskLog(LogQuestions):
             batches.append(batch)
         size = sum(len(batch.record) for batch in batches)
         return Work(store, store.begin(size, batches[0].first, self.epoch, now_ns), batches)
-
-    def _raising(self, meta: Meta | None) -> Callable[[], None] | None:
-        if meta is None:
-            return None
-        self._meta = meta
-
-        def raise_floor() -> None:
-            save_meta(self._disk, self._meta_path, meta)
-
-        return raise_floor
 
     def _decided(self, runs: list[tuple[Publish, Sink]], sealed: Sealed, commit: Commit, at_once: bool = True) -> None:
         kept: list[Batch] = []
@@ -386,11 +375,7 @@ class DiskLog(LogQuestions):
         except (DiskFull, DiskFailed):
             clean = False
         if clean:
-            save_meta(self._disk, self._meta_path, replace(self._meta, clean=True, floor=self.horizon))
-
-    @property
-    def _meta_path(self) -> str:
-        return f"{self._settings.data}/meta"
+            self._meta.close(self.horizon)
 
 
 def _is_dead_letter(run: Publish) -> bool:

@@ -1,17 +1,20 @@
 """`data/meta`: what must be known before any log is read.
 
-    format 1 / epoch / boot / floor / sync / clean, a line each: name, blank, value
+    format 1 / epoch / boot / floor / sync / clean / crc, a line each: name, blank, value
 
 `floor` lies above every offset ever given, so that a log that lost its tail in a power cut cannot give one twice.
-`clean` is yes only between a clean stop and the next start.
+`clean` is yes only between a clean stop and the next start.  `crc` is the CRC-32 of the lines before it, in hex.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from zlib import crc32
 
 from busd.rules.record import FORMAT
-from busd.world.disk import Disk
+from busd.world.disk import Disk, DiskFailed, DiskFull
 
 # The floor is moved this far ahead at a time: one durable write in four million messages.
 FLOOR_STEP = 1 << 22
@@ -35,7 +38,8 @@ class Meta:
         """The file's contents."""
         clean = "yes" if self.clean else "no"
         lines = (f"format {FORMAT}", f"epoch {self.epoch}", f"boot {self.boot}", f"floor {self.floor}")
-        return "\n".join((*lines, f"sync {self.sync}", f"clean {clean}", "")).encode()
+        text = "\n".join((*lines, f"sync {self.sync}", f"clean {clean}", "")).encode()
+        return b"%bcrc %08x\n" % (text, crc32(text))
 
 
 def load_meta(disk: Disk, path: str) -> Meta | None:
@@ -46,16 +50,19 @@ def load_meta(disk: Disk, path: str) -> Meta | None:
     """
     if not disk.exists(path):
         return None
+    data = disk.read_file(path)
     try:
-        lines = disk.read_file(path).decode().splitlines()
-        fields = dict(line.split(" ", 1) for line in lines)
+        fields = dict(line.split(" ", 1) for line in data.decode().splitlines())
         if int(fields["format"]) != FORMAT:
             raise WrongFormat(f"{path}: format {fields['format']}; this busd reads format {FORMAT}")
-        return Meta(
+        meta = Meta(
             int(fields["epoch"]), fields["boot"], int(fields["floor"]), fields["sync"], fields["clean"] == "yes"
         )
     except (ValueError, KeyError, UnicodeDecodeError) as error:
         raise WrongFormat(f"{path}: not a meta file of busd ({error})") from None
+    if meta.text() != data:
+        raise WrongFormat(f"{path}: damaged, its crc does not fit; `busd repair` writes it anew")
+    return meta
 
 
 def save_meta(disk: Disk, path: str, meta: Meta) -> None:
@@ -68,3 +75,36 @@ def raised(meta: Meta, next_offset: int) -> Meta | None:
     if next_offset + FLOOR_STEP // 2 <= meta.floor:
         return None
     return replace(meta, floor=next_offset + FLOOR_STEP)
+
+
+class MetaFile:
+    """The file and what it says: `meta`.  `owes`: there was no room to write that.
+
+    `due` belongs to the loop, what it returns to the thread of the commit that is in flight.
+    """
+
+    def __init__(self, disk: Disk, path: str, meta: Meta, owes: bool = False) -> None:
+        self.meta = meta
+        self._disk = disk
+        self._path = path
+        self._owes = owes
+
+    def due(self, next_offset: int, anything: bool) -> Callable[[], None] | None:
+        """What must be written before offsets below `next_offset` are given out (if `anything` is); None: nothing.
+
+        What fails is due again the next time.
+        """
+        meta = raised(self.meta, next_offset) or (self.meta if self._owes and anything else None)
+        if meta is None:
+            return None
+
+        def write() -> None:
+            save_meta(self._disk, self._path, meta)
+            self.meta, self._owes = meta, False
+
+        return write
+
+    def close(self, next_offset: int) -> None:
+        """A clean stop.  Where it cannot be noted, the next start looks as after a crash; nothing is lost by that."""
+        with contextlib.suppress(DiskFull, DiskFailed):
+            save_meta(self._disk, self._path, replace(self.meta, clean=True, floor=next_offset))

@@ -9,10 +9,10 @@ from busd.rules.group_records import line_new
 from busd.words.patterns import matcher
 from busd.words.settings import Settings
 from busd.world.commit import Committer
-from busd.world.disk import Disk, Lock
+from busd.world.disk import Disk, DiskFull, Lock
 from busd.world.group_log import GroupLog
 from busd.world.log import DiskLog
-from busd.world.meta import Meta, load_meta, raised, save_meta
+from busd.world.meta import Meta, MetaFile, load_meta, raised, save_meta
 from busd.world.stores import Stores
 
 
@@ -65,17 +65,44 @@ def _open(
     known = meta.floor if meta.clean or power_cut else 1
     stores.load(meta.epoch, known, runtime.now_ns())
     opened = stores.open.values()
+    if not meta.clean:
+        _make_durable(disk, settings.data, stores)
     if any(store.doubtful for store in opened):
         # Bytes were cut off: offsets behind the last one kept may have been given out, and one names one message.
         known = max(known, meta.floor)
     next_offset = max(known, *(store.last + 1 for store in opened))
-    report += [line for store in opened for line in store.report]
+    report += [*stores.report, *(line for store in opened for line in store.report)]
     meta = replace(meta, boot=boot, sync=settings.sync, clean=False)
     meta = raised(meta, next_offset) or meta
-    save_meta(disk, path, meta)
     groups = GroupLog(disk, settings.data)
-    report += [*groups.report, *_declare(groups, settings, stores, next_offset, runtime.now_ns())]
-    return DiskLog(disk, settings, runtime, committer, stores, meta, next_offset, groups), report
+    report += groups.report
+    owes = not _saved(disk, path, meta, groups)
+    if owes:
+        report.append(f"{path}: no room to write it; reading goes on, publishing as soon as there is some")
+    report += _declare(groups, settings, stores, next_offset, runtime.now_ns())
+    file = MetaFile(disk, path, meta, owes)
+    return DiskLog(disk, settings, runtime, committer, stores, file, next_offset, groups), report
+
+
+def _make_durable(disk: Disk, data: str, stores: Stores) -> None:
+    """What a server that was killed wrote is in the cache of the kernel and may be nowhere else, names included: shown
+    or built upon without this, a power cut could still take it."""
+    for store in stores.open.values():
+        store.sync()
+        disk.sync_dir(f"{data}/logs/{store.name}")
+    disk.sync_dir(f"{data}/logs")
+    disk.sync_dir(data)
+
+
+def _saved(disk: Disk, path: str, meta: Meta, groups: GroupLog) -> bool:
+    """Write meta, with room from the reserve if need be; False where there is none."""
+    while True:
+        try:
+            save_meta(disk, path, meta)
+            return True
+        except DiskFull:
+            if not groups.reserve.give_up():
+                return False
 
 
 def _declare(groups: GroupLog, settings: Settings, stores: Stores, next_offset: int, now_ns: int) -> list[str]:

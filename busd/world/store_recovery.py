@@ -21,7 +21,8 @@ from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
 from busd.world.punch import finish
 from busd.world.segment import Cache, Segment, Shelf, index_path, read_opening, reader_of, saved_index
 
-_OURS = re.compile(r"([0-9]{20})\.(log|idx|punch|cut(?:\.[0-9]+)?)")
+# What may lie in a store's directory.
+OURS = re.compile(r"([0-9]{20})\.(log|idx|punch|cut(?:\.[0-9]+)?)")
 
 
 class NewerFormat(Exception):
@@ -111,7 +112,7 @@ def _list(store: Recovered) -> list[int]:
     names = disk.listdir(path)
     firsts = []
     for name in names:
-        match = _OURS.fullmatch(name)
+        match = OURS.fullmatch(name)
         if name.endswith(".tmp"):
             try_remove(disk, f"{path}/{name}")
         elif match is None:

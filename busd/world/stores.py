@@ -7,6 +7,7 @@ Invariants:
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable
 
@@ -16,7 +17,9 @@ from busd.words.settings import Settings, StoreRule
 from busd.world.disk import Disk
 from busd.world.segment import Cache
 from busd.world.store import Store
+from busd.world.store_recovery import OURS
 
+_STORE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 # What a directory entry may have.  The settings see to it that a client's topic fits; a dead letter's may not.
 _NAME_BYTES = 255
 _ROUTES = 200_000
@@ -35,11 +38,16 @@ class Stores:
         self.open: dict[str, Store] = {}
         # Rises when a store or a topic comes: readers look again for what they want.
         self.version = 0
+        # What lies among the stores and is none, a line each.
+        self.report: list[str] = []
 
     def load(self, epoch: int, next_offset: int, now_ns: int) -> None:
         """Open every store there is, and main.  Blocking; errors of the disk pass through."""
         self._disk.makedirs(self._path)
         for name in self._disk.listdir(self._path):
+            if not is_store(self._disk, f"{self._path}/{name}"):
+                self.report.append(f"{self._path}/{name}: not a store of busd, left alone")
+                continue
             self.add(self.create(name, epoch, next_offset, now_ns))
         if "main" not in self.open:
             self.add(self.create("main", epoch, next_offset, now_ns))
@@ -111,6 +119,17 @@ class Stores:
                 return rule
         # Its rule is gone: what lies there is read, and kept as it is.
         return StoreRule(name=name)
+
+
+def is_store(disk: Disk, path: str) -> bool:
+    """False for what others put among the stores: files, `lost+found`, directories full of something else."""
+    if not _STORE_NAME.fullmatch(posixpath.basename(path)):
+        return False
+    try:
+        names = disk.listdir(path)
+    except NotADirectoryError:
+        return False
+    return not names or any(map(OURS.fullmatch, names))
 
 
 def topic_names(stores: Iterable[Store], wanted: Wanted) -> list[bytes]:

@@ -88,6 +88,13 @@ class MemoryFile:
             if part:
                 self._add(part)
             raise
+        room = self._disk.room_bytes
+        if room is not None:
+            self._add(whole[:room])
+            self._disk.room_bytes = max(0, room - len(whole))
+            if room < len(whole):
+                raise DiskFull(f"{self.path}:{self.size()}: No space left on device")
+            return
         self._add(whole)
 
     def _add(self, data: bytes) -> None:
@@ -112,6 +119,7 @@ class MemoryFile:
     def truncate(self, size_bytes: int) -> None:
         """See File."""
         self._disk.step("truncate", self.path)
+        self._disk.give_back(len(self._inode.data) - size_bytes)
         del self._inode.data[size_bytes:]
         self._inode.changes.append(size_bytes)
 
@@ -181,7 +189,7 @@ class MemoryDisk:
     `calls`: every mutating call so far, "kind path"; `fail_at`: the number (from 0) of the call that raises `failure`,
     once; `fail_all`: kinds of calls that raise it always; `short_bytes`: what a failing append still writes; `cold`:
     nothing can be read without waiting; `can_punch`: holes can be made in files; `unreadable`: (path, from, to) that
-    give an I/O error.
+    give an I/O error; `room_bytes`: how much more fits before appends are cut short, None for no limit.
     """
 
     def __init__(self) -> None:
@@ -195,6 +203,7 @@ class MemoryDisk:
         self.cold = False
         self.can_punch = True
         self.unreadable: list[tuple[str, int, int]] = []
+        self.room_bytes: int | None = None
         self._durable_names: dict[str, Inode] = {}
         # Changes of names since the last sync of their directory: (path, inode or None).
         self._renames: list[list[tuple[str, Inode | None]]] = []
@@ -206,6 +215,11 @@ class MemoryDisk:
         self.calls.append(f"{kind} {path}")
         if number == self.fail_at or kind in self.fail_all:
             raise self.failure
+
+    def give_back(self, size_bytes: int) -> None:
+        """So much fits again."""
+        if self.room_bytes is not None:
+            self.room_bytes += size_bytes
 
     def create(self, path: str) -> File:
         """See Disk."""
@@ -239,7 +253,7 @@ class MemoryDisk:
     def listdir(self, path: str) -> list[str]:
         """See Disk."""
         if path not in self.dirs:
-            raise FileNotFoundError(path)
+            raise NotADirectoryError(path) if path in self.names else FileNotFoundError(path)
         every = [*self.names, *self.dirs]
         return sorted(posixpath.basename(name) for name in every if posixpath.dirname(name) == path)
 
@@ -253,11 +267,14 @@ class MemoryDisk:
         """See Disk."""
         self.step("remove", path)
         if path in self.names:
+            self.give_back(len(self.names[path].data))
             self._link([(path, None)])
 
     def rename(self, source: str, target: str) -> None:
         """See Disk."""
         self.step("rename", target)
+        if target in self.names:
+            self.give_back(len(self.names[target].data))
         self._link([(target, self.names[source]), (source, None)])
 
     def sync_dir(self, path: str) -> None:

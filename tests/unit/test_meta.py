@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from busd.world.meta import FLOOR_STEP, Meta, WrongFormat, load_meta, raised, save_meta
+from busd.world.disk import DiskFull
+from busd.world.meta import FLOOR_STEP, Meta, MetaFile, WrongFormat, load_meta, raised, save_meta
 from tests.support.memory_disk import MemoryDisk
 
 
@@ -50,3 +51,62 @@ def test_the_floor_is_raised_in_good_time() -> None:
     higher = raised(meta, FLOOR_STEP // 2 + 1)
     assert higher is not None
     assert higher.floor == FLOOR_STEP // 2 + 1 + FLOOR_STEP
+
+
+def test_every_flipped_bit_is_told() -> None:
+    """A floor or an epoch that is too low would give an offset twice."""
+    disk = MemoryDisk()
+    text = Meta(3, "b-1", 4_194_381, "interval", clean=False).text()
+    for at in range(len(text)):
+        for bit in range(8):
+            disk.set_contents("data/meta", text[:at] + bytes([text[at] ^ 1 << bit]) + text[at + 1 :])
+            with pytest.raises(WrongFormat, match="data/meta"):
+                load_meta(disk, "data/meta")
+    for size in range(len(text)):
+        disk.set_contents("data/meta", text[:size])
+        with pytest.raises(WrongFormat, match="data/meta"):
+            load_meta(disk, "data/meta")
+
+
+def test_a_floor_that_could_not_be_raised_is_raised_with_the_next_message() -> None:
+    disk = MemoryDisk()
+    disk.makedirs("data")
+    file = MetaFile(disk, "data/meta", Meta(floor=1))
+    write = file.due(10, True)
+    assert write is not None
+    disk.fail_all = {"create"}
+    with pytest.raises(DiskFull):
+        write()
+    disk.fail_all = set()
+    assert file.meta.floor == 1
+    again = file.due(10, True)
+    assert again is not None
+    again()
+    found = load_meta(disk, "data/meta")
+    assert found is not None
+    assert found.floor == file.meta.floor == 10 + FLOOR_STEP
+    assert file.due(11, True) is None
+
+
+def test_what_is_owed_is_due_once_something_is_published() -> None:
+    disk = MemoryDisk()
+    disk.makedirs("data")
+    file = MetaFile(disk, "data/meta", Meta(floor=FLOOR_STEP, epoch=4), owes=True)
+    assert file.due(1, False) is None
+    write = file.due(1, True)
+    assert write is not None
+    write()
+    found = load_meta(disk, "data/meta")
+    assert found is not None
+    assert found.epoch == 4
+    assert file.due(1, True) is None
+
+
+def test_a_stop_that_cannot_be_noted_is_a_crash() -> None:
+    disk = MemoryDisk()
+    disk.makedirs("data")
+    save_meta(disk, "data/meta", Meta(clean=False))
+    disk.fail_all = {"create"}
+    MetaFile(disk, "data/meta", Meta(clean=False)).close(7)
+    disk.fail_all = set()
+    assert load_meta(disk, "data/meta") == Meta(clean=False)

@@ -78,3 +78,19 @@ def test_a_store_that_lost_something_uncounted_may_hold_any_topic_of_its_rule() 
     assert holding(b"own.x") == ["jobs", "log-own.x", "main"]
     assert holding(b"jobs.a") == ["jobs", "main"]
     assert [store.name for store in first.holding(lambda topic: True)] == []
+
+
+def test_what_is_no_store_is_left_alone_and_named() -> None:
+    disk = MemoryDisk()
+    disk.makedirs("data/logs/lost+found")
+    disk.makedirs("data/logs/empty")
+    disk.set_contents("data/logs/notes", b"mine")
+    disk.set_contents("data/logs/backup/photo.jpg", b"mine")
+    found = Stores(disk, "data/logs", RULES)
+    found.load(1, 1, 0)
+    assert sorted(found.open) == ["empty", "main"]
+    assert [line.split(":")[0] for line in found.report] == [
+        f"data/logs/{name}" for name in ("backup", "lost+found", "notes")
+    ]
+    assert disk.listdir("data/logs/lost+found") == []
+    assert disk.listdir("data/logs/backup") == ["photo.jpg"]
