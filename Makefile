@@ -5,6 +5,7 @@
 #   make lint               lint and types only
 #   make kill ROUNDS=200    kill -9 under load, so many times for each sync policy
 #   make proofs             groups, pipes and channels at full size: 100,000 messages and 40 kills, 1 GiB, 10 million values
+#   make bench              measure it beside redis-server and nats-server: ratios, bench/results.md, charts
 #   make soak ROUNDS=200    kill, and the randomised tests again and again
 #   make clean              remove what the above made
 
@@ -16,8 +17,9 @@ PIP := $(BIN)/pip --quiet --disable-pip-version-check
 # One file for each state of the environment, newer than what it was made from.
 RUNS := $(VENV)/.installed
 CHECKS := $(VENV)/.installed-for-tests
+BENCHES := $(VENV)/.installed-for-bench
 
-.PHONY: demo test lint kill soak clean proofs
+.PHONY: demo test lint kill soak clean proofs bench
 
 demo: $(RUNS)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
@@ -37,6 +39,11 @@ proofs: $(CHECKS)
 	BUSD_CHAOS_MESSAGES=100000 BUSD_CHAOS_KILLS=40 BUSD_PIPE_MEBIBYTES=1024 BUSD_HOPPER_MESSAGES=10000000 \
 	  $(BIN)/pytest -s --timeout 1200 tests/process/test_group_chaos.py tests/process/test_pipes.py tests/process/test_seeds.py
 
+# ONLY="fanout replay" measures these, ROUNDS=5 more often, QUICK=1 whether it works.  ROUNDS counts when it is given.
+bench: $(BENCHES)
+	$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
+	  $(if $(filter-out file,$(origin ROUNDS)),--rounds $(ROUNDS))
+
 # Hypothesis begins at another place every time.
 soak: kill
 	for round in $$(seq $$(( ($(ROUNDS) + 9) / 10 ))); do $(BIN)/pytest tests/unit tests/recovery tests/fuzz || exit 1; done
@@ -54,4 +61,8 @@ $(RUNS): pyproject.toml | $(BIN)/pip
 
 $(CHECKS): pyproject.toml | $(BIN)/pip
 	$(PIP) install --editable '.[test]'
+	@touch $@ $(RUNS)
+
+$(BENCHES): pyproject.toml | $(BIN)/pip
+	$(PIP) install --editable '.[bench]'
 	@touch $@ $(RUNS)
