@@ -16,7 +16,7 @@ import re
 from itertools import repeat
 
 from busd.rules.runs import add
-from busd.words.commands import COMMANDS, build_line_request, known_topic
+from busd.words.commands import COMMANDS, build_line_request, check_topics, known_topic
 from busd.words.errors import BusError
 from busd.words.requests import Bad, Item, Publish, Request
 from busd.words.settings import Limits
@@ -224,8 +224,7 @@ def _publishes(parts: list[bytes], between: bytes, eol: bytes, limits: Limits, r
     different = set(topics)
     size_bytes = sum(map(len, parts))
     try:
-        for topic in different:
-            known_topic(topic)
+        check_topics(different)
         if size_bytes > limits.payload_bytes and max(map(len, payloads)) > limits.payload_bytes:
             raise BusError("TOOBIG", "one of them is")
     except BusError:

@@ -48,7 +48,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, chain
+from itertools import accumulate, chain, repeat
 from zlib import crc32
 
 import hiredis
@@ -67,6 +67,7 @@ _PREFIX = re.compile(rb"\+([BHSCI]) ([0-9a-f]{8}) ([0-9]{10}) ")
 _GLANCE = re.compile(
     rb"\+B [0-9a-f]{8} ([0-9]{10}) (\d+) (\d+) \d+ (\d+) \d+ [a-z-]+ ([^ \r]+)(?: ([^ \r]+))?(?: ([^ \r]+))?\r\n"
 )
+_COLUMN = bytes(range(COLUMN_BASE, COLUMN_BASE + MAX_TOPICS))
 _HEADS = [b"\r\n$%d\r\n" % size for size in range(4096)]
 
 
@@ -138,6 +139,17 @@ class Batch:
     def count_of(self, number: int) -> int:
         """How many records are of the topic with this index into `topics`."""
         return self.n if self.column is None else self.column.count(COLUMN_BASE + number)
+
+    def counts(self) -> Iterable[int]:
+        """How many records there are of each of `topics`."""
+        if self.column is None:
+            return (self.n,)
+        return repeat(1, self.n) if self.each_once else map(self.column.count, _COLUMN[: len(self.topics)])
+
+    @property
+    def each_once(self) -> bool:
+        """True when there is one record of each of `topics`, in their order."""
+        return self.column is not None and len(self.topics) == self.n and self.column == _COLUMN[: self.n]
 
 
 @dataclass(slots=True, frozen=True)

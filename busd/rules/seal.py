@@ -70,12 +70,14 @@ def seal(
     next_offset: int,
     route: Callable[[bytes], str],
     live: Callable[[bytes], int],
+    lone: str = "",
 ) -> Sealed:
     """Deal offsets from `next_offset` on and sort the runs into drafts.
 
     Args:
         runs: in the order of arrival.
         route: the store of a topic.
+        lone: the store of all topics, where there is one only: nobody is asked then.
         live: messages of a topic that are readable now; what a RESET removes is this and what precedes it here.
     """
     parts: dict[str, list[Part]] = {}
@@ -85,18 +87,19 @@ def seal(
         firsts.append(next_offset)
         if run.kind == "reset":
             removed[number] = _count_removed(run, parts, live)
-        for store, part in _split(run, next_offset, route):
+        for store, part in _split(run, next_offset, route, lone):
             parts.setdefault(store, []).append(part)
         next_offset += len(run.items)
     drafts = {store: [_draft(group) for group in _cut(found)] for store, found in parts.items()}
     return Sealed(drafts, firsts, next_offset, removed)
 
 
-def _split(run: Publish, first: int, route: Callable[[bytes], str]) -> Iterator[tuple[str, Part]]:
+def _split(run: Publish, first: int, route: Callable[[bytes], str], lone: str) -> Iterator[tuple[str, Part]]:
     offsets = range(first, first + len(run.items))
     topics = run.topics
-    if isinstance(topics, bytes):
-        yield route(topics), Part(offsets, topics, run.items, run.size_bytes, run.headers, run.kind)
+    if lone or isinstance(topics, bytes):
+        store = route(topics) if isinstance(topics, bytes) else lone
+        yield store, Part(offsets, topics, run.items, run.size_bytes, run.headers, run.kind)
         return
     homes = {topic: route(topic) for topic in set(topics)}
     stores = set(homes.values())
@@ -155,20 +158,25 @@ def _narrow(part: Part) -> Iterator[Part]:
     if len(part.items) == 1 or (few and part.size_bytes <= BATCH_BYTES):
         yield part
         return
-    half = len(part.items) // 2
-    for lo, hi in ((0, half), (half, len(part.items))):
-        size = part.size_bytes * (hi - lo) // len(part.items)
+    number = len(part.items)
+    # With almost as many topics as messages each piece is one that surely fits.
+    piece = number // 2 if few or 2 * len(part.names()) < number else MAX_TOPICS
+    for lo in range(0, number, piece):
+        hi = min(number, lo + piece)
+        size = part.size_bytes * (hi - lo) // number
         topics = part.topics if isinstance(part.topics, bytes) else part.topics[lo:hi]
         yield from _narrow(Part(part.offsets[lo:hi], topics, part.items[lo:hi], size, part.headers, part.kind))
 
 
 def _draft(group: list[Part]) -> Draft:
-    names: dict[bytes, int] = {}
+    different: dict[bytes, None] = {}
     for part in group:
-        for name in (part.topics,) if isinstance(part.topics, bytes) else dict.fromkeys(part.topics):
-            names.setdefault(name, COLUMN_BASE + len(names))
+        different.update(dict.fromkeys((part.topics,) if isinstance(part.topics, bytes) else part.topics))
+    names = dict(zip(different, range(COLUMN_BASE, COLUMN_BASE + MAX_TOPICS), strict=False))
     column = None
-    if len(names) > 1:
+    if len(names) == sum([len(part.items) for part in group]) > 1:
+        column = bytes(names.values())
+    elif len(names) > 1:
         column = b"".join(
             bytes((names[part.topics],)) * len(part.items)
             if isinstance(part.topics, bytes)

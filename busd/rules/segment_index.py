@@ -2,18 +2,18 @@
 
 A segment `<first>.log` may have an `<first>.idx`: a copy of the segment's opening, then pages, each an `I` record:
 
-    +I <crc> <length> <number> <n> <start> <end> <last> <synced> <messages> <topics> <pairs> <holes> <headed>\r\n
+    +I <crc> <length> <number> <n> <start> <end> <last> <synced> <messages> <topics> <pairs> <holes> <headed> 2\r\n
     positions n × u32 · first offsets n × u64 · times n × u64            of entries number … number+n-1
-    pairs of each topic, topics × u32 · entry numbers, pairs × u32 · message counts, pairs × u32
-    topic names joined by LF, CR LF, then the +H records of those entries that are holes
+    pairs of each entry, n × u32 · of each pair the number of its topic among the names, its messages, pairs × u32 each
+    names of the topics joined by LF, CR LF, then the +H records of those entries that are holes
 
 All little-endian.  A page covers the log from byte `start` to byte `end`; `last` is the last offset in it, `synced` and
-`messages` are as of its end; `headed` is 1 when messages up to there may have headers.  Pages are hints: one that does
-not fit the ones before ends the index there, and the rest is found by a scan of the log.  They also remember where
-records began before a disk spoilt them.
+`messages` are as of its end; `headed` is 1 when messages up to there may have headers; 2 is the page's form.  Pages are
+hints: one of another form, or that does not fit the ones before, ends the index there, and the rest is found by a scan
+of the log.  They also remember where records began before a disk spoilt them.
 
-Why u32 for positions: 20 bytes an entry instead of 24; segments are held below 4 GiB.  Why an entry for every batch:
-a commit makes at most one batch a store, so even the worst segment, single small messages, costs an eighth of its size.
+Why u32 for positions: 24 bytes an entry instead of 28; segments are held below 4 GiB.  Why an entry for every batch:
+even the worst segment, single small messages each in a commit of its own, costs a quarter of its size.
 
 Pure: knows bytes, not files.  Invariants:
 1. Entries rise in position and in offset; `numbers` of a topic rise.  Control records have the count 0.
@@ -28,24 +28,16 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
 from busd.rules.record import PREFIX_BYTES, BadRecord, Batch, Hole, check, envelope, frame_hole, parse, peek
+from busd.rules.topic_pairs import Entries, TopicPairs, nothing
 
 # A position must fit in 32 bits; a record is at most 1 GiB and begins below this.
 MAX_SEGMENT_BYTES = 3 << 30
 # The active segment's index is saved this often: the most that a restart after a kill must scan without help.
 PAGE_ENTRIES = 1024
 PAGE_LOG_BYTES = 4 << 20
+_FORM = 2
 
 Topics = Callable[[bytes], bool]
-
-
-class Entries:
-    """The entries of one topic: their numbers and how many messages each holds."""
-
-    __slots__ = ("counts", "numbers")
-
-    def __init__(self) -> None:
-        self.numbers = array("I")
-        self.counts = array("I")
 
 
 class SegmentIndex:
@@ -60,7 +52,7 @@ class SegmentIndex:
         self.positions = array("I")
         self.firsts = array("Q")
         self.times = array("Q")
-        self.topics: dict[bytes, Entries] = {}
+        self.pairs = TopicPairs()
         self.holes: dict[int, Hole] = {}
         self.unknown: list[tuple[int, int]] = []
         self.end = start
@@ -71,7 +63,6 @@ class SegmentIndex:
         self.start = start
         self._paged = 0
         self._paged_end = start
-        self._recent: set[bytes] = set()
 
     def __len__(self) -> int:
         """Number of entries."""
@@ -79,9 +70,23 @@ class SegmentIndex:
 
     def weight_bytes(self) -> int:
         """About how much memory it takes."""
-        # 400: a dictionary entry, the key and two arrays; 16 a pair, as arrays grow ahead of need.
-        pairs = sum([len(entries.numbers) for entries in list(self.topics.values())])
-        return 20 * len(self) + 16 * pairs + 400 * len(self.topics)
+        # As if it had been asked for every topic, which may be any time.  500: two dictionary entries, the key and two
+        # arrays; 24 a pair, as arrays grow ahead of need.
+        return 24 * len(self) + 24 * len(self.pairs) + 500 * self.pairs.topics
+
+    @property
+    def topics(self) -> dict[bytes, Entries]:
+        """Where each topic is; for reading.  May have to be made first, from `pairs`."""
+        return self.pairs.by_topic(len(self.firsts))
+
+    def turn(self) -> None:
+        """Do now what `topics` would have to do first."""
+        self.pairs.by_topic(len(self.firsts))
+
+    @property
+    def waiting_pairs(self) -> int:
+        """How much has to be done first when somebody asks by topic: about half a microsecond for each."""
+        return self.pairs.waiting(len(self.firsts))
 
     def add(self, position: int, size_bytes: int, record: Batch | Hole) -> None:
         """Take in the record that follows; `size_bytes` includes a hole's dead bytes."""
@@ -89,27 +94,18 @@ class SegmentIndex:
         self.positions.append(position)
         self.times.append(record.time_ns if isinstance(record, Batch) else (self.times[-1] if number else 0))
         if isinstance(record, Batch):
-            self._add_topics(number, record)
+            control = record.control
+            self.pairs.add(record.topics, nothing(len(record.topics)) if control else record.counts())
+            self.messages += 0 if control else record.n
             self.synced = max(self.synced, record.synced)
             self.headed = self.headed or "h" in record.flags
         else:
             self.holes[number] = record
+            self.pairs.add((), ())
         self.end = position + size_bytes
         self.last = record.last
         # The last one: a reader in a thread takes the length of `firsts` for the number of entries.
         self.firsts.append(record.first)
-
-    def _add_topics(self, number: int, batch: Batch) -> None:
-        control = batch.control
-        for index, topic in enumerate(batch.topics):
-            entries = self.topics.get(topic)
-            if entries is None:
-                entries = self.topics[topic] = Entries()
-            entries.counts.append(0 if control else batch.count_of(index))
-            entries.numbers.append(number)
-        self._recent.update(batch.topics)
-        if not control:
-            self.messages += batch.n
 
     def skip(self, position: int, size_bytes: int, synced: int = 0) -> None:
         """Note that a record without offsets (a clean stop) or damage ends here."""
@@ -126,29 +122,23 @@ class SegmentIndex:
             new.holes[len(new.firsts)] = hole
             new.positions.append(self.positions[lo])
             new.times.append(self.times[lo])
+            new.pairs.add((), ())
             new.firsts.append(hole.first)
             at = hi
         pieces.append((at, len(self.firsts), len(new.firsts) - at))
         new._copy(self, at, len(self.firsts))
-        for topic, old in self.topics.items():
-            entries = Entries()
-            for lo, hi, shift in pieces:
-                a, b = bisect_left(old.numbers, lo), bisect_left(old.numbers, hi)
-                entries.numbers.extend([number + shift for number in old.numbers[a:b]])
-                entries.counts.extend(old.counts[a:b])
-            if entries.numbers:
-                new.topics[topic] = entries
         for number, hole in self.holes.items():
             for lo, hi, shift in pieces:
                 if lo <= number < hi:
                     new.holes[number + shift] = hole
         new.end, new.last, new.synced, new.headed = self.end, self.last, self.synced, self.headed
-        new.messages = sum([sum(entries.counts) for entries in new.topics.values()])
+        new.messages = sum(new.pairs.counts)
         return new
 
     def _copy(self, old: SegmentIndex, lo: int, hi: int) -> None:
         self.positions.extend(old.positions[lo:hi])
         self.times.extend(old.times[lo:hi])
+        self.pairs.copy(old.pairs, lo, hi)
         self.firsts.extend(old.firsts[lo:hi])
 
     # Questions.
@@ -217,18 +207,10 @@ class SegmentIndex:
         start, stop = self._paged, len(self.firsts)
         if self.end == self._paged_end:
             return b""
-        recent, self._recent = self._recent, set()
-        names, sizes, numbers, counts = [], array("I"), array("I"), array("I")
-        for topic in sorted(recent):
-            entries = self.topics[topic]
-            at = bisect_left(entries.numbers, start)
-            names.append(topic)
-            sizes.append(len(entries.numbers) - at)
-            numbers.extend(entries.numbers[at:])
-            counts.extend(entries.counts[at:])
+        names, sizes, numbers, counts = self.pairs.part(start, stop)
         holes = [frame_hole(self.holes[number]) for number in sorted(self.holes) if start <= number < stop]
         fields = [start, stop - start, self._paged_end, self.end, self.last, self.synced, self.messages]
-        fields += [len(names), len(numbers), len(holes), int(self.headed)]
+        fields += [len(names), len(numbers), len(holes), int(self.headed), _FORM]
         columns = (self.positions[start:stop], self.firsts[start:stop], self.times[start:stop], sizes, numbers, counts)
         body = b"".join(map(_little, columns)) + b"\n".join(names) + b"\r\n" + b"".join(holes)
         self._paged, self._paged_end = stop, self.end
@@ -245,7 +227,7 @@ class SegmentIndex:
 
     def all_pages(self) -> bytes:
         """Everything as one page, as if none had been made before."""
-        self._paged, self._paged_end, self._recent = 0, self.start, set(self.topics)
+        self._paged, self._paged_end = 0, self.start
         return self.page()
 
     def load(self, data: bytes, at: int = 0) -> int:
@@ -269,12 +251,14 @@ class SegmentIndex:
         line_end = record.index(b"\r\n", PREFIX_BYTES)
         fields = list(map(int, record[PREFIX_BYTES:line_end].split(b" ")))
         body_at = line_end + 2
-        number, n, start, end, last, synced, messages, topics, pairs, _ = fields[:10]
+        if len(fields) != 12 or fields[-1] != _FORM:
+            return False
+        number, n, start, end, last, synced, messages, topics, pairs, _, headed, _ = fields
         if number != len(self.firsts) or start != self.end:
             return False
         view = memoryview(record)
         columns = []
-        for code, length in (("I", n), ("Q", n), ("Q", n), ("I", topics), ("I", pairs), ("I", pairs)):
+        for code, length in (("I", n), ("Q", n), ("Q", n), ("I", n), ("I", pairs), ("I", pairs)):
             column = array(code)
             stop = body_at + length * column.itemsize
             column.frombytes(view[body_at:stop])
@@ -286,18 +270,12 @@ class SegmentIndex:
         names = record[body_at:names_end].split(b"\n") if topics else []
         for hole in _holes(record, names_end + 2):
             self.holes[bisect_left(columns[1], hole.first) + number] = hole
-        done = 0
-        for topic, size in zip(names, columns[3], strict=True):
-            entries = self.topics.setdefault(topic, Entries())
-            entries.numbers.extend(columns[4][done : done + size])
-            entries.counts.extend(columns[5][done : done + size])
-            done += size
+        self.pairs.extend(names, *columns[3:])
         self.positions.extend(columns[0])
         self.firsts.extend(columns[1])
         self.times.extend(columns[2])
         self.end, self.last, self.synced, self.messages = end, last, synced, messages
-        # A page of an older busd does not say.
-        self.headed = self.headed or len(fields) < 11 or bool(fields[10])
+        self.headed = self.headed or bool(headed)
         self._paged, self._paged_end = len(self.firsts), end
         return True
 

@@ -8,8 +8,9 @@ Pure.  Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 
 from busd.rules.record import COLUMN_BASE, Batch, TopicLine
 from busd.rules.segment_index import SegmentIndex
@@ -38,18 +39,26 @@ def state_of(line: TopicLine) -> TopicState:
 
 def note(topics: dict[bytes, TopicState], batch: Batch) -> int:
     """Take in a batch that landed; returns how many messages it added (none for control records)."""
-    column, flags, steps, control = batch.column, batch.flags, batch.steps, batch.control
-    offsets = None if steps is None else batch.offsets()
-    for index, topic in enumerate(batch.topics):
-        state = topics.get(topic)
-        if state is None:
+    column, flags, number = batch.column, batch.flags, len(batch.topics)
+    places: Iterable[int] = (batch.n - 1,)
+    if column is not None:
+        places = range(number) if batch.each_once else map(column.rfind, range(COLUMN_BASE, COLUMN_BASE + number))
+    # Each of its topics once: in a commit of thousands of topics this is most of the work.
+    lasts = map(batch.offsets().__getitem__, places)
+    control = batch.control
+    for topic, last, added in zip(batch.topics, lasts, repeat(0) if control else batch.counts(), strict=False):
+        try:
+            state = topics[topic]
+        except KeyError:
             state = topics[topic] = TopicState()
-        at = batch.n - 1 if column is None else column.rfind(COLUMN_BASE + index)
-        _place(state, flags, batch.first + at if offsets is None else offsets[at])
-        if not control:
-            added = batch.count_of(index)
-            state.count += added
-            state.live += added
+        if control:
+            _place(state, flags, last)
+            continue
+        state.last = last
+        state.count += added
+        state.live += added
+        if state.ended:
+            state.ended = False
     return 0 if control else batch.n
 
 

@@ -35,7 +35,24 @@ class Command:
 
 
 # 100 ns instead of 600 for a topic seen before; as many as the default limit of topics would cost 20 MB, so fewer.
-known_topic = lru_cache(maxsize=16_384)(check_topic)
+_KNOWN_TOPICS = 16_384
+known_topic = lru_cache(maxsize=_KNOWN_TOPICS)(check_topic)
+_known: set[bytes] = set()
+
+
+def check_topics(topics: set[bytes]) -> None:
+    """`check_topic` for many: 30 ns for one seen before.
+
+    Raises:
+        BusError: TOPIC, of one of those that are none.
+    """
+    new = topics - _known
+    if new:
+        for topic in new:
+            check_topic(topic)
+        if len(_known) + len(new) > _KNOWN_TOPICS:
+            _known.clear()
+        _known.update(new)
 
 
 def check_payload(payload: bytes, limits: Limits) -> bytes:

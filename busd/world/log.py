@@ -190,7 +190,7 @@ class DiskLog(LogQuestions):
 
     def _commit(self, runs: list[tuple[Publish, Sink]]) -> None:
         now_ns = self._stamp()
-        sealed = seal([run for run, _ in runs], self.horizon, self.stores.route, self._live)
+        sealed = seal([run for run, _ in runs], self.horizon, self.stores.route, self._live, self.stores.lone)
         works = [self._frame(name, drafts, now_ns) for name, drafts in sealed.drafts.items()]
         before = self._meta.due(sealed.next, bool(works))
         groups = self._groups.begin()

@@ -15,6 +15,8 @@ from busd.rules.segment_index import SegmentIndex
 from busd.world.segment import Segment, Shelf
 
 Wanted = Callable[[bytes], bool]
+# What an index may have to do on the loop before it can be asked by topic: 2 ms of it.
+TURN_PAIRS = 4096
 
 
 class Stuck(Exception):
@@ -44,6 +46,10 @@ class Telling:
         index = self.shelf.index(self.segments, self.number, self.may_block)
         if index is None:
             raise Stuck
+        if index.waiting_pairs > TURN_PAIRS:
+            if not self.may_block:
+                raise Stuck
+            index.turn()
         return index
 
     def tell_trimmed(self, segment: Segment) -> None:

@@ -70,6 +70,11 @@ class Stores:
         """Bytes of all segments of all stores."""
         return sum(store.bytes for store in self.open.values())
 
+    @property
+    def lone(self) -> str:
+        """The name of the only store there can be; empty when rules make others."""
+        return "" if self._rules else "main"
+
     def route(self, topic: bytes) -> str:
         """The name of the store that takes new messages of this topic."""
         name = self._routes.get(topic)

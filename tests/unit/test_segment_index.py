@@ -202,10 +202,12 @@ def test_what_is_unknown_is_not_known() -> None:
     ]
 
 
-def test_memory_is_about_twenty_bytes_an_entry() -> None:
+def test_memory_is_about_forty_bytes_an_entry_of_one_topic() -> None:
     index = SegmentIndex(0, 0)
     for number in range(10_000):
         index.add(number * 50, 50, batch_of([(b"a", b"")], number + 1, number, 0))
-    arrays = [index.positions, index.firsts, index.times, index.topics[b"a"].numbers, index.topics[b"a"].counts]
-    assert sum(len(array) * array.itemsize for array in arrays) == 28 * 10_000
-    assert 28 * 10_000 <= index.weight_bytes() <= 40 * 10_000
+    arrays = [index.positions, index.firsts, index.times, index.pairs.ends]
+    assert sum(len(array) * array.itemsize for array in arrays) == 24 * 10_000
+    pairs = [index.pairs.ids, index.pairs.counts, index.topics[b"a"].numbers, index.topics[b"a"].counts]
+    assert sum(len(array) * array.itemsize for array in pairs) == 16 * 10_000
+    assert 40 * 10_000 <= index.weight_bytes() <= 50 * 10_000
