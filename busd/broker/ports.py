@@ -306,6 +306,9 @@ class Engine(Protocol):
     def group_patterns(self, names: tuple[bytes, ...]) -> Mapping[bytes, tuple[bytes, ...]]:
         """What each group reads whose name one of these patterns names."""
 
+    def costly(self, call: Callable[[], None]) -> None:
+        """Call it soon; what takes long is done so, that the others have their turns."""
+
     def topics(self, patterns: tuple[bytes, ...]) -> list[Row]:
         """Rows for TOPICS."""
 

@@ -68,6 +68,8 @@ def _housekeeping(request: rq.Housekeeping, engine: Engine, host: Host, replies:
     return replies.rows(request.eol, []) if request.empty else replies.ok(request.eol)
 
 
+# These look at every topic or connection.
+COSTLY = (rq.Topics, rq.Info, rq.Conns)
 QUESTIONS: dict[type[rq.Request], Callable[[Any, Engine, Host, Replies], bytes]] = {
     rq.Topics: _topics,
     rq.Info: _info,

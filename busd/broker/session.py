@@ -16,7 +16,7 @@ from busd.broker import greeting, group_talk
 from busd.broker.gate import Gate
 from busd.broker.intake import Intake
 from busd.broker.ports import Engine, Handle, Outbox, Outcome
-from busd.broker.questions import QUESTIONS, Host, answer
+from busd.broker.questions import COSTLY, QUESTIONS, Host, answer
 from busd.broker.turns import Turns
 from busd.broker.voice import Voice, Wire
 from busd.rules.replies import AnswerArray, RespReplies
@@ -332,6 +332,15 @@ class Session:
             self.voice.number(request.eol, outcome.removed)
         self.paid()
 
+    def _look_long(self, request: rq.Request) -> None:
+        self.owe(rq.Request)
+        self.engine.costly(lambda: self._looked(request))
+
+    def _looked(self, request: rq.Request) -> None:
+        if not self._closed:
+            self._look(request)
+            self.paid()
+
     def _look(self, request: rq.Request) -> None:
         self.voice.say(answer(request, self.engine, self.host, self.voice.replies))
 
@@ -374,6 +383,7 @@ class _Reader:
 
 _HANDLERS: dict[type[rq.Request], Callable[..., None]] = {
     **dict.fromkeys(QUESTIONS, Session._look),
+    **dict.fromkeys(COSTLY, Session._look_long),
     **greeting.COMMANDS,
     **group_talk.COMMANDS,
     rq.Publish: Session._publish,

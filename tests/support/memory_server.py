@@ -261,4 +261,5 @@ class MemoryServer:
 
     def info(self) -> Mapping[str, Pairs]:
         """See Host."""
-        return {"server": [("version", "test")], "clients": [("connections", len(self.connections_open))]}
+        clients: Pairs = [("connections", len(self.connections_open))]
+        return {"server": [("version", "test")], "health": [("status", "ok")], "clients": clients}

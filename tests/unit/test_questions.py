@@ -63,12 +63,15 @@ def test_info_joins_what_engine_and_host_know() -> None:
     assert names == [
         "version",
         "sync",
+        "status",
         "connections",
         "subscriptions",
         "published",
         "delivered",
         "gaps",
         "refused",
+        "held",
+        "duplicates",
         "next",
     ]
     assert b"next=4" in lines

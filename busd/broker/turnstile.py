@@ -1,0 +1,39 @@
+"""Costly questions, one a turn of the loop: what looks at every topic or connection may take tens of milliseconds.
+
+Without it a connection that sends INFO by the thousand would hold up everybody for as long as its read lasts.
+Invariants:
+1. Between two of them everybody else has had a turn, however many ask, on however many connections.
+2. They are answered in the order in which they were asked.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from busd.broker.ports import Runtime
+
+
+class Turnstile:
+    """See the module.  What waits is bounded by the connections: each waits for its own answer before it goes on."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def ask(self, call: Callable[[], None]) -> None:
+        """Call it when its turn has come, never within this call."""
+        self._waiting.append(call)
+        if len(self._waiting) == 1:
+            self._runtime.soon(self._one)
+
+    def _one(self) -> None:
+        call = self._waiting[0]
+        try:
+            call()
+        except Exception as error:
+            self._runtime.fault(error)
+        finally:
+            self._waiting.popleft()
+            if self._waiting:
+                self._runtime.soon(self._one)

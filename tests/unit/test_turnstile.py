@@ -1,0 +1,71 @@
+"""Costly questions: one a turn, in order, and nobody's fault stops those behind."""
+
+from __future__ import annotations
+
+from busd.broker.turnstile import Turnstile
+from busd.words.settings import Limits
+from tests.support.memory_server import FakeRuntime, MemoryServer
+
+
+def test_one_a_turn_in_order() -> None:
+    runtime = FakeRuntime()
+    turnstile = Turnstile(runtime)
+    said: list[int] = []
+    for number in range(3):
+        turnstile.ask(lambda number=number: said.append(number))  # type: ignore[misc]
+    assert said == []
+    for expected in ([0], [0, 1], [0, 1, 2]):
+        runtime.turn()
+        assert said == expected
+    assert not runtime.turn()
+
+
+def test_a_question_that_is_asked_by_an_answer_waits() -> None:
+    runtime = FakeRuntime()
+    turnstile = Turnstile(runtime)
+    said: list[str] = []
+    turnstile.ask(lambda: turnstile.ask(lambda: said.append("second")))
+    runtime.turn()
+    assert said == []
+    runtime.turn()
+    assert said == ["second"]
+
+
+def test_a_fault_stops_nobody_behind_it() -> None:
+    faults: list[Exception] = []
+    runtime = FakeRuntime()
+    runtime.fault = faults.append  # type: ignore[method-assign, assignment]
+    turnstile = Turnstile(runtime)
+    said: list[str] = []
+    turnstile.ask(lambda: 1 / 0)  # type: ignore[arg-type]
+    turnstile.ask(lambda: said.append("next"))
+    runtime.run()
+    assert [type(fault) for fault in faults] == [ZeroDivisionError]
+    assert said == ["next"]
+
+
+def test_answers_keep_their_order_among_cheap_ones_and_messages() -> None:
+    server = MemoryServer(Limits())
+    one = server.connect()
+    one.send(b"PING 1\nTOPICS\nPUB t x\nPING 2\nTOPICS\nPING 3\n")
+    assert one.received() == b"1\n*0\n:1\n2\n*1\nt messages=1 last=1 state=open\n3\n"
+
+
+def test_a_flood_of_questions_leaves_turns_to_others() -> None:
+    server = MemoryServer(Limits())
+    flood, other = server.connect(), server.connect()
+    flood.session.received(b"INFO\n" * 1000, 0)
+    other.session.received(b"PING\n", 0)
+    assert other.received() == b"PONG\n"
+    assert flood.received() == b""
+    server.runtime.turn()
+    assert flood.received().count(b"version=test") == 1
+
+
+def test_who_leaves_before_the_answer_is_not_answered() -> None:
+    server = MemoryServer(Limits())
+    one = server.connect()
+    one.session.received(b"INFO\n", 0)
+    one.drop()
+    server.runtime.run()
+    assert one.received() == b""
