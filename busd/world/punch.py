@@ -1,6 +1,7 @@
 """Giving back the space in the middle of a sealed segment: `+H` over the first record of a stretch, then a hole in the
 file.
 
+    <first>.thin    empty: there are, or may be, holes in the segment
     <first>.punch   a copy of the segment's opening and an index page (segment_index.py) with nothing but the holes
 
 Writing over a record is not atomic, so what is to be written lies in that file first, durable.  A start that finds it
@@ -15,6 +16,7 @@ It must not know why a stretch is dead.  Invariants:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,7 +25,7 @@ from busd.rules.scan import Read, Window
 from busd.rules.segment_index import SegmentIndex
 from busd.rules.weigh import SETTLED, Stretch, counts_of
 from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
-from busd.world.segment import Segment, Shelf, index_path, read_opening, reader_of
+from busd.world.segment import Segment, Shelf, index_path, read_opening, reader_of, thin_path
 
 # What every disk writes as one, and always has.
 _SECTOR_BYTES = 512
@@ -59,6 +61,7 @@ class Puncher:
         plans = _planned(segment, index, file, stretches) if self.able else []
         if not plans:
             return None
+        self._mark(segment)
         journal = punch_path(segment.path)
         written = True
         try:
@@ -78,6 +81,13 @@ class Puncher:
             shelf.disk.sync_dir(shelf.path)
         return self._new(segment, index, plans, dead)
 
+    def _mark(self, segment: Segment) -> None:
+        if not segment.marked:
+            # Without room its size has to tell.
+            with contextlib.suppress(DiskFull):
+                self.shelf.disk.write_file(thin_path(segment.path), b"")
+            segment.marked = True
+
     def _carry_out(self, file: File, plans: Sequence[tuple[Stretch, Hole, int]]) -> int:
         for one, hole, _ in plans:
             file.overwrite(one.start, frame_hole(hole))
@@ -92,7 +102,7 @@ class Puncher:
         self, old: Segment, index: SegmentIndex, plans: Sequence[tuple[Stretch, Hole, int]], dead_bytes: int
     ) -> Segment:
         new = Segment(old.path, old.first, old.head, old.data_at, old.size)
-        new.dead_bytes = old.dead_bytes + dead_bytes
+        new.dead_bytes, new.marked = old.dead_bytes + dead_bytes, True
         new.file = self.shelf.disk.open(old.path)
         new.index = index.thinned([(one.lo, one.hi, hole) for one, hole, _ in plans])
         self.shelf.save_index(new, reader_of(new.file), new.index)

@@ -28,7 +28,8 @@ CACHE_BYTES = 64 << 20
 class Segment:
     """One file `<first>.log` with its opening (`head`, without topics) and, while cached, file, index and topics.
 
-    `dead_bytes`: how much of its size takes no room any more; `index_bytes`: size of its index file, about.
+    `dead_bytes`: how much of its size takes no room any more; `index_bytes`: size of its index file, about; `marked`:
+    an empty file `<first>.thin` says that holes were put into it, which its size alone does not when it was copied.
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class Segment:
         "head",
         "index",
         "index_bytes",
+        "marked",
         "path",
         "pinned",
         "punched",
@@ -60,6 +62,7 @@ class Segment:
         self.damages: dict[int, Flaw] = {}
         self.dead_bytes = 0
         self.index_bytes = 0
+        self.marked = False
         # Bytes (from, to) that holes came to stand for while readers may be in the middle of them.
         self.punched: tuple[tuple[int, int, Hole], ...] = ()
         self.touched = 0
@@ -84,7 +87,7 @@ class Segment:
     @property
     def thinned(self) -> bool:
         """True when retention may have put holes into it."""
-        return self.rewritten or self.dead_bytes > 0
+        return self.rewritten or self.marked or self.dead_bytes > 0
 
     @property
     def used_bytes(self) -> int:
@@ -95,6 +98,11 @@ class Segment:
 def index_path(path: str) -> str:
     """`<first>.idx` for `<first>.log`."""
     return path.removesuffix(".log") + ".idx"
+
+
+def thin_path(path: str) -> str:
+    """`<first>.thin` for `<first>.log`."""
+    return path.removesuffix(".log") + ".thin"
 
 
 def reader_of(file: File) -> Read:

@@ -18,7 +18,7 @@ from busd.rules.scan import Flaw, Window, walk
 from busd.rules.segment_index import SegmentIndex
 from busd.rules.weigh import counts_of
 from busd.world.disk import DiskFailed, DiskFull, try_remove
-from busd.world.segment import Segment, Shelf, read_opening, reader_of
+from busd.world.segment import Segment, Shelf, read_opening, reader_of, thin_path
 
 # Rewritten bytes go to the disk in pieces of this size.
 _PIECE_BYTES = 1 << 20
@@ -86,6 +86,7 @@ def clear(shelf: Shelf, segments: Sequence[Segment], numbers: Sequence[int]) -> 
     disk.sync_dir(shelf.path)
     for number in numbers[1:]:
         try_remove(disk, segments[number].index_path)
+        try_remove(disk, thin_path(segments[number].path))
         disk.remove(segments[number].path)
     if len(numbers) > 1:
         disk.sync_dir(shelf.path)

@@ -19,10 +19,10 @@ from busd.rules.segment_index import SegmentIndex
 from busd.rules.topic_state import TopicState, add_lost, state_of
 from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
 from busd.world.punch import finish
-from busd.world.segment import Cache, Segment, Shelf, index_path, read_opening, reader_of, saved_index
+from busd.world.segment import Cache, Segment, Shelf, index_path, read_opening, reader_of, saved_index, thin_path
 
 # What may lie in a store's directory.
-OURS = re.compile(r"([0-9]{20})\.(log|idx|punch|cut(?:\.[0-9]+)?)")
+OURS = re.compile(r"([0-9]{20})\.(log|idx|punch|thin|cut(?:\.[0-9]+)?)")
 
 
 class NewerFormat(Exception):
@@ -119,7 +119,7 @@ def _list(store: Recovered) -> list[int]:
             store.report.append(f"{path}/{name}: not a file of busd, left alone")
         elif match[2] == "log":
             firsts.append(int(match[1]))
-        elif match[2] == "idx" and match[1] + ".log" not in names:
+        elif match[2] in ("idx", "thin") and match[1] + ".log" not in names:
             try_remove(disk, f"{path}/{name}")
     return firsts
 
@@ -155,6 +155,7 @@ def _openings(store: Recovered, firsts: list[int], name: str) -> list[Segment]:
             store.report.append(f"{path}:0: the opening is that of {head.store} {head.first}; not served")
             continue
         segment = Segment(path, first, head, data_at, file.size())
+        segment.marked = shelf.disk.exists(thin_path(path))
         if first != firsts[-1]:
             segment.dead_bytes = segment.size - file.used_bytes()
             segment.index_bytes = _size(shelf.disk, segment.index_path)

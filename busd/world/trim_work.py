@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from busd.rules.record import TopicLine
 from busd.rules.topic_state import TopicState
 from busd.world.disk import try_remove
-from busd.world.segment import Segment, Shelf
+from busd.world.segment import Segment, Shelf, thin_path
 
 # Messages of a topic: (how many there had been before and after) for each run of segments nothing was taken out of,
 # and (first offset, messages) of the batches left in the others.
@@ -73,6 +73,7 @@ class TrimWork:
             for segment in self.segments[:count]:
                 self._shelf.pin(segment)
                 try_remove(disk, segment.index_path)
+                try_remove(disk, thin_path(segment.path))
                 disk.remove(segment.path)
                 done += 1
                 disk.sync_dir(self._shelf.path)

@@ -114,6 +114,32 @@ def test_punching_gives_back_a_stretch_in_the_middle(monkeypatch: pytest.MonkeyP
     assert read_all(kit.store).losses == [(30, 49, "settled", {b"a": 10, b"b": 10})]
 
 
+def test_holes_count_too_in_a_copy_that_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a tar archive makes one: its files take what they are long."""
+    monkeypatch.setattr(store_sweep, "PUNCH_BYTES", 2000)
+    kit = filled(AckedKit(rule=replace(SMALL, segment_bytes=1 << 16)), 100)
+    kit.roll()
+    kit.group(b"g", b">")
+    kit.give(b"g")
+    kit.settle(b"g", range(30, 50))
+    kit.sweep()
+    for inode in kit.disk.names.values():
+        inode.punched, inode.durable_punched = [], []
+    kit.reopen()
+    kit.check()
+    assert kit.store.count_kept(every, 1, kit.next) == 80
+    thin = [name for name in kit.disk.names if name.endswith(".thin")]
+    assert len(thin) == 1
+    # It goes with its segment, or at a start without it.
+    kit.settle(b"g", range(1, 101))
+    kit.sweep()
+    kit.sweep()
+    assert [name for name in kit.disk.names if name.endswith(".thin")] == []
+    kit.disk.write_file(thin[0], b"")
+    kit.reopen()
+    assert thin[0] not in kit.disk.names
+
+
 def test_reset_and_ttl_give_their_space_back() -> None:
     kit = AckedKit(rule=StoreRule(segment_bytes=4096))
     for number in range(40):
