@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# The bash client of busd: functions to source, bash 5.0 or later, no other program but nc (OpenBSD) for Unix sockets.
+# The bash client of busd: functions to source, bash 5.0 or later; nc (OpenBSD) for Unix sockets, socat for TLS.
 #
 #   . busd.sh
-#   busd_open                                   # $BUSD_ADDRESS, else 127.0.0.1:7379; or host:port, or /path
+#   busd_open                                   # $BUSD_ADDRESS, else 127.0.0.1:7379; or host:port, tls:host:port, /path
 #   busd_pub news.eu "hello"                    # prints the offset
 #   tail -F log | busd_pub_lines logs.app       # a message a line, pipelined
 #   busd_read 'news.>' LAST 1 -- show           # what is there
@@ -20,6 +20,7 @@
 # 3. busd_sub and busd_read have a connection of their own, so a callback may publish on the one of busd_open.
 # 4. Nothing is left in the shell but names that begin with busd_, _busd_ or BUSD_, and a trap for PIPE when there was
 #    none: without it bash would be killed by writing to a server that is gone.
+# 5. The token in $BUSD_TOKEN is on no command line, and in no message.
 
 # Seconds to wait for an answer.  A commit on a bad day takes one or two; a server that needs more is not well.
 : "${BUSD_TIMEOUT:=30}"
@@ -37,6 +38,7 @@ busd_open() {
   _busd_address=${1:-${BUSD_ADDRESS:-127.0.0.1:7379}}
   [[ -n $(trap -p PIPE) ]] || trap : PIPE
   _busd_connect _busd_in _busd_out || return
+  _busd_greet "$_busd_in" "$_busd_out" || { _busd_drop; return 2; }
   if ! _busd_send "$_busd_out" PING || ! _busd_answer || [[ $_busd_reply != PONG ]]; then
     _busd_drop
     _busd_fail "$_busd_address is not busd: PING was not answered by PONG"
@@ -137,18 +139,21 @@ _busd_fail() {
 
 # Sets the variables named $1 and $2 to the descriptors to read from and write to.
 _busd_connect() {
-  local _busd_path _busd_host _busd_port _busd_from _busd_to _busd_stderr _busd_first _busd_second
-  if [[ $_busd_address == unix:* || $_busd_address == */* ]]; then
+  local _busd_path _busd_host _busd_port _busd_from _busd_to _busd_trust
+  if [[ $_busd_address == tls:* ]]; then
+    command -v socat >/dev/null || { _busd_fail 'TLS needs socat'; return; }
+    # What else there may be means something to socat.
+    [[ ${BUSD_CAFILE-}${BUSD_CERT-} != *[!A-Za-z0-9_./@+-]* && ${_busd_address#tls:} != *[!A-Za-z0-9_.:\[\]-]* ]] ||
+      { _busd_fail 'for TLS only A-Z a-z 0-9 and _ . / @ + - may be in the address, BUSD_CAFILE and BUSD_CERT'; return; }
+    _busd_trust=capath=/etc/ssl/certs
+    [[ -z ${BUSD_CAFILE-} ]] || _busd_trust=cafile=$BUSD_CAFILE
+    [[ -z ${BUSD_CERT-} ]] || _busd_trust+=,cert=$BUSD_CERT
+    _busd_beside socat -t 1 - "OPENSSL:${_busd_address#tls:},$_busd_trust,verify=1" || return
+  elif [[ $_busd_address == unix:* || $_busd_address == */* ]]; then
     _busd_path=${_busd_address#unix:}
     [[ -S $_busd_path ]] || { _busd_fail "no socket at $_busd_path"; return; }
     command -v nc >/dev/null || { _busd_fail 'a Unix socket needs nc (netcat-openbsd)'; return; }
-    # bash warns of a second coprocess though both work: our copies of the descriptors are all we use.
-    { coproc _BUSD_NC { exec nc -U -N -- "$_busd_path" 2>&"$_busd_stderr"; }; } {_busd_stderr}>&2 2>/dev/null
-    exec {_busd_stderr}>&-
-    _busd_first=${_BUSD_NC[0]-} _busd_second=${_BUSD_NC[1]-}
-    { exec {_busd_from}<&"$_busd_first" {_busd_to}>&"$_busd_second"; } 2>/dev/null ||
-      { _busd_fail "cannot connect to $_busd_path"; return; }
-    exec {_busd_first}<&- {_busd_second}>&-
+    _busd_beside nc -U -N -- "$_busd_path" || return
   else
     _busd_host=${_busd_address%:*} _busd_port=${_busd_address##*:}
     _busd_host=${_busd_host#[} _busd_host=${_busd_host%]}
@@ -158,6 +163,28 @@ _busd_connect() {
   fi
   printf -v "$1" %s "$_busd_from"
   printf -v "$2" %s "$_busd_to"
+}
+
+# Starts a program that is the connection; sets _busd_from and _busd_to.
+_busd_beside() {
+  local _busd_stderr _busd_first _busd_second
+  # bash warns of a second coprocess though both work: our copies of the descriptors are all we use.
+  { coproc _BUSD_BESIDE { exec "$@" 2>&"$_busd_stderr"; }; } {_busd_stderr}>&2 2>/dev/null
+  exec {_busd_stderr}>&-
+  _busd_first=${_BUSD_BESIDE[0]-} _busd_second=${_BUSD_BESIDE[1]-}
+  { exec {_busd_from}<&"$_busd_first" {_busd_to}>&"$_busd_second"; } 2>/dev/null ||
+    { _busd_fail "cannot connect to $_busd_address"; return; }
+  exec {_busd_first}<&- {_busd_second}>&-
+}
+
+# Says who we are on the descriptors $1 (to read) and $2, when there is a token.
+_busd_greet() {
+  local LC_ALL=C _busd_said
+  [[ ${BUSD_TOKEN-} ]] || return 0
+  [[ $BUSD_TOKEN != *[![:graph:]]* ]] || { _busd_fail 'BUSD_TOKEN is not a token: it holds a blank or a line end'; return; }
+  _busd_send "$2" "AUTH $BUSD_TOKEN" || return
+  IFS= read -r -t "$BUSD_TIMEOUT" -u "$1" _busd_said || { _busd_fail "no answer from $_busd_address"; return; }
+  [[ $_busd_said == +OK ]] || _busd_fail "${_busd_said#-}"
 }
 
 _busd_drop() {
@@ -251,7 +278,7 @@ _busd_stream() {
   [[ -n $_busd_address ]] || _busd_address=${BUSD_ADDRESS:-127.0.0.1:7379}
   [[ -n $(trap -p PIPE) ]] || trap : PIPE
   _busd_connect _busd_from_fd _busd_to_fd || return
-  _busd_send "$_busd_to_fd" "${_busd_words[*]}" || { _busd_shut "$_busd_from_fd" "$_busd_to_fd"; return 2; }
+  { _busd_greet "$_busd_from_fd" "$_busd_to_fd" && _busd_send "$_busd_to_fd" "${_busd_words[*]}"; } || { _busd_shut "$_busd_from_fd" "$_busd_to_fd"; return 2; }
   _busd_events || _busd_status=$?
   _busd_shut "$_busd_from_fd" "$_busd_to_fd"
   return "$_busd_status"
@@ -305,6 +332,7 @@ _busd_end() {
       if [[ $_busd_options == *' LIMIT '* || $_busd_options == *' UNTIL '* ]] || ((!_busd_found && !_busd_missed)); then
         return 1
       fi ;;
+    denied) _busd_fail 'the users of the server were changed, and this may not be read any more'; return ;;
     *) _busd_fail "the server ended the subscription: $_busd_topic; FROM $BUSD_NEXT goes on"; return ;;
   esac
   ((_busd_missed == 0)) || return 3

@@ -221,7 +221,7 @@ class GroupStream:
             if not isinstance(event, End):
                 self._event(event, parts)
             elif event.reason != "closed":
-                self.ended = event
+                self.ended = wire.check_end(event)
 
     def _event(self, event: Event, parts: list[GroupPart]) -> None:
         assert not isinstance(event, Delivery)

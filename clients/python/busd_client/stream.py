@@ -141,7 +141,7 @@ class Stream:
         if isinstance(event, End):
             if event.reason != "closed":
                 self.next = max(event.next, self.next or 0)
-                self.ended = End(event.reason, self.next)
+                self.ended = End(wire.check_end(event).reason, self.next)
         else:
             self._event(event, parts)
 

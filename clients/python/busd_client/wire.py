@@ -168,6 +168,17 @@ def check_hello(reply: Reply) -> dict[str, str | int]:
     return facts
 
 
+def check_end(end: End) -> End:
+    """The END of a subscription.
+
+    Raises:
+        BusdError: DENIED: the server's users were changed, and it may not go on.
+    """
+    if end.reason == "denied":
+        raise BusdError("DENIED", f"the users of the server were changed, and this may not be read on from {end.next}")
+    return end
+
+
 def check_integer(reply: Reply) -> int:
     """A number.
 
