@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench.load import BLOCK
-from bench.machine import Cores
+from bench.machine import Cores, descriptors
 from bench.peers.base import Peer
-from bench.plan import Job, Sample, Workload, WrongAnswer
+from bench.plan import CannotRun, Job, Sample, Workload, WrongAnswer
 
 # Messages that are read back after they were counted, at most so many bytes of them.
 TAIL = 100
 TAIL_BYTES = 4_000_000
+# Descriptors that are not connections: segments, logs, what the interpreters have open.
+OTHER_FILES = 300
 P = TypeVar("P", bound=Peer)
 
 
@@ -131,6 +133,11 @@ class Context:
             shutil.rmtree(place, ignore_errors=True)
             # What one server left to be written is not the next one's to wait for.
             os.sync()
+
+    def need_connections(self, number: int) -> None:
+        """Raises CannotRun when neither loader nor server may have so many."""
+        if (may := descriptors()) < number + OTHER_FILES:
+            raise CannotRun(f"{number:,} connections need ulimit -n {number + OTHER_FILES}; it is {may}")
 
     def settle(self) -> None:
         """Between preparing and measuring: nothing waits to be written, the server is idle."""

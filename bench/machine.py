@@ -77,11 +77,15 @@ def memory_mb(pid: int, name: str) -> float:
     return int(found[1]) * 1024 / 1e6
 
 
-def raise_descriptors() -> int:
-    """As many open files as this process and its children may have; returns how many."""
+def raise_descriptors() -> None:
+    """As many open files as this process and its children may have."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+
+
+def descriptors() -> int:
+    """How many open files this process and its children may have."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def forget_pages(directory: Path) -> None:

@@ -54,6 +54,7 @@ def replay(context: Context, server: Peer) -> Prepare:
 def fan_out(context: Context, server: Peer) -> Prepare:
     """A publisher and a thousand subscribers."""
     number = context.size.number(SUBSCRIBERS)
+    context.need_connections(number)
     contents = payloads(context.size.messages(FANNED), SIZE_BYTES)
     count = len(contents)
     acks: Sink

@@ -63,6 +63,7 @@ def points_gb(context: Context) -> list[float]:
 def large_log(context: Context) -> Mapping[Row, Sample]:
     """Grow, measure, grow on."""
     found: dict[Row, Sample] = {}
+    context.need_connections(READERS)
     contents = payloads(DIFFERENT, SIZE_BYTES)
     with context.running(Busd, "interval", [TOPIC]) as server:
         blocks, count = server.blocks([TOPIC], contents), 0

@@ -59,6 +59,7 @@ def by_patterns(context: Context, row: Row, number: int) -> Mapping[Row, Sample]
 def by_idle_connections(context: Context, rows: Sequence[Row], number: int) -> Mapping[Row, Sample]:
     """So many connections that have said one thing and nothing since; what each takes, and what publishing does."""
     rate, each = rows
+    context.need_connections(number)
     with context.running(Busd, "interval", [b"bench"]) as server, ExitStack() as stack:
         before_mb = server.resident_mb()
         for _ in range(number):

@@ -23,6 +23,7 @@ SETTLED = 1_000_000
 
 def by_subscribers(context: Context, row: Row, number: int) -> Mapping[Row, Sample]:
     """Everything to everybody."""
+    context.need_connections(number)
     per_block = min(BLOCK, UNDER_WAY // number)
     blocks = max(context.size.messages(min(DELIVERIES, MOST * number)) // number // per_block, 4)
     contents = payloads(blocks * per_block, SIZE_BYTES)

@@ -21,7 +21,18 @@ from bench.machine import Cores
 from bench.peers import KINDS
 from bench.peers.busd_server import Busd, inline
 from bench.plan import Findings, Job, Row, Sample, System, Target, Workload, WrongAnswer, judge
-from bench.workloads import fanout, group_clients, groups, large_log, latency, one_topic, publish, replay, topics
+from bench.workloads import (
+    fanout,
+    group_clients,
+    groups,
+    large_log,
+    latency,
+    one_topic,
+    publish,
+    replay,
+    scale_read,
+    topics,
+)
 from bench.workloads.replay import check_batches
 from tests.support.tools import ROOT, until
 from tests.support.tools import run as shell
@@ -114,10 +125,19 @@ def test_a_log_that_does_not_fit_is_named(context: Context, monkeypatch: pytest.
     assert why.startswith("needs 1000000.2 GB of disk")
 
 
+def test_connections_that_may_not_be_opened_are_named(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.context.descriptors", lambda: 1024)
+    findings = Findings(scale_read.WORKLOADS[0])
+    run.attempt(findings, job_of(scale_read.WORKLOADS[0], "10,000"), 0, context)
+    assert list(findings.skipped.values()) == ["10,000 connections need ulimit -n 10300; it is 1024"]
+
+
 # Fast and wrong
 
 LIAR = """
 import re, socketserver, sys
+class Quiet(socketserver.ThreadingTCPServer):
+    def handle_error(self, request, address): pass
 class Liar(socketserver.BaseRequestHandler):
     def handle(self):
         done = 0
@@ -130,7 +150,7 @@ class Liar(socketserver.BaseRequestHandler):
             if data.startswith(b"TOPICS"): told = b"bench messages=0 bytes=0\\n"
             self.request.sendall(told)
             if data.startswith((b"INFO", b"TOPICS")): return
-socketserver.ThreadingTCPServer(("127.0.0.1", int(sys.argv[1])), Liar).serve_forever()
+Quiet(("127.0.0.1", int(sys.argv[1])), Liar).serve_forever()
 """
 
 
