@@ -37,11 +37,11 @@ class Shown:
     output: list[str] = field(default_factory=list)
 
 
-def tour() -> list[Shown]:
-    """The commands of all console blocks, in order."""
+def tour(page: str = TEXT) -> list[Shown]:
+    """The commands of all console blocks of a page, in order."""
     found: list[Shown] = []
     inside = False
-    for number, line in enumerate(TEXT.splitlines(), 1):
+    for number, line in enumerate(page.splitlines(), 1):
         if line.startswith("```"):
             inside = line == "```console"
         elif inside and line.startswith("$ "):
@@ -115,20 +115,35 @@ def as_pattern(shown: list[str]) -> re.Pattern[str]:
 @pytest.mark.timeout(180)
 def test_the_tour(shell: tuple[Shell, int, str]) -> None:
     need("bash", "nc", "socat", "redis-cli")
+    walk(shell, "README.md", tour())
+
+
+@pytest.mark.timeout(180)
+def test_the_tour_of_security(shell: tuple[Shell, int, str]) -> None:
+    need("bash", "nc", "openssl", "redis-cli")
+    walk(shell, "docs/security.md", tour((ROOT / "docs" / "security.md").read_text()))
+
+
+def walk(shell: tuple[Shell, int, str], page: str, commands: list[Shown]) -> None:
+    """Run the commands and compare."""
     bash, port, directory = shell
-    commands = tour()
-    assert len(commands) > 20
+    assert len(commands) > 15
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        tls_port = free.getsockname()[1]
+    real = {"7379": str(port), "7380": str(tls_port), "/tmp/busd": f"{directory}/busd"}
+
+    def here_is(text: str) -> str:
+        return re.sub("|".join(real), lambda found: real[found[0]], text)
+
     for one in commands:
-        here = [text.replace("7379", str(port)).replace("/tmp/busd", f"{directory}/busd") for text in one.output]
-        command = one.command.replace("7379", str(port)).replace("/tmp/busd", f"{directory}/busd")
+        here = [here_is(text) for text in one.output]
+        command = here_is(one.command)
         background = command.endswith("&")
         wanted = as_pattern(here)
         told = bash.run(command, wanted if background else None)
         # Notices of job control: [1]+  Killed …, and the process id of a new job.
         told = re.sub(r"^(\[\d+\].*|bash: line \d+: +\d+ Killed.*)\n", "", told, flags=re.MULTILINE)
-        assert wanted.fullmatch(told), (
-            f"README.md, line {one.line}: {command}\nshown: {here}\ntold:  {told.splitlines()}"
-        )
+        assert wanted.fullmatch(told), f"{page}, line {one.line}: {command}\nshown: {here}\ntold:  {told.splitlines()}"
 
 
 def test_the_settings_shown_are_all_there_are(tmp_path: Path) -> None:
@@ -146,9 +161,16 @@ def test_the_settings_shown_are_all_there_are(tmp_path: Path) -> None:
 
 
 def test_every_file_linked_to_is_there() -> None:
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "clients/bash/README.md", "clients/python/README.md"):
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/security.md",
+        "clients/bash/README.md",
+        "clients/python/README.md",
+    ):
         page = ROOT / name
-        links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+        links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
         assert [link for link in links if not (page.parent / link).exists()] == [], name
 
 
