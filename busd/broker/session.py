@@ -18,7 +18,8 @@ from busd.broker.intake import Intake
 from busd.broker.ports import Engine, Handle, Outbox, Outcome
 from busd.broker.questions import COSTLY, QUESTIONS, Host, answer
 from busd.broker.turns import Turns
-from busd.broker.voice import Voice, Wire
+from busd.broker.turnstile import TURN, WEIGHTS
+from busd.broker.voice import Collector, Voice, Wire
 from busd.rules.replies import AnswerArray, RespReplies
 from busd.words import requests as rq
 from busd.words.errors import BusError
@@ -197,8 +198,13 @@ class Session:
 
     def _pump(self) -> None:
         self._pumping = True
+        left = TURN
         try:
             while self._queue and not (self._closed or self._opening or self._reading or self._turns.held):
+                if left <= 0:
+                    # Others first; a call that comes earlier than this one does no harm.
+                    self.engine.costly(self._soon_pump)
+                    break
                 if self._wire.buffered() > self._limits.outbox_bytes:
                     # Short commands can have long answers; `drained` goes on.
                     break
@@ -206,6 +212,7 @@ class Session:
                 if self._outstanding and type(request) is not self._pipelined:
                     break
                 self._queue.popleft()
+                left -= WEIGHTS.get(type(request), 1)
                 self._handle_request(request)
         finally:
             self._pumping = False
@@ -286,7 +293,7 @@ class Session:
         self._bare = request.format in rq.BARE_FORMATS
         if self.voice.version:
             self._answer = AnswerArray()
-            self._attach(self.engine.read(request, _Reader(self, self._answer), self.voice.version))
+            self._attach(self.engine.read(request, Collector(self, self._answer), self.voice.version))
         else:
             self._attach(self.engine.read(request, self, 0))
 
@@ -368,17 +375,6 @@ class Session:
             return
         self.lost()
         self._wire.close()
-
-
-class _Reader:
-    """The Subscriber of a RESP READ: the session, but for the outbox."""
-
-    def __init__(self, session: Session, outbox: Outbox) -> None:
-        self.outbox = outbox
-        self.opened = session.opened
-        self.refused = session.refused
-        self.ended = session.ended
-        self.failed = session.failed
 
 
 _HANDLERS: dict[type[rq.Request], Callable[..., None]] = {

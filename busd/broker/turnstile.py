@@ -12,6 +12,12 @@ from collections import deque
 from collections.abc import Callable
 
 from busd.broker.ports import Runtime
+from busd.words import requests as rq
+
+# What a connection may ask in one turn of the loop: a thousand cheap commands are 10 ms.
+TURN = 1000
+# What these weigh, as they look for a place in the log or through all topics; the others weigh 1.
+WEIGHTS: dict[type[rq.Request], int] = {rq.Read: 60, rq.Subscribe: 60, rq.Reset: 300}
 
 
 class Turnstile:

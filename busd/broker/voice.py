@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from busd.broker.ports import Outbox, Outcome
+from busd.broker.ports import Outbox, Outcome, Subscriber
 from busd.rules.replies import InlineReplies, Replies, RespReplies
 from busd.words import requests as rq
 from busd.words.errors import BusError
@@ -21,6 +21,17 @@ class Wire(Outbox, Protocol):
 
     def close(self) -> None:
         """Close when everything written has gone out."""
+
+
+class Collector:
+    """The Subscriber of a RESP READ: the session, but for the outbox."""
+
+    def __init__(self, session: Subscriber, outbox: Outbox) -> None:
+        self.outbox = outbox
+        self.opened = session.opened
+        self.refused = session.refused
+        self.ended = session.ended
+        self.failed = session.failed
 
 
 class Voice:

@@ -11,8 +11,8 @@ from busd.broker import ports
 from busd.broker.broker import Broker
 from busd.broker.opening import Opening
 from busd.broker.questions import Host
-from busd.broker.session import Session, _Reader
-from busd.broker.voice import Wire
+from busd.broker.session import Session
+from busd.broker.voice import Collector, Wire
 from busd.rules.replies import AnswerArray
 from busd.world.connection import Connection
 from busd.world.log import DiskLog
@@ -31,7 +31,7 @@ BEHIND: list[tuple[type[Any], type[Any]]] = [
     (ports.Log, FakeLog),
     (ports.Log, DiskLog),
     (ports.Subscriber, Session),
-    (ports.Subscriber, _Reader),
+    (ports.Subscriber, Collector),
     (ports.Handle, Opening),
     (ports.Engine, Broker),
     (Host, MemoryServer),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from busd.broker.turnstile import Turnstile
+from busd.broker.turnstile import TURN, Turnstile
 from busd.words.settings import Limits
 from tests.support.memory_server import FakeRuntime, MemoryServer
 
@@ -69,3 +69,16 @@ def test_who_leaves_before_the_answer_is_not_answered() -> None:
     one.drop()
     server.runtime.run()
     assert one.received() == b""
+
+
+def test_a_flood_of_anything_leaves_turns_to_others() -> None:
+    for command in (b"PING\n", b"READ t\n", b"RESET none\n"):
+        server = MemoryServer(Limits())
+        flood, other = server.connect(), server.connect()
+        flood.session.received(command * 4000, 0)
+        before = flood.received().count(b"\n")
+        assert 0 < before <= TURN
+        other.session.received(b"PING\n", 0)
+        assert other.received() == b"PONG\n"
+        server.runtime.run()
+        assert before + flood.received().count(b"\n") == 4000
