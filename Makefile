@@ -33,7 +33,7 @@ lint: $(CHECKS)
 	$(BIN)/mypy
 
 kill: $(CHECKS)
-	BUSD_KILL_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/process/test_kill.py -s
+	BUSD_KILL_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/process/test_kill.py tests/process/test_check.py -s
 
 proofs: $(CHECKS)
 	BUSD_CHAOS_MESSAGES=100000 BUSD_CHAOS_KILLS=40 BUSD_PIPE_MEBIBYTES=1024 BUSD_HOPPER_MESSAGES=10000000 \

@@ -36,7 +36,9 @@ _COMMANDS = {
     "reset": ("cli_look", "Remove all messages so far of some topics."),
     "user": ("cli_user", "Users of a server: their tokens and rights."),
     "verify": ("cli_files", "Check the files of a data directory, with the server down."),
+    "repair": ("cli_files", "Mend the files of a data directory, with the server down."),
     "cat": ("cli_files", "Print messages from a data directory, with the server down."),
+    "check": ("cli_check", "Prove that nothing that was answered is missing."),
 }
 
 

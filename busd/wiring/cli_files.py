@@ -1,12 +1,13 @@
-"""`busd verify` and `busd cat`: the files of a data directory while no server has it.
+"""`busd verify`, `busd repair` and `busd cat`: the files of a data directory while no server has it.
 
-Both take the directory's lock, so that no server starts meanwhile, and change nothing else.
+All take the directory's lock, so that no server starts meanwhile; only `repair` changes anything else.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -23,6 +24,9 @@ from busd.words.topics import matches, parse_patterns
 from busd.world.disk import DiskFailed, DiskFull, Locked, RealDisk
 from busd.world.inspect import Finding, Message, messages
 from busd.world.inspect import verify as inspect_files
+from busd.world.meta import WrongFormat
+from busd.world.repair import repair as mend
+from busd.world.store import NewerFormat
 
 DAMAGED, LOST = 1, 3
 # What is collected for one write.
@@ -62,8 +66,9 @@ _force = click.option("--force", is_flag=True, help="Also while a server has the
 def verify(directory: str, verbose: bool, as_json: bool, force: bool) -> int:
     """Check every record in DIRECTORY.  Nothing is changed.
 
-    Prints what is unusual: `corrupt` is damage; `torn` is what a crash may leave at the very end, and the next start
-    takes away; `hole` is what retention, or an earlier loss, has recorded; `foreign` is no file of busd.
+    Prints what is unusual: `corrupt` is damage, which `busd repair` mends; `torn` is what a crash may leave at the very
+    end, and the next start takes away; `hole` is what retention, or an earlier loss, has recorded; `foreign` is no file
+    of busd.
 
     \b
     Exit status: 0 no damage, 1 damage, 2 it could not be checked.
@@ -85,6 +90,36 @@ def verify(directory: str, verbose: bool, as_json: bool, force: bool) -> int:
         sums = [sum(getattr(one, name) for one in segments) for name in ("records", "messages", "bytes")]
         verdict = f"{bad} damaged" if bad else "no damage"
         click.echo("{} segments, {} records, {} messages, {} bytes: {}".format(len(segments), *sums, verdict))
+    return DAMAGED if bad else 0
+
+
+@click.command()
+@_directory
+def repair(directory: str) -> int:
+    """Mend what `busd verify` calls damage in DIRECTORY, keeping a copy of every file that is changed.
+
+    What can be read stays. What cannot is recorded as lost, with its exact count where that is known: readers are told
+    of it by a GAP, as they were before. The copies lie in DIRECTORY/repaired and may be removed.
+
+    \b
+    Exit status: 0 nothing is damaged (any more), 1 something still is, 2 it could not be done.
+
+    \b
+    busd verify /var/lib/busd || busd repair /var/lib/busd
+    """
+    done = 0
+    with _data_directory(directory, force=False) as disk:
+        try:
+            for line in mend(disk, directory, time.time_ns()):
+                click.echo(line)
+                done += 1
+        except (WrongFormat, NewerFormat) as error:
+            raise Failure(str(error)) from None
+        bad = [finding for finding in inspect_files(disk, directory) if finding.bad]
+    for finding in bad:
+        complain(str(finding))
+    if not bad:
+        click.echo("repaired: no damage is left" if done else "no damage")
     return DAMAGED if bad else 0
 
 

@@ -18,6 +18,7 @@ from busd.rules.record import BadRecord, Batch, CleanStop, Hole, Opening
 from busd.rules.recovery import Verdict, plan
 from busd.rules.scan import Flaw, walk
 from busd.world.disk import Disk
+from busd.world.meta import WrongFormat, load_meta
 from busd.world.punch import patched
 from busd.world.segment import read_opening, reader_of, saved_index
 from busd.world.store_recovery import OURS
@@ -108,6 +109,10 @@ def verify(disk: Disk, data_dir: str) -> Iterator[Finding]:
             yield from _check(disk, store, segment, last)
             last, until = max(last, segment.last), segment.until
     yield from _check_groups(disk, f"{data_dir}/groups.log")
+    try:
+        load_meta(disk, f"{data_dir}/meta")
+    except WrongFormat as error:
+        yield Finding("corrupt", "", f"{data_dir}/meta", 0, str(error).removeprefix(f"{data_dir}/meta: "))
 
 
 def _check_groups(disk: Disk, path: str) -> Iterator[Finding]:

@@ -21,7 +21,9 @@ FLOOR_STEP = 1 << 22
 
 
 class WrongFormat(Exception):
-    """The data directory is of another version of busd, or not one at all."""
+    """The data directory is of another version of busd (`newer`), or not one at all, or damaged."""
+
+    newer = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +56,23 @@ def load_meta(disk: Disk, path: str) -> Meta | None:
     try:
         fields = dict(line.split(" ", 1) for line in data.decode().splitlines())
         if int(fields["format"]) != FORMAT:
-            raise WrongFormat(f"{path}: format {fields['format']}; this busd reads format {FORMAT}")
+            error = WrongFormat(f"{path}: format {fields['format']}; this busd reads format {FORMAT}")
+            error.newer = _holds(data)
+            raise error
         meta = Meta(
             int(fields["epoch"]), fields["boot"], int(fields["floor"]), fields["sync"], fields["clean"] == "yes"
         )
     except (ValueError, KeyError, UnicodeDecodeError) as error:
         raise WrongFormat(f"{path}: not a meta file of busd ({error})") from None
-    if meta.text() != data:
+    if not _holds(data):
         raise WrongFormat(f"{path}: damaged, its crc does not fit; `busd repair` writes it anew")
     return meta
+
+
+def _holds(data: bytes) -> bool:
+    """Whether the checksum at the end does; any later version will have it there."""
+    text, _, crc = data.rpartition(b"crc ")
+    return crc == b"%08x\n" % crc32(text)
 
 
 def save_meta(disk: Disk, path: str, meta: Meta) -> None:

@@ -36,7 +36,7 @@ def test_reset(busd: Busd) -> None:
 def test_version_and_help(busd: Busd) -> None:
     assert busd("--version").stdout.startswith(b"busd ")
     listed = busd("--help").stdout
-    names = b"serve pub sub read run topics groups seek forget dead info ping reset verify cat"
+    names = b"serve pub sub read run topics groups seek forget dead info ping reset verify repair cat check"
     for name in names.split():
         assert name in listed
         assert b"busd " + name in busd(name.decode(), "--help").stdout.partition(b"\n\n")[2]
@@ -136,6 +136,14 @@ def test_verify_finds_nothing_wrong_and_then_the_byte_that_was_changed(directory
     found = [json.loads(line) for line in damaged.stdout.splitlines()]
     assert [one["path"] for one in found if one["bad"]] == [str(log)]
     assert b"corrupt" in run([*BUSD, "cat", directory], status=3).stderr
+    mended = run([*BUSD, "repair", directory]).stdout
+    assert f"{log}:".encode() in mended
+    assert mended.endswith(b"repaired: no damage is left\n")
+    assert b"hole: corrupt, " in run([*BUSD, "verify", directory]).stdout
+    assert run([*BUSD, "cat", directory]).stdout.endswith(b"two\nlines\n")
+    assert run([*BUSD, "repair", directory]).stdout == b"no damage\n"
+    (copy,) = Path(directory, "repaired", "1").iterdir()
+    assert copy.read_bytes() == data
 
 
 @pytest.mark.parametrize("command", ["verify", "cat"])
