@@ -184,4 +184,7 @@ def _table(console: Console, headings: Sequence[str], rows: Sequence[tuple[str, 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted; what was measured until then is written")

@@ -130,6 +130,7 @@ class Workload:
         rounds: at most so many; minutes of preparation need not be repeated five times.
         pinned: server and loader have a core each, as latencies need: the scheduler puts a lone client and its server
             on one core or on two as it likes, which is a difference of four times.
+        disk_gb: free space that a full run of any of its jobs wants.
     """
 
     name: str
@@ -141,6 +142,7 @@ class Workload:
     axis: str = ""
     rounds: int = 100
     pinned: bool = False
+    disk_gb: float = 1.0
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ import contextlib
 import gc
 import importlib.util
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,12 @@ def missing(job: Job) -> str | None:
     return None
 
 
+def too_full(workload: Workload, context: Context) -> str | None:
+    """That the disk has no room for this, if so."""
+    free_gb, wanted_gb = shutil.disk_usage(context.base).free / 1e9, workload.disk_gb * context.size.factor
+    return f"needs {wanted_gb:.1f} GB of disk, {free_gb:.1f} are free" if free_gb < wanted_gb else None
+
+
 def rounds_of(workload: Workload, options: Options) -> int:
     """As many as were asked for, at most as many as it takes."""
     return min(options.rounds, workload.rounds)
@@ -85,7 +92,7 @@ def run(workload: Workload, options: Options, told: Callable[[str], None]) -> Fi
 
 def attempt(findings: Findings, job: Job, number: int, context: Context) -> None:
     """One job, once; what came of it is in `findings`."""
-    if (why := missing(job)) is not None:
+    if (why := missing(job) or too_full(findings.workload, context)) is not None:
         findings.skipped[job.text()] = why
         return
     # The garbage of the job before is not this one's time; its requests are hundreds of thousands of objects.

@@ -146,4 +146,5 @@ WORKLOAD = Workload(
     targets=tuple(Target(row, 5, least=False) for row in ROWS if row.system == "busd" and "replay" in row.case),
     rounds=3,
     pinned=True,
+    disk_gb=3.0,
 )

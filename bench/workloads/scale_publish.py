@@ -91,7 +91,7 @@ WORKLOADS = (
         tuple(Job((row,), partial(by_topics, row=row, number=at)) for at, row in TOPICS.items()),
         chart="curve",
         axis="topics",
-        rounds=3,
+        rounds=2,
     ),
     Workload(
         "scale-patterns",
@@ -100,7 +100,7 @@ WORKLOADS = (
         tuple(Job((row,), partial(by_patterns, row=row, number=at)) for at, row in PATTERNS.items()),
         chart="curve",
         axis="patterns subscribed to",
-        rounds=3,
+        rounds=2,
     ),
     Workload(
         "scale-idle",
@@ -112,6 +112,6 @@ WORKLOADS = (
         ),
         chart="curve",
         axis="idle connections",
-        rounds=3,
+        rounds=2,
     ),
 )

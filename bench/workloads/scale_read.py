@@ -67,7 +67,7 @@ WORKLOADS = (
         tuple(Job((row,), partial(by_subscribers, row=row, number=at)) for at, row in SUBSCRIBERS.items()),
         chart="curve",
         axis="subscribers",
-        rounds=3,
+        rounds=2,
     ),
     Workload(
         "scale-groups",
@@ -77,6 +77,6 @@ WORKLOADS = (
         tuple(Job((row,), partial(by_groups, row=row, number=at)) for at, row in GROUPS.items()),
         chart="curve",
         axis="groups",
-        rounds=3,
+        rounds=2,
     ),
 )

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
 
@@ -123,6 +124,13 @@ def test_a_log_that_does_not_fit_is_named(context: Context, monkeypatch: pytest.
     run.attempt(findings, large_log.WORKLOAD.jobs[0], 0, context)
     (why,) = findings.skipped.values()
     assert why.startswith("needs 1000000.2 GB of disk")
+
+
+def test_a_disk_without_room_is_named(context: Context) -> None:
+    findings = Findings(replace(groups.WORKLOAD, disk_gb=1e9))
+    run.attempt(findings, groups.WORKLOAD.jobs[0], 0, context)
+    (why,) = findings.skipped.values()
+    assert why.startswith("needs 5000000.0 GB of disk")
 
 
 def test_connections_that_may_not_be_opened_are_named(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
