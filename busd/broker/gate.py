@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any, Protocol
 
+from busd.broker.admission import size_of
 from busd.broker.ports import Engine
 from busd.rules.access import ANYBODY, Identity, Right, refusal
 from busd.words import requests as rq
@@ -50,6 +51,7 @@ class Gate:
         self._door = door
         self._patience_ns = patience_ns
         self._since_ns: int | None = None
+        self._in_the_way = False
         self._allowed: set[bytes] = set()
         self._become(self.identity)
 
@@ -91,11 +93,17 @@ class Gate:
         """What to tell a stranger who has been one for too long; `now_ns` by the monotonic clock."""
         if self.identity is not None:
             return None
+        if self._in_the_way:
+            return BusError("LIMIT", "too many connections have not said who they are, this one the longest")
         if self._since_ns is None:
             self._since_ns = now_ns
         if now_ns - self._since_ns <= self._patience_ns:
             return None
         return BusError("TIMEOUT", f"no authentication within {self._patience_ns / NS_PER_S:g}s")
+
+    def give_way(self) -> None:
+        """A stranger has to go, to make room for another; `overdue` says so from now on."""
+        self._in_the_way = True
 
     def parts(self, run: rq.Publish) -> list[rq.Request] | None:
         """The run in pieces, in order, where not all of it may be published; None when all of it may."""
@@ -115,7 +123,8 @@ class Gate:
             if key:
                 found.append(self._refused(run, [key], count))
             else:
-                found.append(replace(run, topics=topics[lo : lo + count], items=run.items[lo : lo + count]))
+                items = run.items[lo : lo + count]
+                found.append(replace(run, topics=topics[lo : lo + count], items=items, size_bytes=size_of(items)))
             lo += count
         return found
 

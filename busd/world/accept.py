@@ -25,6 +25,8 @@ RESERVED = 32
 _AT_ONCE = 64
 # A TLS handshake that takes longer is no client.
 _HANDSHAKE_S = 10.0
+# So many at once: each may cost a millisecond of the loop, and none has said a word that busd could judge it by.
+_HANDSHAKES = 256
 _PAUSE_S = 1.0
 
 
@@ -88,6 +90,8 @@ class Acceptor:
             if not why and sock.fileno() >= self._descriptors - RESERVED:
                 # The lowest free number is given out, so this one tells how many are in use.
                 why = f"{self._descriptors} descriptors are all the server may have; no more connections are taken"
+            if not why and self._tls is not None and len(self._tasks) >= _HANDSHAKES:
+                why = f"{_HANDSHAKES} TLS handshakes are under way; no more are begun"
             if why:
                 self._seldom.warning("connection refused", why=why)
                 turn_away(sock, why)

@@ -72,6 +72,8 @@ class Server:
         self._tls: ssl.SSLContext | None = None
         self._buffer = ReadBuffer()
         self._connections: dict[Connection, None] = {}
+        # Those who had not said who they are when last looked at, the longest first.
+        self._strangers: dict[Connection, None] = {}
         self._accepted = 0
         self._listening: list[_Listening] = []
         self._began_ns = time.monotonic_ns()
@@ -251,7 +253,28 @@ class Server:
     def _enter(self, connection: Connection) -> Session:
         self._connections[connection] = None
         self._all_gone.clear()
-        return Session(self._broker, connection, self, self.settings.limits, self._gate(connection))
+        session = Session(self._broker, connection, self, self.settings.limits, self._gate(connection))
+        if session.gate.stranger:
+            self._make_way(connection)
+        return session
+
+    def _make_way(self, newest: Connection) -> None:
+        """Of strangers there are a quarter of all connections at most; then who has been one for longest goes.
+
+        So who says at once who it is gets in, however many others say nothing.
+        """
+        most = max(1, self.settings.limits.connections // 4)
+        if len(self._strangers) >= most:
+            self._strangers = {one: None for one in self._strangers if one.session and one.session.gate.stranger}
+        if len(self._strangers) >= most:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            assert oldest.session is not None
+            oldest.session.gate.give_way()
+            oldest.session.expire(time.monotonic_ns())
+            # Its place is needed now; what it was told has gone to the kernel.
+            oldest.abort()
+        self._strangers[newest] = None
 
     def _gate(self, connection: Connection) -> Gate:
         users = self._users
@@ -261,6 +284,7 @@ class Server:
 
     def _leave(self, connection: Connection) -> None:
         self._connections.pop(connection, None)
+        self._strangers.pop(connection, None)
         if not self._connections:
             self._all_gone.set()
 
