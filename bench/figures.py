@@ -124,7 +124,8 @@ def _verdict(findings: Findings, one: Verdict) -> tuple[str, ...]:
     against = ""
     if one.peer is not None:
         theirs = statistics.median(findings.values(one.peer))
-        against = f"{one.peer.who or one.peer.case}, {amount(theirs, one.peer.unit)}"
+        whom = one.peer.case if one.peer.system == row.system else one.peer.who
+        against = f"{whom}, {amount(theirs, one.peer.unit)}"
     spent = _cpu_ratio(findings, row, one.peer)
     return what, one.target.text(), measured, spread(one.values), against, spent, HELD[one.holds]
 

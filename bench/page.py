@@ -57,11 +57,14 @@ def _page(
     yield (
         "*median* and *spread* (least – most) are of the rounds, in which the servers take turns; *busd / it*: the "
         "first row of busd divided by this one, the median of the rounds. *server CPU*: of all its threads, for each "
-        "message. *loader*: how busy the loader's own core was. *peak*: the server's highest resident memory. "
+        "message (among the targets: busd's as a multiple of the other's). *loader*: how busy the loader's own core "
+        "was. *peak*: the server's highest resident memory. "
         "What was counted also arrived: numbers, order and contents are checked, and a wrong answer fails the run."
     )
     yield ""
     yield from (f"- **{note}**" for note in notes)
+    if notes:
+        yield ""
     yield "## Targets"
     yield ""
     yield from _chart(TARGETS_CHART, "what was reached of each target", drawn)

@@ -15,15 +15,18 @@ TOPIC = b"bench"
 MESSAGES = 300_000
 # A block is at most so much: 1,000 messages of 64 kB would be beyond what may wait on a connection.
 BLOCK_BYTES = 1_000_000
+# In all, so that large messages take no longer than small ones.
+MOST_BYTES = 150_000_000
 Request = Callable[[bytes, bytes], bytes]
 
 
 def pipelined(
     context: Context, row: Row, policy: str, size_bytes: int, request: Request | None
 ) -> Mapping[Row, Sample]:
-    """A new server, `MESSAGES` messages (less when they are large), all answered and counted."""
+    """A new server, MESSAGES of them (MOST_BYTES at most), all answered and counted."""
     per_block = min(BLOCK, BLOCK_BYTES // size_bytes)
-    count = context.size.messages(MESSAGES) * per_block // BLOCK
+    blocks = min(context.size.messages(MESSAGES) // BLOCK, MOST_BYTES // (size_bytes * per_block))
+    count = blocks * per_block
     contents = payloads(count, size_bytes)
     make = KINDS[row.system] if request is None else partial(Busd, request=request)
     with context.running(make, policy, [TOPIC]) as server:
