@@ -2,20 +2,20 @@ r"""Events as bytes: one encoder a format.  What is encoded here once is given t
 
     line raw bytes json   inline        msg batch   RESP3 pushes, or elements of a READ's array
 
-Pure; per batch Python, per message C (`zip`, `chain`, `map`, `compress` feed one `join`).
+Pure; per batch Python, per message C (`map` and slices fill one list, which is joined).
 An encoder says nothing (b"") for events that its format does not carry.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
-from itertools import chain, repeat
+from collections.abc import Iterator
+from itertools import chain
 from json import dumps
 from json.encoder import encode_basestring_ascii
 from typing import Protocol
 
-from busd.rules.numbers import columns
+from busd.rules.numbers import spell, weave
 from busd.rules.record import COLUMN_BASE
 from busd.rules.select import Selection, reframe
 from busd.words.escapes import escape, needs_escape
@@ -43,13 +43,21 @@ class Encoder(Protocol):
         """The end of the subscription."""
 
 
-def _per_topic(selection: Selection, heads: list[bytes]) -> Iterable[bytes]:
+def _per_topic(selection: Selection, heads: list[bytes]) -> list[bytes]:
     """The head of each message's topic."""
     column = selection.column()
     if column is None:
-        return repeat(heads[0], selection.count)
+        return heads[:1] * selection.count
     table = dict(enumerate(heads, COLUMN_BASE))
-    return map(table.__getitem__, column)
+    return list(map(table.__getitem__, column))
+
+
+def _opened(selection: Selection, heads: list[bytes], after: bytes) -> list[list[bytes]]:
+    """Columns that spell the head of each message's topic, its offset, and `after`."""
+    offsets = selection.offsets()
+    if selection.column() is None:
+        return [*spell(offsets, heads[0], after)]
+    return [_per_topic(selection, heads), *spell(offsets, b"", after)]
 
 
 def _payloads(selection: Selection) -> list[bytes]:
@@ -82,14 +90,13 @@ class Line:
         if selection.batch.control:
             return b"".join([_control_line(selection.batch.flags, *row, eol) for row in _rows(selection)])
         payloads = _payloads(selection)
-        heads = _per_topic(selection, [b"%bMSG %b " % (eol, topic) for topic in selection.batch.topics])
-        offsets = selection.offsets()
-        pieces = chain.from_iterable(zip(heads, *columns(offsets, b" "), payloads, strict=False))
-        first = next(pieces)
-        text = b"".join(chain((first[len(eol) :],), pieces, (eol,)))
-        if _plain(payloads, text, eol):
-            return text
-        return self._lines(selection, 1)
+        if not _plain(payloads):
+            return self._lines(selection, 1)
+        heads = [b"%bMSG %b " % (eol, topic) for topic in selection.batch.topics]
+        pieces = weave(*_opened(selection, heads, b" "), payloads)
+        pieces[0] = pieces[0][len(eol) :]
+        pieces.append(eol)
+        return b"".join(pieces)
 
     def again(self, selection: Selection, tries: int) -> bytes:
         """See Encoder."""
@@ -116,14 +123,17 @@ class Line:
         return b"END %b next=%d%b" % (reason.encode(), next_offset, self._eol)
 
 
-def _plain(payloads: list[bytes], text: bytes, eol: bytes) -> bool:
-    """True when no payload needs an escape.  `strip` returns the same object when there is nothing to strip, and
-    comparing identical objects costs nothing: 15 ns a message."""
-    lines = len(payloads)
+def _plain(payloads: list[bytes]) -> bool:
+    """True when no payload needs an escape: 26 ns a message of 100 bytes.
+
+    Joining them and looking three times costs a third of counting one byte in the text.  `strip` returns the same
+    object when there is nothing to strip, and comparing identical objects costs nothing.
+    """
+    joined = b"".join(payloads)
     return (
-        text.count(b"\n") == lines
-        and text.count(b"\r") == (lines if eol == b"\r\n" else 0)
-        and b"\0" not in text
+        b"\n" not in joined
+        and b"\r" not in joined
+        and b"\0" not in joined
         and list(map(bytes.strip, payloads)) == payloads
     )
 
@@ -255,13 +265,13 @@ class Msg:
         except IndexError:
             return self.again(selection, 1)
         start = b"\r\n%b5\r\n$3\r\nMSG\r\n" % self._kind
-        heads = _per_topic(selection, [b"%b%b:" % (start, bulk(topic)) for topic in batch.topics])
+        heads = [b"%b%b:" % (start, bulk(topic)) for topic in batch.topics]
         # The time is a column of its own: in the suffix it would cost each batch a table of 1,000 tails, 57 µs.
-        times = repeat(b":%d" % batch.time_ns)
-        offsets = columns(selection.offsets(), b"\r\n")
-        pieces = chain.from_iterable(zip(heads, *offsets, times, bulks, payloads, strict=False))
-        first = next(pieces)
-        return b"".join(chain((first[2:],), pieces, (b"\r\n",)))
+        times = [b":%d" % batch.time_ns] * selection.count
+        pieces = weave(*_opened(selection, heads, b"\r\n"), times, bulks, payloads)
+        pieces[0] = pieces[0][2:]
+        pieces.append(b"\r\n")
+        return b"".join(pieces)
 
     def again(self, selection: Selection, tries: int) -> bytes:
         """See Encoder."""

@@ -14,10 +14,9 @@ Knows no connection and keeps no state.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from itertools import repeat
 
-from busd.words.commands import known_topic
+from busd.words.commands import check_topics
 from busd.words.errors import BusError
 from busd.words.requests import Item, Publish
 from busd.words.settings import Limits
@@ -45,7 +44,7 @@ def publishes(data: bytes, at: int, limits: Limits) -> tuple[Publish | None, int
     end = first.end() + int(size)
     topic_size, _, topic = topic_part.partition(CRLF)
     payload = data[first.end() : end]
-    if topic_size != b"$%d" % len(topic) or not data.startswith(CRLF, end) or not _allowed([topic], (payload,), limits):
+    if topic_size != b"$%d" % len(topic) or not data.startswith(CRLF, end) or not _allowed({topic}, (payload,), limits):
         return None, at, False
     single = Publish(topic, [payload], len(payload), eol=CRLF), end + 2
     between = CRLF + verb
@@ -89,7 +88,7 @@ def _one_topic(data: bytes, at: int, head: bytes, topic: bytes, limits: Limits) 
     if not rows:
         return None
     sizes, _, payloads = zip(*map(bytes.partition, rows, repeat(CRLF)), strict=True)
-    if sizes != _spelled(payloads, _SIZES, b"$%d") or not _allowed([topic], payloads, limits):
+    if sizes != _spelled(payloads, _SIZES, b"$%d") or not _allowed({topic}, payloads, limits):
         return None
     items: list[Item] = list(payloads)
     last = _whole(tail, 1)
@@ -139,7 +138,7 @@ def _first_doubt(fields: list[list[bytes]], limits: Limits) -> int:
     """Index of the first part that is in doubt; `_columns` takes those before it.  The first has four fields."""
     doubt = next((index for index, field in enumerate(fields) if len(field) != 4), len(fields))
     topic_sizes, topics, sizes, payloads = zip(*fields[:doubt], strict=True)
-    bad = {topic for topic in set(topics) if not _allowed([topic], (b"",), limits)}
+    bad = {topic for topic in set(topics) if not _allowed({topic}, (b"",), limits)}
     columns = zip(
         topic_sizes,
         _spelled(topics, _SIZES, b"$%d"),
@@ -168,10 +167,9 @@ def _size_bytes(head: bytes, rows: list[bytes]) -> int:
     return len(rows) * (len(head) + 2) + sum(map(len, rows))
 
 
-def _allowed(topics: Iterable[bytes], payloads: Payloads, limits: Limits) -> bool:
+def _allowed(topics: set[bytes], payloads: Payloads, limits: Limits) -> bool:
     try:
-        for topic in topics:
-            known_topic(topic)
+        check_topics(topics)
     except BusError:
         return False
     return max(map(len, payloads)) <= limits.payload_bytes

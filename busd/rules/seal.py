@@ -28,7 +28,8 @@ FLAGS = {"message": "-", "eof": "e", "reset": "r"}
 
 @dataclass(slots=True)
 class Part:
-    """A piece of a run that goes to one store: one topic for all, or one a message."""
+    """A piece of a run that goes to one store: one topic for all, or one a message.  `names`: the different topics of
+    it, or of what it was cut from."""
 
     offsets: Sequence[int]
     topics: bytes | Sequence[bytes]
@@ -36,10 +37,17 @@ class Part:
     size_bytes: int
     headers: bool
     kind: str
+    names: set[bytes]
 
-    def names(self) -> set[bytes]:
-        """The different topics."""
-        return {self.topics} if isinstance(self.topics, bytes) else set(self.topics)
+    def piece(self, lo: int, hi: int) -> Part:
+        """Messages lo … hi-1."""
+        topics, names = self.topics, self.names
+        if not isinstance(topics, bytes):
+            topics = topics[lo:hi]
+            # What one batch can name needs no further looks.
+            names = names if len(names) <= MAX_TOPICS else set(topics)
+        size = self.size_bytes * (hi - lo) // len(self.items)
+        return Part(self.offsets[lo:hi], topics, self.items[lo:hi], size, self.headers, self.kind, names)
 
 
 @dataclass(slots=True)
@@ -97,21 +105,22 @@ def seal(
 def _split(run: Publish, first: int, route: Callable[[bytes], str], lone: str) -> Iterator[tuple[str, Part]]:
     offsets = range(first, first + len(run.items))
     topics = run.topics
+    names = {topics} if isinstance(topics, bytes) else set(topics)
+    whole = Part(offsets, topics, run.items, run.size_bytes, run.headers, run.kind, names)
     if lone or isinstance(topics, bytes):
-        store = route(topics) if isinstance(topics, bytes) else lone
-        yield store, Part(offsets, topics, run.items, run.size_bytes, run.headers, run.kind)
+        yield lone or route(*names), whole
         return
-    homes = {topic: route(topic) for topic in set(topics)}
+    homes = {topic: route(topic) for topic in names}
     stores = set(homes.values())
     if len(stores) == 1:
-        yield stores.pop(), Part(offsets, topics, run.items, run.size_bytes, run.headers, run.kind)
+        yield stores.pop(), whole
         return
     for store in dict.fromkeys(map(homes.__getitem__, topics)):
         mine = [homes[topic] == store for topic in topics]
         some = list(compress(run.items, mine))
         size = run.size_bytes * len(some) // len(run.items)
-        taken = list(compress(offsets, mine))
-        yield store, Part(taken, list(compress(topics, mine)), some, size, run.headers, run.kind)
+        taken, theirs = list(compress(offsets, mine)), list(compress(topics, mine))
+        yield store, Part(taken, theirs, some, size, run.headers, run.kind, set(theirs))
 
 
 def _count_removed(run: Publish, parts: dict[str, list[Part]], live: Callable[[bytes], int]) -> int:
@@ -120,8 +129,8 @@ def _count_removed(run: Publish, parts: dict[str, list[Part]], live: Callable[[b
     cleared: set[bytes] = set()
     for part in chain.from_iterable(parts.values()):
         if part.kind == "reset":
-            cleared |= part.names()
-            for topic in part.names():
+            cleared |= part.names
+            for topic in part.names:
                 here[topic] = 0
         elif part.kind == "message":
             here.update({part.topics: len(part.items)} if isinstance(part.topics, bytes) else part.topics)
@@ -137,7 +146,7 @@ def _cut(parts: list[Part]) -> Iterator[list[Part]]:
     names: set[bytes] = set()
     size = 0
     for part in chain.from_iterable(map(_narrow, parts)):
-        added = part.names()
+        added = part.names
         if group and (
             part.kind != group[0].kind
             or size + part.size_bytes > BATCH_BYTES
@@ -152,20 +161,16 @@ def _cut(parts: list[Part]) -> Iterator[list[Part]]:
 
 
 def _narrow(part: Part) -> Iterator[Part]:
-    """Halves, until each is small and names few enough topics: sets run in C, a greedy cut would ask message by
-    message."""
-    few = isinstance(part.topics, bytes) or len(part.items) <= MAX_TOPICS or len(set(part.topics)) <= MAX_TOPICS
-    if len(part.items) == 1 or (few and part.size_bytes <= BATCH_BYTES):
+    """Pieces that are small and name few enough topics: sets run in C, a greedy cut would ask message by message."""
+    number = len(part.items)
+    few = len(part.names) <= MAX_TOPICS
+    if number == 1 or (few and part.size_bytes <= BATCH_BYTES):
         yield part
         return
-    number = len(part.items)
     # With almost as many topics as messages each piece is one that surely fits.
-    piece = number // 2 if few or 2 * len(part.names()) < number else MAX_TOPICS
-    for lo in range(0, number, piece):
-        hi = min(number, lo + piece)
-        size = part.size_bytes * (hi - lo) // number
-        topics = part.topics if isinstance(part.topics, bytes) else part.topics[lo:hi]
-        yield from _narrow(Part(part.offsets[lo:hi], topics, part.items[lo:hi], size, part.headers, part.kind))
+    step = (number + 1) // 2 if few or 2 * len(part.names) < number else MAX_TOPICS
+    for lo in range(0, number, step):
+        yield from _narrow(part.piece(lo, min(number, lo + step)))
 
 
 def _draft(group: list[Part]) -> Draft:
