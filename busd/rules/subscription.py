@@ -28,7 +28,7 @@ class Event(Enum):
     FULL_SPILL = "the outbox is full (SLOW spill)"
     FULL_DROP = "the outbox is full (SLOW drop)"
     DRAINED = "the outbox is half empty"
-    DONE = "UNTIL, LIMIT, WITHIN, UNSUB, loss of a bare format, stop"
+    DONE = "UNTIL, LIMIT, WITHIN, UNSUB, loss of a bare format, denied, stop"
 
 
 class Action(Enum):

@@ -108,6 +108,8 @@ class Settings:
     data: str = "busd-data"
     tcp: str = "127.0.0.1:7379"
     unix: str = ""
+    # Who may open the socket: its owner and its group.
+    unix_mode: int = 0o660
     # Where to listen for TLS, and with what; the file of a CA when clients need certificates, too.
     tls: str = ""
     tls_cert: str = ""
@@ -149,6 +151,13 @@ def _text(value: object) -> str:
     if isinstance(value, str):
         return value
     raise ValueError(f"{value!r} is not a text; write it in quotes")
+
+
+def _mode(value: object) -> int:
+    text = _text(value)
+    if len(text) not in (3, 4) or text.strip("01234567") or int(text, 8) > 0o777:
+        raise ValueError(f"{text!r} is not the mode of a file like 0660")
+    return int(text, 8)
 
 
 def _percent(value: object) -> int:
@@ -240,6 +249,7 @@ _TOP: dict[str, tuple[str, _Reader]] = {
     "data": ("data", _text),
     "tcp": ("tcp", _text),
     "unix": ("unix", _text),
+    "unix_mode": ("unix_mode", _mode),
     **{key: (key, _text) for key in ("tls", "tls_cert", "tls_key", "tls_client_ca", "users")},
     "sync": ("sync", _one_of("always", "interval", "never")),
     "log_format": ("log_format", _one_of("text", "json")),

@@ -231,7 +231,7 @@ class Server:
             self.tls_address = address_of(sock)
             self._listening.append(_Listening(self._acceptor(sock, self._tls)))
         if settings.unix:
-            sock = listen_unix(settings.unix)
+            sock = listen_unix(settings.unix, settings.unix_mode)
             self.unix_path = settings.unix
             own = identity(settings.unix)
             self._listening.append(_Listening(self._acceptor(sock), settings.unix, own))

@@ -53,8 +53,8 @@ def listen_tcp(address: str) -> socket.socket:
     return sock
 
 
-def listen_unix(path: str) -> socket.socket:
-    """A listening Unix socket, mode 0660.  A dead socket at the path is replaced, anything else is left alone.
+def listen_unix(path: str, mode: int = 0o660) -> socket.socket:
+    """A listening Unix socket of this mode.  A dead socket at the path is replaced, anything else is left alone.
 
     Raises:
         BadAddress: the path is too long, taken by a living server, or not a socket.
@@ -63,7 +63,7 @@ def listen_unix(path: str) -> socket.socket:
         raise BadAddress(f"the socket path {path} has more than {_MAX_PATH_BYTES} bytes; use a shorter one")
     _clear(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old_mask = os.umask(0o117)
+    old_mask = os.umask(0o777 & ~mode)
     try:
         sock.bind(path)
         sock.listen(_BACKLOG)

@@ -29,6 +29,12 @@ def test_a_taken_port_is_named() -> None:
             listen_tcp(f"127.0.0.1:{port}")
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+def test_who_may_open_the_socket_is_a_setting(short_dir: Path, mode: int) -> None:
+    with listen_unix(str(short_dir / "x.sock"), mode):
+        assert stat.S_IMODE((short_dir / "x.sock").stat().st_mode) == mode
+
+
 def test_a_unix_path_living_dead_or_not_a_socket(short_dir: Path) -> None:
     path = str(short_dir / "x.sock")
     with listen_unix(path) as sock:

@@ -168,3 +168,20 @@ def test_the_table_that_was_read_stays_as_it_was() -> None:
     table: dict[str, object] = {"main": {"max_bytes": "1G"}, "limits": {"headers": 1}, "store": [], "data": "d"}
     settings_from(table)
     assert table == {"main": {"max_bytes": "1G"}, "limits": {"headers": 1}, "store": [], "data": "d"}
+
+
+def test_security_is_off_by_default_and_the_socket_is_for_its_group() -> None:
+    found = Settings()
+    assert (found.users, found.tls, found.tls_cert, found.tls_key, found.tls_client_ca) == ("",) * 5
+    assert found.unix_mode == 0o660
+    assert found.limits.unauthenticated_ns == 10 * 10**9
+    table = {"users": "u", "tls": "h:1", "tls_cert": "c", "tls_key": "k", "tls_client_ca": "a", "unix_mode": "0666"}
+    found = settings_from({**table, "limits": {"unauthenticated": "3s"}})
+    assert (found.users, found.tls, found.tls_cert, found.tls_key, found.tls_client_ca) == ("u", "h:1", "c", "k", "a")
+    assert (found.unix_mode, found.limits.unauthenticated_ns) == (0o666, 3 * 10**9)
+
+
+@pytest.mark.parametrize("mode", ["", "660 ", "0668", "7777", "rw-rw----", "-600", "06600", 0o660])
+def test_modes_that_are_none(mode: object) -> None:
+    with pytest.raises(BadSetting, match=r"^unix_mode: "):
+        settings_from({"unix_mode": mode})
