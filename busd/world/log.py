@@ -232,6 +232,8 @@ class DiskLog(LogQuestions):
                 self.health.used_bytes += sum(len(batch.record) for batch in work.batches)
                 if len(work.store.topics) != known:
                     self.stores.version += 1
+                if work.roll is not None:
+                    self._upkeep.look_soon()
                 kept += work.batches
                 continue
             error = error_of(work.failure)

@@ -108,6 +108,10 @@ class Upkeep:
     def poke(self, store: str) -> None:
         """Somebody waits for room in this store: what may go should go now."""
         self._asked.add(store)
+        self.look_soon()
+
+    def look_soon(self) -> None:
+        """A segment was closed: caps may be passed long before the second is over."""
         if self._look is None and not self._trimming and not self._stopped:
             since_ns = self._runtime.monotonic_ns() - self._looked_ns
             self._look = self._runtime.later(max(0, _POKE_NS - since_ns), self._look_now)

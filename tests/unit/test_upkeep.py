@@ -63,6 +63,7 @@ def test_a_poke_makes_room_at_once_and_says_so() -> None:
 
 def test_pokes_are_answered_together() -> None:
     kit = full_kit()
+    kit.runtime.advance(100 * MS)
     before = kit.runtime.timers
     for _ in range(1000):
         kit.log.make_room("jobs")
@@ -72,6 +73,20 @@ def test_pokes_are_answered_together() -> None:
     kit.log.refuse()
     kit.runtime.advance(10 * S)
     assert room(kit) == 0
+
+
+def test_a_cap_is_kept_to_also_when_much_comes_within_a_second() -> None:
+    """Waiting for the tick, a busy publisher would put a multiple of the cap on the disk."""
+    kit = LogKit(Settings(main=StoreRule(segment_bytes=16 << 10, max_bytes=64 << 10)))
+    kit.log.start()
+    most = 0
+    for _ in range(900):
+        kit.publish(b"a", PAYLOAD)
+        kit.runtime.advance(MS)
+        most = max(most, kit.log.stores.open["main"].bytes)
+    assert kit.log.stores.open["main"].first > 700
+    # What comes until the next look, 20 ms at most, and a segment.
+    assert most < (64 << 10) + (16 << 10) + 25 * 1100
 
 
 def test_once_a_second_without_anybody_asking() -> None:
