@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 
 from bench.context import Context, payloads
 from bench.peers.base import resp
@@ -24,6 +24,7 @@ TOPICS = [b"topic.%d" % (number * 7919 % 20) for number in range(MESSAGES)]
 Decoder = InlineDecoder | RespDecoder
 
 
+@cache
 def paths() -> dict[str, tuple[Callable[[Limits], Decoder], list[bytes]]]:
     """What is read, by name, and by what."""
     one = [inline(b"news.eu", payload) for payload in PAYLOADS]

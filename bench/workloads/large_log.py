@@ -81,7 +81,7 @@ def large_log(context: Context) -> Mapping[Row, Sample]:
             count += DIFFERENT * repeats
             check_kept(server, [TOPIC], count)
             found[LOOK[at]] = look(context, server, contents, count)
-            times = RESTARTS if at == stages[-1] else 1
+            times = context.size.some(RESTARTS) if at == stages[-1] else 1
             for row, kill in ((STOPPED[at], False), (KILLED[at], True)):
                 found[row] = restarted(server, blocks, count, times, kill)
                 count += times * DIFFERENT

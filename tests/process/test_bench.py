@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from zlib import crc32
 
@@ -245,6 +246,23 @@ def test_what_was_wrong_once_leaves_no_figure(context: Context) -> None:
         run.attempt(findings, findings.workload.jobs[0], number, context)
     assert findings.rows() == []
     assert run.outcome([findings]) == ["w: case, busd: WrongAnswer: another number"]
+
+
+def test_rounds_take_turns_and_every_second_is_run_backwards(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def work(_: Context, row: Row) -> Mapping[Row, Sample]:
+        seen.append(row.case)
+        return {row: Sample(1.0)}
+
+    rows = [Row(case, "busd", "msg/s") for case in "abc"]
+    workload = Workload("w", "W", "", tuple(Job((row,), partial(work, row=row)) for row in rows), rounds=3)
+    told: list[str] = []
+    options = run.Options(TINY, 5, tmp_path)
+    findings = run.run(workload, options, told.append)
+    assert "".join(seen) == "abccbaabc"
+    assert len(told) == run.steps(workload, options) == 9
+    assert [len(findings.values(row)) for row in rows] == [3, 3, 3]
 
 
 # The sinks
