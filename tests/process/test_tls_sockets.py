@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 from busd_client import aio, sync
+from busd_client.address import choose_address
 from busd_client.deliveries import Delivery
 from busd_client.events import BusdError
 
@@ -222,6 +223,22 @@ def test_only_clients_with_a_certificate_where_a_ca_says_so(loop: str, files: Fi
             assert await ask(server, known) == b"PONG\n"
 
     on(loop, story)
+
+
+def test_the_clients_show_a_certificate_where_one_is_asked_for(files: Files, tmp_path: Path) -> None:
+    def blocking(address: str) -> None:
+        with_one = choose_address(address, {"BUSD_CAFILE": str(files.ca), "BUSD_CERT": str(files.client)})
+        with sync.Client(with_one) as client:
+            client.open()
+            assert client.publish("t", b"x") == 1
+        with pytest.raises(OSError, match=r"(?i)certificate|reset|closed|broke"):
+            sync.Client(choose_address(address, {"BUSD_CAFILE": str(files.ca)})).open()
+
+    async def story() -> None:
+        async with serving(files.settings(tmp_path, client_ca=str(files.ca))) as server:
+            await asyncio.to_thread(blocking, f"tls:localhost:{port_of(server)}")
+
+    on("uvloop", story)
 
 
 @pytest.mark.parametrize("loop", LOOPS)

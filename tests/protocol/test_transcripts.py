@@ -1,10 +1,12 @@
-"""Every transcript of protocol.md: against the broker in memory, and by TCP and Unix socket on both event loops."""
+"""Every transcript of protocol.md: with the broker in memory, and by TCP, Unix socket and TLS on both event loops."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import uvloop
 from busd.words.settings import Settings
 from busd.world.disk import RealDisk
 from busd.world.server import Server
+from tests.support.certificates import certificates
 from tests.support.memory_server import MemoryConnection, MemoryServer
 from tests.support.transcript import Mismatch, Runner, Transcript, of_protocol, transcripts
 
@@ -107,13 +110,16 @@ async def served(base: Path, transport: str, users: str = "") -> AsyncIterator[S
     if known is not None:
         known.touch(0o600)
         known.write_text(users)
-    settings = Settings(data=str(base / "data"), tcp=tcp, unix=unix, sync="never", users=str(known or ""))
+    files = certificates(base / "tls")
+    settings = files.settings(base, users=str(known or "")) if transport == "tls" else Settings()
+    settings = replace(settings, data=str(base / "data"), tcp=tcp, unix=unix, sync="never", users=str(known or ""))
     server = Server(settings, RealDisk())
     await server.start()
-    host, _, port = server.tcp_address.rpartition(":")
+    port = int((server.tls_address or server.tcp_address or ":0").rpartition(":")[2])
+    trusting = files.trusting() if transport == "tls" else None
 
     def dial() -> Any:
-        return asyncio.open_unix_connection(path) if unix else asyncio.open_connection(host, int(port))
+        return asyncio.open_unix_connection(path) if unix else asyncio.open_connection("127.0.0.1", port, ssl=trusting)
 
     driver = SocketDriver(dial)
     try:
@@ -128,9 +134,15 @@ async def test_in_memory(name: str) -> None:
     await Runner(MemoryDriver(TRANSCRIPTS[name].users), TRANSCRIPTS[name]).run()
 
 
+# TLS has no half-close (protocol.md, Users).
+WHOLE = [name for name, one in TRANSCRIPTS.items() if all(step.action != "half-close" for step in one.steps)]
+PLACES = [*product(("tcp", "unix"), TRANSCRIPTS), *product(("tls",), WHOLE)]
+    ("tls", name) for name in WHOLE
+]
+
+
 @pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("transport", ["tcp", "unix"])
-@pytest.mark.parametrize("name", TRANSCRIPTS)
+@pytest.mark.parametrize(("transport", "name"), PLACES)
 def test_over_a_socket(name: str, transport: str, loop: str, short_dir: Path) -> None:
     problems: list[dict[str, Any]] = []
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from busd.broker.gate import Gate
 from busd.broker.intake import STRANGER_BYTES
 from busd.rules.access import ANYBODY, NEEDS
 from busd.rules.users import Peer
-from busd.words.requests import Auth, Publish
+from busd.words.requests import Auth, Bad, Item, Publish
 from busd.words.units import NS_PER_S
 from tests.support.memory_server import MemoryConnection, MemoryServer
 from tests.support.users import peer, secret_of, token_of, user
@@ -223,6 +225,34 @@ def test_a_run_of_many_topics_is_refused_where_it_must_be_and_in_order(server: M
         else:
             assert answer.startswith(f"-DENIED web may not pub {topic};")
     assert server.broker.horizon == next(offsets)
+
+
+@given(
+    topics=st.lists(st.sampled_from([b"orders.1", b"orders.2", b"secret", b"other"]), min_size=1, max_size=40),
+    headers=st.booleans(),
+)
+def test_the_parts_of_a_run_are_the_run(topics: list[bytes], headers: bool) -> None:
+    server = MemoryServer(users=WEB)
+    gate = as_user(server, "web").session.gate
+    items: list[Item] = [[b"%d" % n, b"k", b"v"] if headers else b"%d" % n for n in range(len(topics))]
+    parts = gate.parts(Publish(topics, items, 1000, headers=headers, eol=b"\r\n"))
+    if parts is None:
+        assert all(topic.startswith(b"orders") for topic in topics)
+        return
+    at = 0
+    for part in parts:
+        assert part.eol == b"\r\n"
+        if isinstance(part, Bad):
+            assert {topic in (b"secret", b"other") for topic in topics[at : at + part.times]} == {True}
+            assert topics[at].decode() in part.error.text
+            at += part.times
+        else:
+            assert isinstance(part, Publish)
+            assert gate.parts(part) is None
+            end = at + len(part.items)
+            assert (list(part.topics), part.items, part.headers) == (topics[at:end], items[at:end], headers)
+            at = end
+    assert at == len(topics)
 
 
 def test_what_was_found_allowed_is_not_looked_up_again(server: MemoryServer) -> None:
