@@ -137,8 +137,6 @@ async def test_in_memory(name: str) -> None:
 # TLS has no half-close (protocol.md, Users).
 WHOLE = [name for name, one in TRANSCRIPTS.items() if all(step.action != "half-close" for step in one.steps)]
 PLACES = [*product(("tcp", "unix"), TRANSCRIPTS), *product(("tls",), WHOLE)]
-    ("tls", name) for name in WHOLE
-]
 
 
 @pytest.mark.parametrize("loop", LOOPS)
