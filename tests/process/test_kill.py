@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.conftest import MakeServer
+from tests.conftest import Cases, MakeServer
 from tests.support.server import ServerProcess
 
 ROUNDS = int(os.environ.get("BUSD_KILL_ROUNDS", "10"))
@@ -153,7 +153,7 @@ def running(publishers: list[Publisher], watcher: Watcher, server: ServerProcess
 
 @pytest.mark.timeout(TIMEOUT_S)
 @pytest.mark.parametrize("policy", ["always", "interval"])
-def test_kill_9_takes_nothing_that_was_answered(policy: str, make_server: MakeServer) -> None:
+def test_kill_9_takes_nothing_that_was_answered(policy: str, make_server: MakeServer, cases: Cases) -> None:
     seed = random.SystemRandom().getrandbits(32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -170,6 +170,7 @@ def test_kill_9_takes_nothing_that_was_answered(policy: str, make_server: MakeSe
             time.sleep(chance.uniform(MIN_LIFE_S, MAX_LIFE_S))
             server.kill()
         server.start()
+        cases.add()
         found, after = stored(server, begin)
         check(publishers, watcher, found, given)
         assert after > max(found, default=begin - 1)

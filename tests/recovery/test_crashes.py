@@ -12,6 +12,7 @@ import pytest
 from busd.words.settings import StoreRule
 from busd.world.disk import DiskFailed
 from busd.world.store import Store
+from tests.conftest import Cases
 from tests.support.memory_disk import MemoryDisk
 from tests.support.store_kit import Kit, Message, open_store, read_all
 
@@ -157,16 +158,15 @@ def goes_on(store: Store, where: str) -> None:
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_a_power_cut_behind_every_call(name: str) -> None:
-    count = 0
+def test_a_power_cut_behind_every_call(name: str, cases: Cases) -> None:
     for where, kit, disk in crashes(name):
         check(kit, disk, where, kit.rule.keep_last)
-        count += 1
+        cases.add()
     # Enumerated, not sampled: a sequence that shrank would hide what is not tried any more.
-    assert count >= {"write": 28, "roll": 60, "trim": 60, "rewrite": 100, "close": 15}[name], count
+    assert cases.count >= {"write": 28, "roll": 60, "trim": 60, "rewrite": 100, "close": 15}[name]
 
 
-def test_what_was_cut_off_in_a_second_crash_during_recovery() -> None:
+def test_what_was_cut_off_in_a_second_crash_during_recovery(cases: Cases) -> None:
     """Recovery itself is cut: the same is found again."""
     kit = Kit()
     write(kit)
@@ -174,7 +174,6 @@ def test_what_was_cut_off_in_a_second_crash_during_recovery() -> None:
     batch = kit.frame([(b"a", b"never finished")])
     kit.store.write(None, [batch.record[:-5]])
     whole = kit.disk.copy()
-    tried = 0
     for stop in range(20):
         disk = CuttingDisk()
         for path, data in whole.contents().items():
@@ -185,10 +184,10 @@ def test_what_was_cut_off_in_a_second_crash_during_recovery() -> None:
         except PowerCut:
             for where, found in disk.crashes():
                 assert read_all(open_store(found)).messages == kit.kept, (stop, where)
-                tried += 1
+                cases.add()
         else:
             break
-    assert tried > 20
+    assert cases.count > 20
 
 
 def test_a_sync_that_failed_is_the_last() -> None:

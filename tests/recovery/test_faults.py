@@ -10,6 +10,7 @@ import pytest
 from busd.rules.record import TopicLine
 from busd.words.settings import StoreRule
 from busd.world.disk import DiskFailed, DiskFull
+from tests.conftest import Cases
 from tests.recovery.test_crashes import full
 from tests.support.memory_disk import MemoryDisk
 from tests.support.store_kit import PATH, Kit, Tale, open_store, read_all
@@ -44,13 +45,14 @@ def before_page() -> Kit:
 @pytest.mark.parametrize("short", [0, 7, 1 << 20])
 @pytest.mark.parametrize("error", ERRORS, ids=["full", "failed"])
 @pytest.mark.parametrize("make", [Kit, before_roll, before_page])
-def test_a_commit_that_fails_at_any_call(make: Callable[[], Kit], error: Exception, short: int) -> None:
+def test_a_commit_that_fails_at_any_call(make: Callable[[], Kit], error: Exception, short: int, cases: Cases) -> None:
     probe = make()
     calls = len(probe.disk.calls)
     probe.commit((b"a", b"one"), (b"c", b"two" * 50))
     total = len(probe.disk.calls) - calls
     assert total >= 2
     for number in range(total):
+        cases.add()
         kit = make()
         before = state(kit)
         kit.disk.failure, kit.disk.short_bytes = error, short
@@ -105,7 +107,7 @@ def test_a_full_disk_heals_without_a_restart() -> None:
 
 @pytest.mark.parametrize("keep_last", [0, 2])
 @pytest.mark.parametrize("error", ERRORS, ids=["full", "failed"])
-def test_trimming_that_fails_at_any_call(error: Exception, keep_last: int) -> None:
+def test_trimming_that_fails_at_any_call(error: Exception, keep_last: int, cases: Cases) -> None:
     rule = replace(SMALL, keep_last=keep_last)
     probe = full(rule)
     calls = len(probe.disk.calls)
@@ -114,6 +116,7 @@ def test_trimming_that_fails_at_any_call(error: Exception, keep_last: int) -> No
     total = len(probe.disk.calls) - calls
     assert total >= 6
     for number in range(total):
+        cases.add()
         kit = full(rule)
         kit.disk.failure = error
         kit.disk.fail_at = len(kit.disk.calls) + number

@@ -13,6 +13,7 @@ from busd.words.settings import Settings, settings_from
 from busd.world import group_log
 from busd.world.disk import DiskFailed, DiskFull
 from busd.world.group_log import GroupLog
+from tests.conftest import Cases
 from tests.support.log_kit import LogKit
 from tests.support.memory_disk import MemoryDisk
 
@@ -93,19 +94,18 @@ def crashing(worker: Worker, check: Callable[[MemoryDisk, str], None], step: Cal
         check(found, f"after: {name}")
 
 
-def test_a_power_cut_behind_every_call_takes_nothing_that_was_answered() -> None:
+def test_a_power_cut_behind_every_call_takes_nothing_that_was_answered(cases: Cases) -> None:
     worker = Worker()
-    checks: list[str] = []
 
     def check(found: MemoryDisk, where: str) -> None:
         worker.check(opened(found), where)
-        checks.append(where)
+        cases.add()
 
     crashing(worker, check, worker.begin)
     for _ in range(5):
         crashing(worker, check, worker.step)
     assert worker.acknowledged == set(range(1, 10))
-    assert len(checks) > 60
+    assert cases.count > 60
 
 
 @pytest.mark.parametrize("sync", ["always", "never"])
@@ -155,9 +155,10 @@ def fail_at_each_call(error: Exception, short: int) -> Iterator[tuple[Worker, in
 
 @pytest.mark.parametrize("short", [0, 7, 1 << 20])
 @pytest.mark.parametrize("error", ERRORS, ids=["full", "failed"])
-def test_every_call_that_can_fail_does(error: Exception, short: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_call_that_can_fail_does(
+    error: Exception, short: int, monkeypatch: pytest.MonkeyPatch, cases: Cases
+) -> None:
     monkeypatch.setattr(group_log, "COMPACT_BYTES", 2000)
-    tried = 0
     for worker, number in fail_at_each_call(error, short):
         for _ in range(10):
             worker.step()
@@ -169,8 +170,8 @@ def test_every_call_that_can_fail_does(error: Exception, short: int, monkeypatch
         assert settled_in(worker.kit.log.groups) == worker.acknowledged, where
         for name, found in worker.kit.disk.crashes():
             assert worker.acknowledged <= settled_in(opened(found)) <= worker.asked, f"{where}, {name}"
-        tried += 1
-    assert tried > 30
+        cases.add()
+    assert cases.count > 30
 
 
 def history() -> Worker:
@@ -207,7 +208,7 @@ def test_every_prefix_opens_to_an_earlier_state_and_keeps_what_it_cut() -> None:
 
 
 @pytest.mark.parametrize("bit", [1, 0x40])
-def test_every_flipped_byte_is_told_and_settles_nothing(bit: int) -> None:
+def test_every_flipped_byte_is_told_and_settles_nothing(bit: int, cases: Cases) -> None:
     worker = history()
     data = worker.kit.disk.contents()[PATH]
     ever = {name: settled_in(read_groups(data).states, name) for name in (b"g", b"other")}
@@ -219,6 +220,7 @@ def test_every_flipped_byte_is_told_and_settles_nothing(bit: int) -> None:
         for name, settled in ever.items():
             assert settled_in(found.states, name) <= settled, at
         assert opened(disk.copy()) == found.states, at
+        cases.add()
 
 
 def test_a_log_that_starts_on_what_is_left_goes_on() -> None:

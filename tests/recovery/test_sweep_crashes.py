@@ -12,6 +12,7 @@ import pytest
 
 from busd.world import store_sweep
 from busd.world.inspect import verify
+from tests.conftest import Cases
 from tests.recovery.test_crashes import CuttingDisk, PowerCut
 from tests.support.acked_kit import SMALL, AckedKit
 from tests.support.memory_disk import MemoryDisk
@@ -127,14 +128,13 @@ def goes_on(kit: Kit, where: str) -> None:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_power_cut_behind_every_call(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_power_cut_behind_every_call(name: str, monkeypatch: pytest.MonkeyPatch, cases: Cases) -> None:
     monkeypatch.setattr(store_sweep, "PUNCH_BYTES", 2000)
-    count = 0
     for where, kit, disk in crashes(MAKERS[name]):
         check(kit, disk, where)
-        count += 1
+        cases.add()
     # Enumerated, not sampled: a sequence that shrank would hide what is not tried any more.
-    assert count >= {"front": 50, "middle": 60, "stretch": 60, "longer": 40, "removed": 40}[name], count
+    assert cases.count >= {"front": 50, "middle": 60, "stretch": 60, "longer": 40, "removed": 40}[name]
 
 
 def test_zeros_without_a_record_are_damage() -> None:
