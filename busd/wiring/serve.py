@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import resource
 import signal
@@ -109,7 +110,11 @@ async def _reload(server: Server, again: asyncio.Event) -> None:
     while True:
         await again.wait()
         again.clear()
-        await server.reload()
+        try:
+            await server.reload()
+        except Exception:
+            # The next one is to be heard, too.
+            logging.getLogger("busd").exception("a fault of busd in reading users and certificate again")
 
 
 async def _say_alive() -> None:

@@ -26,6 +26,8 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Before OpenSSL 3 a client could have the server compute one handshake after the other on one connection.
+    context.options |= ssl.OP_NO_RENEGOTIATION
     for name in ("tls_cert", "tls_key", "tls_client_ca"):
         path = getattr(settings, name)
         if path or name != "tls_client_ca":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def test_the_newest_version_is_spoken_and_none_before_1_2(settings: Settings, tm
     context = tls_context(settings)
     assert shake(context, client).version() == "TLSv1.3"
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert context.options & ssl.OP_NO_RENEGOTIATION
+    old = certificates(tmp_path).trusting()
+    with warnings.catch_warnings():
+        # That these versions are old is the point.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    # Or the client would refuse by itself.
+    old.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with pytest.raises(ssl.SSLError, match="unsupported protocol"):
+        shake(context, old)
 
 
 def test_a_client_without_the_right_certificate_is_refused(settings: Settings, tmp_path: Path) -> None:
