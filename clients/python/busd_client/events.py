@@ -110,7 +110,7 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A subscription or READ is over: `reason` is end, limit, time, drained, denied or closed; `next` is where to go on."""
+    """A subscription or READ is over: `reason` is end, limit, time, drained or closed; `next` is where to go on."""
 
     reason: str
     next: int
