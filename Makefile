@@ -6,6 +6,8 @@
 #   make kill ROUNDS=200    kill -9 under load, so many times for each sync policy
 #   make proofs             groups, pipes and channels at full size: 100,000 messages and 40 kills, 1 GiB, 10 million values
 #   make bench              measure it beside redis-server and nats-server: ratios, bench/results.md, charts
+#   make faults             each fault that busd promises to survive: cases, promise, what held (an hour; DEPTH=1 ROUNDS=10: minutes)
+#   make faults-root        those that need root and the device mapper
 #   make soak ROUNDS=200    kill, and the randomised tests again and again
 #   make clean              remove what the above made
 
@@ -13,13 +15,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ROUNDS ?= 200
+DEPTH ?= 2
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 # One file for each state of the environment, newer than what it was made from.
 RUNS := $(VENV)/.installed
 CHECKS := $(VENV)/.installed-for-tests
 BENCHES := $(VENV)/.installed-for-bench
 
-.PHONY: demo test lint kill soak clean proofs bench
+.PHONY: demo test lint kill soak clean proofs bench faults faults-root
 
 demo: $(RUNS)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
@@ -43,6 +46,12 @@ proofs: $(CHECKS)
 bench: $(BENCHES)
 	$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
 	  $(if $(filter-out file,$(origin ROUNDS)),--rounds $(ROUNDS))
+
+faults: $(CHECKS)
+	BUSD_FAULT_DEPTH=$(DEPTH) BUSD_KILL_ROUNDS=$(ROUNDS) $(BIN)/python -m tests.faults.run
+
+faults-root: $(CHECKS)
+	BUSD_FAULTS_ROOT=1 $(BIN)/python -m tests.faults.run --target faults-root
 
 # Hypothesis begins at another place every time.
 soak: kill

@@ -8,8 +8,9 @@ told apart, file by file:
             lost while those behind it came through
 
 One file at a time, the others whole or lost; all combinations where those are few.  What was tried with the same
-promises is not tried again.  BUSD_FAULT_DEPTH: 1 tries a part of them, evenly spread (`make test`); 2 all of them
-(`make faults`); 3 also changes of names that come out of order and larger combinations.
+promises is not tried again.  BUSD_FAULT_DEPTH: 1 tries a part of them, evenly spread (`make test`); 2 many more, all of
+them under the default policy (`make faults`); 3 all, also changes of names that come out of order and larger
+combinations.
 """
 
 from __future__ import annotations
@@ -99,10 +100,10 @@ def _choices(dirty: dict[Inode, list[bytes]], paths: dict[Inode, str]) -> Iterat
 
 
 class Enumeration:
-    """The cuts of a whole story, each once; `every`: at depth 1, one of so many."""
+    """The cuts of a whole story, each once; `every`: one of so many at depth 1, at depth 2; all of them beyond."""
 
-    def __init__(self, every: int) -> None:
-        self._every = every if DEPTH == 1 else 1
+    def __init__(self, *every: int) -> None:
+        self._every = every[DEPTH - 1] if len(every) >= DEPTH else 1
         self._seen: set[int] = set()
         self._number = 0
 
