@@ -25,6 +25,7 @@ from busd.rules.group_records import (
 )
 from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
 from busd.world.reserve import Reserve
+from busd.world.salvage import readable
 
 # Below this a snapshot saves nothing that anybody would notice: it is read in 30 ms.
 COMPACT_BYTES = 1 << 20
@@ -76,7 +77,7 @@ class GroupLog:
             disk.sync_dir(self._dir)
             return file
         file = disk.open(path, writable=True)
-        data = file.read(0, file.size())
+        data = readable(file, 0, file.size())
         found = read_groups(data)
         self.states = found.states
         if found.flaws:

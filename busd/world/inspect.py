@@ -20,6 +20,7 @@ from busd.rules.scan import Flaw, walk
 from busd.world.disk import Disk
 from busd.world.meta import WrongFormat, load_meta
 from busd.world.punch import patched
+from busd.world.salvage import readable
 from busd.world.segment import read_opening, reader_of, saved_index
 from busd.world.store_recovery import OURS
 from busd.world.stores import is_store
@@ -119,7 +120,8 @@ def _check_groups(disk: Disk, path: str) -> Iterator[Finding]:
     """Findings of groups.log; none when it is sound, or not there."""
     if not disk.exists(path):
         return
-    data = disk.read_file(path)
+    file = disk.open(path)
+    data = readable(file, 0, file.size())
     found = read_groups(data)
     for flaw in found.flaws:
         text = f"{flaw.detail}; what groups had out then comes back to them"

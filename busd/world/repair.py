@@ -17,18 +17,17 @@ from dataclasses import replace
 from busd.rules.record import BadRecord, Batch, Hole, Opening, frame_opening
 from busd.rules.rewrite import rewrite
 from busd.words.settings import StoreRule
-from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
+from busd.world.disk import Disk, DiskFailed, DiskFull, try_remove
 from busd.world.group_log import GroupLog
 from busd.world.inspect import Finding, stores, verify
 from busd.world.meta import FLOOR_STEP, Meta, WrongFormat, load_meta, save_meta
+from busd.world.salvage import readable
 from busd.world.segment import Cache, Shelf, index_path, read_opening, reader_of, saved_index
 from busd.world.store import NewerFormat, Store
 from busd.world.store_reader import Cursor, read
 from busd.world.store_recovery import create, recover
 
 _PIECE_BYTES = 1 << 20
-# What a disk that cannot read a file can often still read of it.
-_SECTOR_BYTES = 512
 
 
 def repair(disk: Disk, data_dir: str, now_ns: int) -> Iterator[str]:
@@ -88,22 +87,12 @@ class _Keeper:
         disk.makedirs(self.path)
         source, copy = disk.open(path), disk.create(target + ".tmp")
         for at in range(0, source.size(), _PIECE_BYTES):
-            copy.append([_readable(source, at, min(_PIECE_BYTES, source.size() - at))])
+            copy.append([readable(source, at, min(_PIECE_BYTES, source.size() - at))])
         copy.sync()
         copy.close()
         disk.rename(target + ".tmp", target)
         disk.sync_dir(self.path)
         self.kept += 1
-
-
-def _readable(file: File, at: int, size_bytes: int) -> bytes:
-    try:
-        return file.read(at, size_bytes)
-    except DiskFailed:
-        if size_bytes <= _SECTOR_BYTES:
-            return bytes(size_bytes)
-    steps = range(at, at + size_bytes, _SECTOR_BYTES)
-    return b"".join([_readable(file, one, min(_SECTOR_BYTES, at + size_bytes - one)) for one in steps])
 
 
 class _StoreRepair:

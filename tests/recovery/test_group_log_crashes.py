@@ -13,6 +13,7 @@ from busd.words.settings import Settings, settings_from
 from busd.world import group_log
 from busd.world.disk import DiskFailed, DiskFull
 from busd.world.group_log import GroupLog
+from busd.world.inspect import verify
 from tests.conftest import Cases
 from tests.support.log_kit import LogKit
 from tests.support.memory_disk import MemoryDisk
@@ -235,3 +236,24 @@ def test_a_log_that_starts_on_what_is_left_goes_on() -> None:
         kit.runtime.run()
         assert told == [None]
         assert kit.crash().log.groups == kit.log.groups
+
+
+def test_a_sector_that_cannot_be_read_is_damage_and_not_the_end() -> None:
+    """The server starts; what the lost records settled comes back to the groups, and that is told."""
+    worker = Worker()
+    worker.begin()
+    for _ in range(60):
+        worker.step()
+    size = len(worker.kit.disk.contents()[PATH])
+    assert size > 2500
+    for at in (0, 700, size - 3):
+        disk = worker.kit.disk.copy()
+        disk.unreadable.append((PATH, at, at + 2))
+        found = [str(one) for one in verify(disk, "busd-data") if one.path == PATH]
+        assert found, at
+        kit = LogKit(worker.kit.settings, disk)
+        assert "groups.log" in "\n".join(kit.opened.report)
+        assert settled_in(kit.log.groups) <= worker.acknowledged
+        if at:
+            # All before the sector is as it was.
+            assert len(settled_in(kit.log.groups)) > 10
