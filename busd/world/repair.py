@@ -22,7 +22,7 @@ from busd.world.group_log import GroupLog
 from busd.world.inspect import Finding, stores, verify
 from busd.world.meta import FLOOR_STEP, Meta, WrongFormat, load_meta, save_meta
 from busd.world.salvage import readable
-from busd.world.segment import Cache, Shelf, index_path, read_opening, reader_of, saved_index
+from busd.world.segment import Cache, Shelf, index_path, read_opening, reader_of, saved_index, thin_path
 from busd.world.store import NewerFormat, Store
 from busd.world.store_reader import Cursor, read
 from busd.world.store_recovery import create, recover
@@ -150,7 +150,7 @@ class _StoreRepair:
             self._keeper.keep(path)
         # A message takes more than a byte.
         self._gone = max(self._gone, first + size_bytes)
-        for one in (index_path(path), path):
+        for one in (index_path(path), thin_path(path), path):
             self._disk.remove(one)
         self._disk.sync_dir(self._path)
         yield f"{path}: nothing tells what is in it; {size_bytes} bytes are taken out of the log"
