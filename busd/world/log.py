@@ -241,6 +241,9 @@ class DiskLog(LogQuestions):
                 self.health.failed[work.store.name] = error.text
             else:
                 self.health.full = error.text
+                if any("r" in batch.flags for batch in work.batches):
+                    # It takes little and makes room: the reserve has it for who asks again.
+                    self._groups.log.reserve.give_up()
             for batch in work.batches:
                 void.update(dict.fromkeys(batch.offsets(), error))
         self.horizon = sealed.next

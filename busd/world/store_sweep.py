@@ -308,18 +308,20 @@ class Sweeper:
     def _punch(self, least_bytes: int, work: TrimWork, found: dict[Segment, _Found]) -> None:
         for number, segment in enumerate(work.segments[:-1]):
             look = found.get(segment)
-            if look is None or not self._puncher.able or not look.weights:
+            if look is None or not self._puncher.able or not (look.weights or self._cramped):
                 continue
             index = self._index(work.segments, number)
-            dead = stretches(index, look.weights, least_bytes) if not index.unknown else []
+            # What is dead altogether is written anew, which takes a file; on a full disk there is no room for one.
+            weights = look.weights or [0] * len(index)
+            dead = stretches(index, weights, least_bytes) if not index.unknown else []
             new = self._puncher.punch(work.segments, number, dead) if dead else None
             if new is not None:
                 self._known[new] = self._known[segment]
                 work.replace(number, number + 1, new)
                 # Its index has fewer entries now.
-                weight_at = dict(zip(index.positions, look.weights, strict=True))
+                weight_at = dict(zip(index.positions, weights, strict=True))
                 weights = [weight_at[position] for position in self._index(work.segments, number).positions]
-                found[new] = _Found(weights, look.want_bytes)
+                found[new] = _Found(weights if any(weights) else [], look.want_bytes)
 
     def _rewrite(self, sweep: Sweep, work: TrimWork, found: Mapping[Segment, _Found]) -> None:
         chosen: dict[Segment, _Found] = {}

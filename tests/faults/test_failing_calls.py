@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from busd.world.disk import DiskFailed, DiskFull
+from busd.world.reserve import RESERVE_BYTES
 from tests.conftest import Cases
 from tests.support.life import Life, make_small
 from tests.support.log_kit import LogKit
@@ -153,3 +154,24 @@ def test_a_disk_of_any_size_fills_up_and_heals(cases: Cases) -> None:
         assert len(life.refused) == refused, where
         life.now().check(life.disk.copy(), where)
         cases.add()
+
+
+def test_reset_makes_room_on_a_disk_that_is_full_to_the_last_byte() -> None:
+    """There is no room for its record, nor for a file: the reserve has a piece for it, dead segments are punched."""
+    life = Life("always")
+    life.start()
+    while not (reserve := life.disk.contents().get("busd-data/reserve")):
+        life.tick()
+    assert len(reserve) == RESERVE_BYTES
+    life.publish(b"jobs.a", 60)
+    life.disk.room_bytes = 0
+    life.publish(b"jobs.a")
+    life.reset(b"jobs.a")
+    assert [code for code, _ in life.refused] == ["FULL", "FULL"]
+    life.reset(b"jobs.a")
+    assert b"jobs.a" in life.resets
+    for _ in range(5):
+        life.tick()
+    assert life.kit.log.stores.open["jobs"].bytes < 12_000
+    life.publish(b"jobs.a", 20)
+    assert len(life.refused) == 2
