@@ -30,7 +30,8 @@ class ReceiveClock:
         """The time of receipt now, Unix ns; at least what it was before."""
         passed_ns, self._last_monotonic_ns = monotonic_ns - self._last_monotonic_ns, monotonic_ns
         expected_ns = self._anchor_wall_ns + monotonic_ns - self._anchor_monotonic_ns
-        leap_ns = wall_ns - expected_ns
+        # What was given out before is believed too: a wall clock that fell back may return to it.
+        leap_ns = wall_ns - max(expected_ns, self._last_ns + passed_ns)
         if leap_ns > MAX_LEAP_NS:
             if self._ahead_since_ns is None:
                 self._ahead_since_ns = monotonic_ns

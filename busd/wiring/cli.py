@@ -32,6 +32,8 @@ _COMMANDS = {
     "forget": ("cli_groups", "Delete a group."),
     "dead": ("cli_dead", "List, show and retry dead letters."),
     "info": ("cli_look", "Tell how the server is."),
+    "health": ("cli_health", "Tell how the server is, as an exit status."),
+    "doctor": ("cli_doctor", "Check a machine, and tell what durability costs on it."),
     "ping": ("cli_look", "Ask whether the server answers."),
     "reset": ("cli_look", "Remove all messages so far of some topics."),
     "user": ("cli_user", "Users of a server: their tokens and rights."),

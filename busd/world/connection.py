@@ -71,6 +71,7 @@ class Connection(asyncio.BufferedProtocol):
         self._peer_ended = False
         # When it is cut off, once it is closing.
         self._cut_at_s: float | None = None
+        self._cut: asyncio.TimerHandle | None = None
 
     # What asyncio tells.
 
@@ -173,9 +174,13 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
         self._transport = None
+        if self._cut is not None:
+            self._cut.cancel()
         if self.session is not None:
             self.session.lost()
         self._left(self)
+        # The session knows us: a circle would wait for the collector, which comes seldom (busd.wiring.serve).
+        self.session = None
 
     # Wire.
 
@@ -227,7 +232,7 @@ class Connection(asyncio.BufferedProtocol):
         self._cut_at_s = loop.time() + _LINGER_S
         if self._peer_ended or not self._transport.can_write_eof():
             self._transport.close()
-            loop.call_later(_LINGER_S, self.abort)
+            self._cut = loop.call_later(_LINGER_S, self.abort)
             return
         try:
             self._transport.write_eof()
@@ -247,7 +252,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self.buffered() or (
             self.peer != "unix" and unacknowledged_bytes(self._transport.get_extra_info("socket"))
         ):
-            loop.call_later(_LINGER_LOOK_S, self._linger)
+            self._cut = loop.call_later(_LINGER_LOOK_S, self._linger)
         else:
             self._transport.close()
 

@@ -18,6 +18,10 @@ from busd.world.log import DiskLog
 
 # A disk that takes longer than this over one commit or sync is no disk one can work with.
 _OVERDUE_NS = 5 * NS_PER_S
+# A small message may still fit where the usual one does not: so long after a refusal it is no better.
+_REFUSED_NS = 10 * NS_PER_S
+# Time to act before that.
+_NEARLY_PERCENT = 90
 # Small steps back are what time servers do.
 _BEHIND_NS = 2 * NS_PER_S
 
@@ -49,9 +53,13 @@ class Watch:
             found.append(Condition("disk", stores, failing=True))
         if health.full:
             found.append(Condition("full", health.full, failing=True))
-        elif health.cap_bytes and health.used_bytes >= health.cap_bytes:
-            text = f"the data directory is at its cap of {health.cap_bytes} bytes"
+        elif health.refused_ns and self._clock() - health.refused_ns < _REFUSED_NS:
+            text = f"the data directory is at its cap of {health.cap_bytes} bytes, and publishers are refused"
             found.append(Condition("full", text, failing=True))
+        elif health.cap_bytes and health.used_bytes >= health.cap_bytes * _NEARLY_PERCENT // 100:
+            percent = 100 * health.used_bytes // health.cap_bytes
+            text = f"the data directory holds {percent} % of the {health.cap_bytes} bytes that it may"
+            found.append(Condition("space", text))
         if (waited_ns := self._waited_ns()) > _OVERDUE_NS:
             text = f"the disk has not finished a commit or sync for {waited_ns // NS_PER_S}s"
             found.append(Condition("sync", text, failing=True))

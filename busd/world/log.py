@@ -102,6 +102,7 @@ class DiskLog(LogQuestions):
         # Dead letters have a reserve: what they stand for can only be settled, and go, behind them.
         if health.cap_bytes and over_bytes > (health.cap_bytes // 20 if _is_dead_letter(run) else 0):
             health.full = f"the data directory is at its cap of {health.cap_bytes} bytes; nothing was kept"
+            health.refused_ns = self._runtime.monotonic_ns()
             raise BusError("FULL", health.full)
         self.room.took(run)
         self._waiting.append((run, sink))

@@ -28,13 +28,14 @@ _POKE_NS = NS_PER_S // 50
 @dataclass(slots=True)
 class Health:
     """What is wrong.  `failed`: by store, why it waits for a restart; `full`: why the last run was refused;
-    `trouble`: what kept retention from its work; `syncing_since_ns`: when the sync began that is under way, 0 for none;
-    `reserve_whole`: whether groups can still be written when the disk is full."""
+    `refused_ns`: when one was refused for the cap; `trouble`: what kept retention from its work; `syncing_since_ns`:
+    when the sync began that is under way, 0 for none; `reserve_whole`: whether groups can be written on a full disk."""
 
     failed: dict[str, str] = field(default_factory=dict)
     full: str = ""
     trouble: str = ""
     syncing_since_ns: int = 0
+    refused_ns: int = 0
     reserve_whole: bool = True
     cap_bytes: int = 0
     used_bytes: int = 0

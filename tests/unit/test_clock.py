@@ -96,3 +96,10 @@ def test_it_never_falls_stands_still_or_runs_away(moments: list[tuple[int, int]]
         assert given_ns >= previous + passed - passed // 16 - 1
         assert given_ns <= NOW + monotonic + highest_offset
         previous = given_ns
+
+
+def test_a_clock_that_fell_far_back_may_return_at_once() -> None:
+    clock = ReceiveClock(NOW, 0)
+    clock.stamp(NOW - 1000 * H, S)
+    assert clock.stamp(NOW + 10 * S, 10 * S) == NOW + 10 * S
+    assert (clock.ahead_ns, clock.behind_ns) == (0, 0)
