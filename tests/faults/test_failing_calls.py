@@ -35,7 +35,7 @@ def kept_payloads(life: Life, disk: MemoryDisk) -> set[bytes]:
 @pytest.mark.timeout(3600 if DEPTH > 1 else 120)
 @pytest.mark.parametrize("error", [FULL, FAILED], ids=["full", "failed"])
 def test_each_call_fails_once(error: Exception, cases: Cases) -> None:
-    step = 1 if DEPTH > 1 else 5
+    step = 1 if DEPTH > 1 else 7
     latched = healed = 0
     number = 0
     while True:
