@@ -70,15 +70,21 @@ def check_batches(data: bytes, contents: Sequence[bytes]) -> None:
     item_bytes = len(items) // len(contents)
     at, done = data.index(b">"), 0
     while (head := _BATCH_HEAD.match(data, at)) is not None:
+        # Of the frame's messages those from first to last are meant.
         first, last, size = map(int, head.groups())
         frame = data[head.end() : head.end() + size]
         line, _, body = frame.partition(b"\r\n")
         fields = line.split(b" ")
-        n = last - first + 1
-        if int(fields[1], 16) != crc32(frame[12:]) or (int(fields[3]), int(fields[4])) != (first, n):
-            raise WrongAnswer(f"a frame that is not what it says: {line!r}")
-        if first != done + 1 or body != b"*%d\r\n%b" % (n, items[done * item_bytes : last * item_bytes]):
-            raise WrongAnswer(f"other messages than were published, behind {done}")
+        begin, n = int(fields[3]), int(fields[4])
+        if int(fields[1], 16) != (found := crc32(frame[12:])):
+            raise WrongAnswer(f"a frame with another CRC, {found:08x}: {line!r}")
+        if not begin <= first <= last < begin + n or body != b"*%d\r\n%b" % (
+            n,
+            items[(begin - 1) * item_bytes : (begin - 1 + n) * item_bytes],
+        ):
+            raise WrongAnswer(f"other messages than were published, {first} to {last} in {line!r}")
+        if first != done + 1:
+            raise WrongAnswer(f"{first} to {last} came behind {done}")
         at, done = head.end() + size + 2, last
     if done != len(contents):
         raise WrongAnswer(f"{done} of {len(contents)} messages in batches, then {data[at : at + 80]!r}")

@@ -297,12 +297,14 @@ def test_batches_are_checked_against_their_crc_and_the_payloads() -> None:
 
     good, other = b"*1\r\n$1\r\na\r\n", b"*1\r\n$1\r\nb\r\n"
     check_batches(event(good, good), [b"a"])
-    with pytest.raises(WrongAnswer, match="not what it says"):
+    with pytest.raises(WrongAnswer, match="another CRC"):
         check_batches(event(good, other), [b"a"])
     with pytest.raises(WrongAnswer, match="other messages"):
         check_batches(event(other, other), [b"a"])
     with pytest.raises(WrongAnswer, match="1 of 2 messages"):
         check_batches(event(good, good), [b"a", b"a"])
+    with pytest.raises(WrongAnswer, match="1 to 1 came behind 1"):
+        check_batches(event(good, good) * 2, [b"a", b"a"])
 
 
 # Figures
