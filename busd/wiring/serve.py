@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+from dataclasses import replace
 
 import uvloop
 
@@ -49,7 +50,7 @@ def run(settings: Settings) -> int:
     gc.set_threshold(50_000, 10, 10)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings))
+            runner.run(_serve(_fitted(settings)))
     except Locked as error:
         return _refuse(f"{settings.data} is in use: {error}")
     except (WrongFormat, NewerFormat, BadAddress, BadUsers, DiskFull, DiskFailed) as error:
@@ -131,6 +132,18 @@ def _raise_descriptors() -> None:
     if soft < hard:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _fitted(settings: Settings) -> Settings:
+    """Files of the log end before the largest that the process may write (RLIMIT_FSIZE): behind it nothing could be
+    published any more, however much room there is."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    rules = (settings.main, *settings.stores)
+    if limit == resource.RLIM_INFINITY or all(rule.segment_bytes <= limit for rule in rules):
+        return settings
+    events.warning("smaller files", why=f"the process may write {limit} bytes to a file, so segment_bytes is that")
+    main, *stores = (replace(rule, segment_bytes=min(rule.segment_bytes, limit)) for rule in rules)
+    return replace(settings, main=main, stores=tuple(stores))
 
 
 def _refuse(text: str) -> int:

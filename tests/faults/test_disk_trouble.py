@@ -116,14 +116,23 @@ def test_full_at_the_start(make_disk: MakeDisk, make_limited: MakeLimited) -> No
 
 
 def test_a_limit_of_the_size_of_files(make_limited: MakeLimited) -> None:
-    server = make_limited(prefix=("prlimit", "--fsize=1200000"))
-    taken = fill(server)
-    assert 10 < taken < 20
-    assert payloads(server) == [LARGE] * taken
-    assert server.ask(b"PING\n") == b"PONG\n"
+    """Files of the log are made smaller than that; what no file could hold is refused, and the rest goes on."""
+    server = make_limited("--config", os.devnull, prefix=("prlimit", "--fsize=1200000"))
+    assert "1200000 bytes to a file" in server.log()
+    sent = [b"%d%b" % (number, LARGE) for number in range(60)]
+    for payload in sent:
+        assert server.ask(b"PUB t %b\n" % payload).startswith(b":")
+    assert payloads(server) == sent
+    assert max(path.stat().st_size for path in server.data.rglob("*.log")) <= 1200000
     server.kill()
     server.start()
-    assert payloads(server) == [LARGE] * taken
+    assert payloads(server) == sent
+    server.stop()
+    tiny = make_limited(prefix=("prlimit", "--fsize=40000"))
+    assert tiny.ask(b"PUB t small\n").startswith(b":")
+    assert tiny.ask(b"PUB t %b\n" % LARGE).startswith(b"-FULL")
+    assert tiny.ask(b"PUB t small\n").startswith(b":")
+    assert payloads(tiny) == [*sent, b"small", b"small"]
 
 
 def test_a_read_only_disk(make_disk: MakeDisk, make_limited: MakeLimited) -> None:
