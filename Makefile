@@ -9,6 +9,8 @@
 #   make faults             each fault that busd promises to survive: cases, promise, what held (an hour; DEPTH=1 ROUNDS=10: minutes)
 #   make faults-root        those that need root and the device mapper
 #   make soak ROUNDS=200    kill, and the randomised tests again and again
+#   make soak-load MINUTES=60   publishers at twice the pace of the readers, a cap, a limit on memory; draws docs/soak.svg
+#   make fuzz FUZZ_S=60     atheris on the codecs and the scanner, so many seconds each
 #   make clean              remove what the above made
 
 PYTHON ?= python3
@@ -16,13 +18,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROUNDS ?= 200
 DEPTH ?= 2
+MINUTES ?= 60
+FUZZ_S ?= 60
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 # One file for each state of the environment, newer than what it was made from.
 RUNS := $(VENV)/.installed
 CHECKS := $(VENV)/.installed-for-tests
+FUZZES := $(VENV)/.installed-for-fuzz
 BENCHES := $(VENV)/.installed-for-bench
 
-.PHONY: demo test lint kill soak clean proofs bench faults faults-root
+.PHONY: demo test lint kill soak soak-load fuzz clean proofs bench faults faults-root
 
 demo: $(RUNS)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
@@ -57,6 +62,12 @@ faults-root: $(CHECKS)
 soak: kill
 	for round in $$(seq $$(( ($(ROUNDS) + 9) / 10 ))); do $(BIN)/pytest tests/unit tests/recovery tests/fuzz || exit 1; done
 
+soak-load: $(CHECKS)
+	BUSD_SOAK_S=$$(( $(MINUTES) * 60 )) BUSD_SOAK_SVG=$(CURDIR)/docs/soak.svg $(BIN)/pytest --timeout=0 tests/process/test_soak.py
+
+fuzz: $(FUZZES)
+	cd tests/fuzz && for harness in atheris_*.py; do PYTHONPATH=$(CURDIR) $(CURDIR)/$(BIN)/python $$harness -max_total_time=$(FUZZ_S) || exit 1; done
+
 clean:
 	rm -rf $(VENV) *.egg-info build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -67,6 +78,10 @@ $(BIN)/pip:
 $(RUNS): pyproject.toml | $(BIN)/pip
 	$(PIP) install --editable .
 	@touch $@
+
+$(FUZZES): pyproject.toml | $(BIN)/pip
+	$(PIP) install --editable '.[test,fuzz]'
+	@touch $@ $(RUNS)
 
 $(CHECKS): pyproject.toml | $(BIN)/pip
 	$(PIP) install --editable '.[test]'
