@@ -28,6 +28,7 @@ FAULTS = (
         (
             "tests/faults/test_power_cuts.py::test_a_power_cut_before_every_call",
             "tests/faults/test_power_cuts.py::test_a_power_cut_after_a_kill",
+            "tests/faults/test_power_cuts.py::test_a_kill_within_a_stop_and_then_a_power_cut",
             "tests/recovery/test_crashes.py::test_a_power_cut_behind_every_call",
             "tests/recovery/test_crashes.py::test_what_was_cut_off_in_a_second_crash_during_recovery",
             "tests/recovery/test_cut_and_flip.py::test_cut_at_every_byte",
@@ -78,6 +79,7 @@ FAULTS = (
             "tests/faults/test_disk_trouble.py::test_full_at_the_start",
             "tests/faults/test_failing_calls.py::test_full_at_the_start",
             "tests/faults/test_failing_calls.py::test_a_disk_of_any_size_fills_up_and_heals",
+            "tests/faults/test_failing_calls.py::test_reset_makes_room_on_a_disk_that_is_full_to_the_last_byte",
             "tests/recovery/test_faults.py::test_a_full_disk_at_the_start_serves_what_is_there",
         ),
     ),

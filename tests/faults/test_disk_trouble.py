@@ -150,21 +150,25 @@ def test_a_read_only_disk(make_disk: MakeDisk, make_limited: MakeLimited) -> Non
 
 
 def test_a_file_that_may_not_be_read(make_server: MakeServer) -> None:
-    need("setpriv")
+    """Root may read everything, so it is done as somebody else."""
     server = make_server()
     assert server.ask(b"PUB t one\n") == b":1\n"
     server.stop()
-    for path in (server.data, *server.data.rglob("*")):
-        os.chown(path, 65534, 65534)
-    os.chmod(server.base, 0o755)
     (segment,) = (server.data / "logs" / "main").glob("*.log")
     os.chmod(segment, 0)
+    prefix: list[str] = []
+    if os.geteuid() == 0:
+        need("setpriv")
+        prefix = ["setpriv", "--reuid=65534", "--clear-groups"]
+        for path in (server.data, *server.data.rglob("*")):
+            os.chown(path, 65534, 65534)
+        os.chmod(server.base, 0o755)
+        reach = run([*prefix, *BUSD, "--version"], status=None)
+        if reach.returncode:
+            pytest.skip(f"nobody else may run this checkout: {reach.stderr.decode()[-200:]}")
     before = sorted((path, path.stat().st_size) for path in server.data.rglob("*") if path.name != "LOCK")
     command = [*BUSD, "serve", "--no-tcp", "--unix", str(server.data / "s"), "--data", str(server.data)]
-    reach = run(["setpriv", "--reuid=65534", "--clear-groups", *BUSD, "--version"], status=None)
-    if reach.returncode:
-        pytest.skip(f"nobody else may run this checkout: {reach.stderr.decode()[-200:]}")
-    refused = run(["setpriv", "--reuid=65534", "--clear-groups", *command], status=2)
+    refused = run([*prefix, *command], status=2)
     assert b"Permission denied" in refused.stderr
     assert segment.name.encode() in refused.stderr
     assert before == sorted((path, path.stat().st_size) for path in server.data.rglob("*") if path.name != "LOCK")

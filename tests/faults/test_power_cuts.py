@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import Cases
 from tests.support.life import Life, make_small
+from tests.support.log_kit import LogKit
 from tests.support.memory_disk import MemoryDisk
 from tests.support.power import DEPTH, Enumeration
 
@@ -118,3 +119,28 @@ def test_a_power_cut_after_a_kill(sync: str, cases: Cases) -> None:
             cases.add()
         call += step
     assert cases.count > 40
+
+
+def test_a_kill_within_a_stop_and_then_a_power_cut() -> None:
+    """The mark of a clean stop is written and not synced when the kill comes: it must not be believed to be."""
+    life = Life("interval")
+    life.start()
+    life.publish(b"a", 3)
+    plain = life.disk.step
+
+    def step(kind: str, path: str) -> None:
+        if kind == "sync" and path.endswith(".log"):
+            raise Killed
+        plain(kind, path)
+
+    life.disk.step = step  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        life.kit.stop()
+    life.disk.step = plain  # type: ignore[method-assign]
+    life.disk.release()
+    life.sync = "always"
+    life.start()
+    shown = life.kit.messages()
+    assert len(shown) == 3
+    after = LogKit(life.kit.settings, life.disk.crash(0, "lost"), "boot-2")
+    assert after.messages() == shown
