@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from busd.rules.record import Item
+from busd.rules.items import Item
 
 _ID = b"id"
 

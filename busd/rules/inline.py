@@ -32,9 +32,10 @@ _PAYLOAD_VERB = re.compile(
 _BEGUN = re.compile(rb"[^ \t\r]")
 # What may stand before the payload of a PUB line in the form that the shortcuts take.
 _PUB_HEAD_BYTES = len(b"PUB ") + MAX_TOPIC_BYTES + len(b" ")
-# Fewer lines are as quick one by one.  That there are as many shows at the beginning, unless they are long.
+# Fewer lines are as quick one by one.  Fewer in so many bytes are long: finding each LF costs less then than splitting,
+# which looks at each byte by itself (64 KiB: 1 us instead of 15).
 _FEW_LINES = 4
-_GLANCE_BYTES = 1024
+_LOOK_BYTES = 16_384
 
 
 class InlineDecoder:
@@ -150,11 +151,17 @@ def _too_long(size: int, allowed: int, eol: bytes, unknown: bool) -> Bad:
 
 def _decode(chunk: bytes, limits: Limits, requests: list[Request]) -> None:
     """Add the requests of whole lines."""
-    few = chunk.count(LF, 0, _GLANCE_BYTES) < _FEW_LINES and chunk.count(LF) < _FEW_LINES
+    few = chunk.count(LF, 0, _LOOK_BYTES) < _FEW_LINES
     # What all lines should end in, for a shortcut.
     eol = CRLF if chunk.endswith(CRLF) else LF
-    if few or limits.line_bytes < _PUB_HEAD_BYTES or (eol == LF and b"\r" in chunk and CRLF in chunk):
+    if (
+        (few and len(chunk) <= _LOOK_BYTES)
+        or limits.line_bytes < _PUB_HEAD_BYTES
+        or (eol == LF and b"\r" in chunk and CRLF in chunk)
+    ):
         decode_plainly(chunk, limits, requests)
+    elif few:
+        _long_lines(chunk, eol, limits, requests)
     elif (run := _one_topic(chunk, eol, limits)) is not None:
         add(requests, run)
     else:
@@ -188,6 +195,44 @@ def _one_topic(chunk: bytes, eol: bytes, limits: Limits) -> Publish | None:
     if len(chunk) > limits.payload_bytes and max(map(len, payloads)) > limits.payload_bytes:
         return None
     return Publish(topic, list[Item](payloads), len(chunk), eol=eol)
+
+
+def _long_lines(chunk: bytes, eol: bytes, limits: Limits, requests: list[Request]) -> None:
+    """Add the requests of whole lines, most of them perhaps PUB lines with long payloads: line by line, with a call of
+    `find` for each end."""
+    verb = chunk[:4] if chunk[:4].upper() == b"PUB " else b"PUB "
+    topics: list[bytes] = []
+    payloads: list[bytes] = []
+    at = begun = 0
+    while at < len(chunk):
+        end = chunk.find(LF, at)
+        space = chunk.find(b" ", at + len(verb), at + _PUB_HEAD_BYTES)
+        if not chunk.startswith(verb, at) or not at < space < end or not chunk.endswith(eol, at, end + 1):
+            _long_run(chunk[begun:at], topics, payloads, eol, limits, requests)
+            decode_plainly(chunk[at : end + 1], limits, requests)
+            topics, payloads, begun = [], [], end + 1
+        else:
+            topics.append(chunk[at + len(verb) : space])
+            payloads.append(chunk[space + 1 : end + 1 - len(eol)])
+        at = end + 1
+    _long_run(chunk[begun:] if begun else chunk, topics, payloads, eol, limits, requests)
+
+
+def _long_run(
+    lines: bytes, topics: list[bytes], payloads: list[bytes], eol: bytes, limits: Limits, requests: list[Request]
+) -> None:
+    if not topics:
+        return
+    different = set(topics)
+    try:
+        check_topics(different)
+        if max(map(len, payloads)) > limits.payload_bytes:
+            raise BusError("TOOBIG", "one of them is")
+    except BusError:
+        decode_plainly(lines, limits, requests)
+        return
+    column = topics[0] if len(different) == 1 else topics
+    add(requests, Publish(column, list[Item](payloads), len(lines), eol=eol))
 
 
 def _mixed(chunk: bytes, eol: bytes, limits: Limits, requests: list[Request]) -> None:

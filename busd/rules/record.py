@@ -51,9 +51,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, repeat
 from zlib import crc32
 
-import hiredis
-
-from busd.rules.numbers import weave
+from busd.rules.items import Item, decode_items, encode_items
 
 FORMAT = 1
 PREFIX_BYTES = 23
@@ -63,14 +61,11 @@ MAX_TOPICS = 78
 # A length beyond this is damage, not a record: a batch is one command or 256 KiB of them.
 MAX_RECORD_BYTES = 1 << 30
 
-Item = bytes | list[bytes]
-
 _PREFIX = re.compile(rb"\+([BHSCI]) ([0-9a-f]{8}) ([0-9]{10}) ")
 _GLANCE = re.compile(
     rb"\+B [0-9a-f]{8} ([0-9]{10}) (\d+) (\d+) \d+ (\d+) \d+ [a-z-]+ ([^ \r]+)(?: ([^ \r]+))?(?: ([^ \r]+))?\r\n"
 )
 _COLUMN = bytes(range(COLUMN_BASE, COLUMN_BASE + MAX_TOPICS))
-_HEADS = [b"\r\n$%d\r\n" % size for size in range(4096)]
 
 
 class BadRecord(Exception):
@@ -124,7 +119,10 @@ class Batch:
             BadRecord: the body is not what the header says.
         """
         if self._items is None:
-            self._items = _decode_items(self.record, self.body_at, self.n)
+            try:
+                self._items = decode_items(self.record, self.body_at, self.n)
+            except ValueError as error:
+                raise BadRecord("form", str(error)) from None
         return self._items
 
     def payloads(self) -> list[bytes]:
@@ -295,7 +293,7 @@ def frame(
         fields += b" " + column
     if steps is not None:
         fields += b" " + b",".join([b"%d" % step for step in steps])
-    body = _encode_items(items, "h" in flags)
+    body = encode_items(items, "h" in flags)
     rest = b"%010d %b\r\n" % (len(fields) + 2 + len(body), fields)
     head = b"+B %08x %b" % (crc32(body, crc32(rest)), rest)
     return Batch(first, n, time_ns, prev, synced, flags, topics, column, steps, head + body, len(head), items)
@@ -331,37 +329,6 @@ def frame_opening(o: Opening) -> bytes:
 def frame_clean_stop(mark: CleanStop) -> bytes:
     """The record of a clean stop."""
     return envelope("C", b"%d %d %d" % (mark.next, mark.synced, mark.time_ns))
-
-
-def _encode_items(items: list[Item], headers: bool) -> bytes:
-    if headers:
-        return b"*%d" % len(items) + b"".join(map(_encode_item, items)) + b"\r\n"
-    payloads: Sequence[bytes] = items  # type: ignore[assignment]
-    try:
-        # 100 ns a message at 100 bytes; a `%` a message costs 250.
-        pieces = weave(list(map(_HEADS.__getitem__, map(len, payloads))), payloads)
-        pieces.append(b"\r\n")
-        return b"*%d" % len(items) + b"".join(pieces)
-    except IndexError:
-        return b"*%d" % len(items) + b"".join(map(_encode_item, items)) + b"\r\n"
-
-
-def _encode_item(item: Item) -> bytes:
-    if isinstance(item, bytes):
-        return b"\r\n$%d\r\n%b" % (len(item), item)
-    return b"\r\n*%d" % len(item) + b"".join([b"\r\n$%d\r\n%b" % (len(part), part) for part in item])
-
-
-def _decode_items(record: bytes, body_at: int, n: int) -> list[Item]:
-    reader = hiredis.Reader()
-    reader.feed(record, body_at, len(record) - body_at)
-    try:
-        items = reader.gets()
-    except hiredis.ProtocolError as error:
-        raise BadRecord("form", f"body: {error}") from None
-    if type(items) is not list or len(items) != n:
-        raise BadRecord("form", f"the body does not hold {n} messages")
-    return items
 
 
 def _parse_batch(record: bytes, body_at: int, fields: list[bytes]) -> Batch:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, compress
 
-from busd.rules.record import COLUMN_BASE, MAX_TOPICS, Item
+from busd.rules.items import Item
+from busd.rules.record import COLUMN_BASE, MAX_TOPICS
 from busd.words.requests import Publish
 
 # What waits beyond this stays for the next commit: as much as one read of a socket brings.

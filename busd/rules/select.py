@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from itertools import compress, groupby, islice
 from operator import and_
 
-from busd.rules.record import COLUMN_BASE, MAX_TOPICS, Batch, Item, frame
+from busd.rules.items import Item
+from busd.rules.record import COLUMN_BASE, MAX_TOPICS, Batch, frame
 from busd.words.units import MAX_OFFSET
 
 Wanted = Callable[[bytes], bool]

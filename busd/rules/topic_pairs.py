@@ -10,9 +10,9 @@ Pure: no files.  Invariants:
 
 from __future__ import annotations
 
-import threading
 from array import array
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import count, repeat
 
 
@@ -36,9 +36,9 @@ class _Ids(dict[bytes, int]):
 
 class TopicPairs:
     """See the module.  `ids`: of each pair the number of its topic; `counts`: its messages; `ends`: by entry, how many
-    pairs there are up to its end."""
+    pairs there are up to its end; `guard`: who lets threads ask by topic gives it a lock."""
 
-    __slots__ = ("_folded", "_guard", "_numbers", "_view", "counts", "ends", "ids")
+    __slots__ = ("_folded", "_numbers", "_view", "counts", "ends", "guard", "ids")
 
     def __init__(self) -> None:
         self.ids = array("I")
@@ -47,7 +47,7 @@ class TopicPairs:
         self._numbers = _Ids()
         self._view: dict[bytes, Entries] = {}
         self._folded = 0
-        self._guard = threading.Lock()
+        self.guard: AbstractContextManager[object] = nullcontext()
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -90,7 +90,7 @@ class TopicPairs:
         """Of every topic in the first `entries` entries, or in some more, where it is.  The same object each time;
         for reading, from any thread."""
         if entries > self._folded:
-            with self._guard:
+            with self.guard:
                 self._fold(entries)
         return self._view
 

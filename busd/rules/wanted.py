@@ -14,7 +14,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from busd.rules.group_records import GroupState
-from busd.rules.record import COLUMN_BASE, Batch, Item
+from busd.rules.items import Item
+from busd.rules.record import COLUMN_BASE, Batch
 from busd.words.errors import BusError
 from busd.words.headers import steering
 from busd.words.patterns import PatternIndex

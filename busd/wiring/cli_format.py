@@ -20,7 +20,8 @@ from busd_client.stream import Part, Run
 
 from busd.rules.formats import Encoder, encoder_for
 from busd.rules.formats import Raw as RawEncoder
-from busd.rules.record import Item, frame
+from busd.rules.items import Item
+from busd.rules.record import frame
 from busd.rules.select import Selection
 
 FORMATS = ("raw", "line", "bytes", "json", "offset", "time")

@@ -17,8 +17,9 @@ from itertools import islice
 
 from busd.broker.ports import Fullness, Runtime
 from busd.rules.group_records import GroupState
+from busd.rules.items import Item
 from busd.rules.ledger import Ledger, lowest
-from busd.rules.record import Batch, Item
+from busd.rules.record import Batch
 from busd.rules.wanted import Claim, Cover, Covers
 from busd.words.errors import BusError
 from busd.words.requests import Publish

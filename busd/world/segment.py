@@ -33,13 +33,13 @@ class Segment:
     """
 
     __slots__ = (
+        "_index",
         "damages",
         "data_at",
         "dead_bytes",
         "file",
         "first",
         "head",
-        "index",
         "index_bytes",
         "marked",
         "path",
@@ -57,7 +57,7 @@ class Segment:
         self.data_at = data_at
         self.size = size
         self.file: File | None = None
-        self.index: SegmentIndex | None = None
+        self._index: SegmentIndex | None = None
         self.topics: dict[bytes, TopicLine] | None = None
         self.damages: dict[int, Flaw] = {}
         self.dead_bytes = 0
@@ -68,6 +68,18 @@ class Segment:
         self.touched = 0
         # Its name is gone or stands for something else: whoever still reads it needs the file that is open.
         self.pinned = False
+
+    @property
+    def index(self) -> SegmentIndex | None:
+        """Where what is in it; None while it is not loaded."""
+        return self._index
+
+    @index.setter
+    def index(self, index: SegmentIndex | None) -> None:
+        """From now on several threads may ask it."""
+        if index is not None:
+            index.pairs.guard = threading.Lock()
+        self._index = index
 
     @property
     def prev(self) -> int:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
+from unittest import mock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from busd.rules import inline
 from busd.rules.inline import InlineDecoder
 from busd.rules.resp import RespDecoder
 from busd.words.commands import build_line_request, build_request
@@ -274,12 +276,14 @@ def resp_plainly(data: bytes, limits: Limits) -> tuple[list[object], bool]:
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(line_blocks(), max_size=5), st.binary(max_size=8), CUTS, LIMITS)
-def test_inline(blocks: list[bytes], tail: bytes, cuts: Cuts, limits: Limits) -> None:
+@given(st.lists(line_blocks(), max_size=5), st.binary(max_size=8), CUTS, LIMITS, st.sampled_from([16_384, 40, 300]))
+def test_inline(blocks: list[bytes], tail: bytes, cuts: Cuts, limits: Limits, look: int) -> None:
+    """`look`: fewer than four lines in so many bytes are taken for long ones."""
     data = b"".join(blocks) + tail
-    whole, unfinished = feed(InlineDecoder(limits), [data])
-    assert ([code_of(entry) for entry in whole], unfinished) == inline_plainly(data, limits)
-    assert feed(InlineDecoder(limits), reads(data, cuts)) == (whole, unfinished)
+    with mock.patch.object(inline, "_LOOK_BYTES", look):
+        whole, unfinished = feed(InlineDecoder(limits), [data])
+        assert ([code_of(entry) for entry in whole], unfinished) == inline_plainly(data, limits)
+        assert feed(InlineDecoder(limits), reads(data, cuts)) == (whole, unfinished)
 
 
 @settings(max_examples=400, deadline=None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from busd.rules.record import COLUMN_BASE, Batch, Hole, Item, frame
+from busd.rules.items import Item
+from busd.rules.record import COLUMN_BASE, Batch, Hole, frame
 from busd.words.settings import StoreRule
 from busd.world.disk import Disk
 from busd.world.segment import Cache

@@ -20,6 +20,7 @@ from busd_client.pages import Pages, last_of_each
 from busd_client.stream import Part, Run, Stream, Wish, events_of
 
 from busd.rules import record
+from busd.rules.items import Item
 from busd.words.commands import build_request
 from busd.words.requests import Read, Subscribe
 from busd.words.settings import Limits
@@ -54,7 +55,7 @@ def push(*words: bytes | int | None) -> bytes:
 
 def batch(
     first: int,
-    items: Sequence[record.Item],
+    items: Sequence[Item],
     topics: tuple[bytes, ...] = (b"t",),
     column: bytes | None = None,
     flags: str = "-",

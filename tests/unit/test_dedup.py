@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from busd.rules.dedup import Window, ids_of
-from busd.rules.record import Item
+from busd.rules.items import Item
 
 SPAN = 100
 

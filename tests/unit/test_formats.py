@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from busd.rules.formats import BatchFrames, Encoder, Json, Line, Msg, Raw, bulk, encoder_for
-from busd.rules.record import Batch, Item, parse
+from busd.rules.items import Item
+from busd.rules.record import Batch, parse
 from busd.rules.select import Selection, build, select
 from busd.words.escapes import needs_escape, unescape
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from busd.rules.items import Item
 from busd.rules.record import (
     COLUMN_BASE,
     MAX_RECORD_BYTES,
@@ -15,7 +16,6 @@ from busd.rules.record import (
     Batch,
     CleanStop,
     Hole,
-    Item,
     Opening,
     TopicLine,
     envelope,

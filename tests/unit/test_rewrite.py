@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from busd.rules.record import BadRecord, Batch, Hole, Item, parse
+from busd.rules.items import Item
+from busd.rules.record import BadRecord, Batch, Hole, parse
 from busd.rules.rewrite import Survivors, rewrite
 from busd.rules.scan import Flaw, walk
 from tests.support.store_kit import batch_of

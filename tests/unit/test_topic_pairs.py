@@ -81,6 +81,7 @@ def test_a_part_that_contradicts_itself_changes_nothing() -> None:
 
 def test_readers_in_threads_see_all_of_the_entries_that_they_know_of() -> None:
     pairs, plain = TopicPairs(), filled(3, 3000)[1]
+    pairs.guard = threading.Lock()
     failures: list[int] = []
     stop = threading.Event()
     known = [0]

@@ -1,0 +1,54 @@
+"""The messages of a batch as bytes: one RESP array, of bulk strings, or of arrays where a message has headers.
+
+Pure.  What the array stands for (offsets, topics) is the record's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import hiredis
+
+from busd.rules.numbers import weave
+
+# A payload; with headers [payload, key, value, …].
+Item = bytes | list[bytes]
+
+_HEADS = [b"\r\n$%d\r\n" % size for size in range(4096)]
+
+
+def encode_items(items: list[Item], headers: bool) -> bytes:
+    """The array; `headers`: an item may be a list."""
+    if headers:
+        return b"*%d" % len(items) + b"".join(map(_encode_item, items)) + b"\r\n"
+    payloads: Sequence[bytes] = items  # type: ignore[assignment]
+    try:
+        # 80 ns a message at 100 bytes; a `%` a message costs 250.
+        pieces = weave(list(map(_HEADS.__getitem__, map(len, payloads))), payloads)
+        pieces.append(b"\r\n")
+        return b"*%d" % len(items) + b"".join(pieces)
+    except IndexError:
+        return b"*%d" % len(items) + b"".join(map(_encode_item, items)) + b"\r\n"
+
+
+def _encode_item(item: Item) -> bytes:
+    if isinstance(item, bytes):
+        return b"\r\n$%d\r\n%b" % (len(item), item)
+    return b"\r\n*%d" % len(item) + b"".join([b"\r\n$%d\r\n%b" % (len(part), part) for part in item])
+
+
+def decode_items(record: bytes, body_at: int, n: int) -> list[Item]:
+    """The items of the array of `n` that stands in `record` from `body_at` to its end.
+
+    Raises:
+        ValueError: there is no such array.
+    """
+    reader = hiredis.Reader()
+    reader.feed(record, body_at, len(record) - body_at)
+    try:
+        items = reader.gets()
+    except hiredis.ProtocolError as error:
+        raise ValueError(f"body: {error}") from None
+    if type(items) is not list or len(items) != n:
+        raise ValueError(f"the body does not hold {n} messages")
+    return items
