@@ -175,6 +175,7 @@ FAULTS = (
             "tests/fuzz/test_codecs.py::test_inline",
             "tests/fuzz/test_codecs.py::test_resp",
             "tests/fuzz/test_codecs.py::test_any_bytes",
+            "tests/fuzz/test_scanner.py::test_anything",
             "tests/process/test_hostile.py::test_a_fuzzer_on_sockets_finds_no_traceback_and_no_hang",
         ),
     ),
@@ -293,7 +294,10 @@ FAULTS = (
         26,
         "a ceiling of memory",
         "it refuses or trims, and does not die",
-        ("tests/faults/test_disk_trouble.py::test_a_ceiling_of_memory",),
+        (
+            "tests/faults/test_disk_trouble.py::test_a_ceiling_of_memory",
+            "tests/process/test_soak.py::test_a_soak_at_twice_the_pace_of_the_readers",
+        ),
     ),
     Fault(
         27,
