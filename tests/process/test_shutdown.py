@@ -5,6 +5,7 @@ Servers are stopped at random moments; BUSD_STOP_ROUNDS says how often (3).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -41,12 +42,10 @@ class Publisher(threading.Thread):
         writer = threading.Thread(target=self._write, daemon=True)
         writer.start()
         with self._connection:
-            try:
+            # What the kernel has still is read before a reset is told.
+            with contextlib.suppress(OSError):
                 while data := self._connection.recv(1 << 16):
                     self.answers += data
-            except ConnectionResetError:
-                pass
-            # What the kernel has still is read by the loop above; a reset comes behind it.
             writer.join(5)
 
     def _write(self) -> None:
@@ -70,13 +69,14 @@ class Reader(threading.Thread):
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(daemon=True)
-        self.data = b""
+        self.data = bytearray()
         self._connection = connection
 
     def run(self) -> None:
         """Read."""
-        with self._connection:
-            self.data = read_all(self._connection)
+        with self._connection, contextlib.suppress(OSError):
+            while piece := self._connection.recv(1 << 18):
+                self.data += piece
 
 
 def kept(server: ServerProcess) -> dict[str, list[tuple[int, int]]]:

@@ -107,6 +107,10 @@ class Soak:
         self.exit_status = server.stop()
         server.close()
 
+    def published(self, topic: str) -> int:
+        """How many messages of a topic were kept."""
+        return sum(self._answers[topic])
+
     def _publish(self, server: ServerProcess, topic: str) -> None:
         """A batch in a tenth of a second, where it is let: twice what is read."""
         kept, refused = self._answers.setdefault(topic, []), 0
@@ -191,7 +195,7 @@ class Soak:
 
     def _account(self, server: ServerProcess) -> None:
         """Of what was answered for the group: so much was worked on; the rest must be there still."""
-        published = sum(self._answers["jobs.a"])
+        published = self.published("jobs.a")
         rows = server.ask(b"GROUPS g\n").decode()
         lag = re.search(r" lag=(\d+) ", rows)
         assert lag is not None, rows
