@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from busd.broker.cork import Cork
 from busd.broker.gap import PendingGap
 from busd.broker.ports import Log, Outbox, Piece, Runtime
 from busd.broker.terms import Tally, Terms
@@ -54,7 +55,9 @@ class Subscription:
         self.not_live: Callable[[Subscription], None] = lambda _: None
         self.over: Callable[[], None] = lambda: None
         self.failed: Callable[[Exception], None] = lambda error: None
-        self._outbox = outbox
+        self._outbox = Cork(outbox)
+        # How much of the log is read in one step: more where little of it is for this reader.
+        self._step_bytes = min(PIECE_BYTES, terms.outbox_bytes)
         self._log = log
         self._runtime = runtime
         self._tally = tally
@@ -110,6 +113,7 @@ class Subscription:
         if self._finish() and reason is not None:
             self._name_gap()
             self._outbox.write(self.encoder.end(reason, self.position))
+            self._outbox.flush()
             self.over()
 
     def until(self, offset: int) -> None:
@@ -180,7 +184,7 @@ class Subscription:
             return
         self._reading = True
         try:
-            self._log.read(self._cursor, self.wanted, min(PIECE_BYTES, self.terms.outbox_bytes), self._got)
+            self._log.read(self._cursor, self.wanted, self._step_bytes, self._got)
         except Exception as error:
             self.failed(error)
 
@@ -189,7 +193,16 @@ class Subscription:
         try:
             if isinstance(piece, Exception):
                 raise piece
-            self._take(piece)
+            self._outbox.hold()
+            try:
+                self._take(piece)
+            finally:
+                written = self._outbox.release()
+            least = min(PIECE_BYTES, self.terms.outbox_bytes)
+            if self.state is State.HELD and self._roomy:
+                # It was full of what has just gone out.
+                self.drained()
+            self._step_bytes = min(PIECE_BYTES, 2 * self._step_bytes) if 8 * written < self._step_bytes else least
         except Exception as error:
             self.failed(error)
 

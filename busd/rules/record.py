@@ -341,7 +341,8 @@ def _parse_batch(record: bytes, body_at: int, fields: list[bytes]) -> Batch:
         raise ValueError("they contradict each other")
     if steps is not None and (len(steps) != n - 1 or min(steps) < 1):
         raise ValueError("offsets do not rise")
-    if column is not None and (min(column) < COLUMN_BASE or max(column) >= COLUMN_BASE + len(topics)):
+    # What is left of it when these characters are taken away: 1 us, where min() and max() take 16.
+    if column is not None and column.translate(None, _COLUMN[: len(topics)]):
         raise ValueError("the column names a topic that is not there")
     return Batch(first, n, time_ns, prev, synced, flags, topics, column, steps, record, body_at)
 

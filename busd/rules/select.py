@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress, groupby, islice
 from operator import and_
 
@@ -30,6 +30,7 @@ class Selection:
     stop: int
     selector: bytes | None
     count: int
+    _places: Sequence[int] | None = field(default=None, repr=False)
 
     @property
     def whole(self) -> bool:
@@ -46,16 +47,25 @@ class Selection:
         """Offset of the last message meant."""
         return self.offsets()[-1]
 
+    def places(self) -> Sequence[int]:
+        """Their numbers in the batch, rising.  Looked for once: a look at each message of the batch."""
+        if self._places is None:
+            places = range(self.start, self.stop)
+            self._places = places if self.selector is None else list(compress(places, self.selector))
+        return self._places
+
     def offsets(self) -> Sequence[int]:
         """Their offsets, rising."""
-        offsets = self.batch.offsets()[self.start : self.stop]
-        return offsets if self.selector is None else list(compress(offsets, self.selector))
+        offsets = self.batch.offsets()
+        if self.selector is None:
+            return offsets[self.start : self.stop]
+        return list(map(offsets.__getitem__, self.places()))
 
     def items(self) -> list[Item]:
         """Their payloads, or lists of payload and headers."""
         items = self.batch.items()
         if self.selector is not None:
-            return list(compress(items[self.start : self.stop], self.selector))
+            return list(map(items.__getitem__, self.places()))
         return items if self.stop - self.start == self.batch.n else items[self.start : self.stop]
 
     def column(self) -> bytes | None:
@@ -63,8 +73,9 @@ class Selection:
         column = self.batch.column
         if column is None:
             return None
-        column = column[self.start : self.stop]
-        return column if self.selector is None else bytes(compress(column, self.selector))
+        return (
+            column[self.start : self.stop] if self.selector is None else bytes(map(column.__getitem__, self.places()))
+        )
 
     def topics(self) -> list[bytes]:
         """The topic of each."""
