@@ -47,7 +47,7 @@ def test_values_go_through_in_order_and_the_server_goes_with_them(short_dir: Pat
         assert [int(value) for value in receiver] == list(range(20_000))
         assert server_of(short_dir / "jobs") is not None
     until(lambda: server_of(short_dir / "jobs") is None, "the server stops")
-    assert "busd: stopped" in (short_dir / "jobs" / "log").read_text()
+    assert ": stopped" in (short_dir / "jobs" / "log").read_text()
 
 
 def test_what_was_not_taken_is_there_next_time(short_dir: Path) -> None:
