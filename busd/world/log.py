@@ -100,7 +100,7 @@ class DiskLog(LogQuestions):
         health = self.health
         over_bytes = health.used_bytes + self._waiting_bytes + run.size_bytes - health.cap_bytes
         # Dead letters have a reserve: what they stand for can only be settled, and go, behind them.
-        if health.cap_bytes and over_bytes > (health.cap_bytes // 20 if _is_dead_letter(run) else 0):
+        if health.cap_bytes and over_bytes > 0 and (over_bytes > health.cap_bytes // 20 or not _is_dead_letter(run)):
             health.full = f"the data directory is at its cap of {health.cap_bytes} bytes; nothing was kept"
             health.refused_ns = self._runtime.monotonic_ns()
             raise BusError("FULL", health.full)

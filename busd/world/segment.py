@@ -252,6 +252,11 @@ class Shelf:
         return self.tip[0]
 
     @property
+    def used_bytes(self) -> int:
+        """What the files take on the disk."""
+        return sum([segment.used_bytes for segment in self.segments])
+
+    @property
     def last(self) -> int:
         """The last offset of the log."""
         return self.tip[2]

@@ -46,6 +46,7 @@ class Store:
     def __init__(self, disk: Disk, path: str, name: str, rule: StoreRule, epoch: int, found: Recovered) -> None:
         self.name = name
         self.rule = rule
+        self._plain_bytes = retention.plain_bytes(rule)
         self.topics: dict[bytes, TopicState] = found.topics
         self.total = found.total
         self.synced = found.synced
@@ -67,7 +68,7 @@ class Store:
         if found.pages is None and self._active.size == self._active.data_at and self._active.file is not None:
             self._pages.begin(self._active, self._active.file.read(0, self._active.size))
         self._active.index_bytes = self._pages.bytes
-        self.bytes = self._count_bytes()
+        self.bytes = self._shelf.used_bytes
         self._written = self._active.size
         self._writing = self._active
         self._trimmer = Trimmer(self._shelf, rule)
@@ -130,9 +131,6 @@ class Store:
         """Number of segments."""
         return len(self._shelf.segments)
 
-    def _count_bytes(self) -> int:
-        return sum([segment.used_bytes for segment in self._shelf.segments])
-
     def pinned_bytes(self, wanted: Wanted, position: int) -> int:
         """What segments take that reach up to `position` or beyond and may hold such topics."""
         return self._trimmer.pinned_bytes(wanted, position)
@@ -151,7 +149,10 @@ class Store:
 
         None: no.  Otherwise give the answer to `write` and to `landed`, also when there is nothing to write.
         """
-        if not self._must_roll and not retention.must_roll(self.rule, self._facts(), size_bytes, now_ns):
+        if not self._must_roll and (
+            self._active.size + size_bytes <= self._plain_bytes
+            or not retention.must_roll(self.rule, self._facts(), size_bytes, now_ns)
+        ):
             return None
         loss = self._shelf.pending
         prev = self._shelf.last
@@ -364,14 +365,13 @@ class Store:
         return trims if self.failed else [*trims, Trim(sweep=sweep)]
 
     def trim(self, trims: Sequence[Trim]) -> Trimmed:
-        """Delete, punch and rewrite files.  Errors are in the answer: what is done is done, and readers of the segments
-        that are left are not disturbed."""
+        """Delete, punch and rewrite files.  Errors are in the answer; readers of what is left are not disturbed."""
         return self._trimmer.trim(trims)
 
     def trimmed(self, result: Trimmed) -> None:
         """Take in what `trim` did."""
         self._trimmer.trimmed(result, self.topics)
-        self.bytes = self._count_bytes()
+        self.bytes = self._shelf.used_bytes
         if result.roll and len(self._index):
             self._must_roll = True
 

@@ -15,6 +15,7 @@ from busd.rules.retention import (
     merge_count,
     merge_groups,
     must_roll,
+    plain_bytes,
     survivors,
 )
 from busd.rules.segment_index import MAX_SEGMENT_BYTES
@@ -51,6 +52,7 @@ def active(size: int = 1000, messages: int = 10, oldest: int = NOW - S, newest: 
     ],
 )
 def test_must_roll(rule: StoreRule, facts: ActiveFacts, size: int, expected: bool) -> None:
+    assert not (expected and facts.size_bytes + size <= plain_bytes(rule))
     assert must_roll(rule, facts, size, NOW) is expected
 
 
