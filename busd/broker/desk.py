@@ -101,6 +101,10 @@ class Desk:
             seat.check()
         return lines
 
+    def later(self, delay_ns: int, call: Callable[[], None]) -> None:
+        """Call it then."""
+        self._house.runtime.later(delay_ns, call)
+
     def hold(self) -> None:
         """Its place is being moved: until as many `release` nothing is given out."""
         self._holds += 1

@@ -25,6 +25,10 @@ from busd.words.requests import Ack, Nack, Subscribe, Token, Touch
 if TYPE_CHECKING:
     from busd.broker.desk import Desk
 
+# What is given out at once is at least this part of a window: with windows below 8 any room is.
+_LEAST_PART = 4
+_MOMENT_NS = 1_000_000
+
 
 class Place(Enum):
     """Where a member is: on its way in, taking messages, finishing what it has (LIMIT, WITHIN), or gone."""
@@ -56,6 +60,9 @@ class Seat:
         self._outbox_bytes = outbox_bytes
         # Sent, but not written to the outbox: their notes are on their way to the disk.
         self._unwritten_bytes = 0
+        # With less room than this it waits a moment for more.
+        self._least = request.window // _LEAST_PART
+        self._waits = self._insists = False
 
     def room(self, size_bytes: int) -> int:
         """How many messages of about this size it takes now."""
@@ -67,7 +74,25 @@ class Seat:
         buffered = self.subscriber.outbox.buffered() + self._unwritten_bytes
         if room <= 0 or buffered > self._outbox_bytes // 2:
             return 0
+        if room < self._least and self.flight.count and not self._insists:
+            self._wait_for_more()
+            return 0
+        self._insists = False
         return max(1, min(room, (self._outbox_bytes - buffered) // size_bytes))
+
+    def _wait_for_more(self) -> None:
+        """Little room: who acknowledges small pieces of a large window would be given ever smaller ones, each with the
+        costs of a hand-out.  So what comes within a moment is collected."""
+        if self._waits:
+            return
+        self._waits = True
+
+        def over() -> None:
+            self._waits, self._insists = False, True
+            self.drained()
+
+        if self.desk is not None:
+            self.desk.later(_MOMENT_NS, over)
 
     def encode(self, selection: Selection, tries: int) -> bytes:
         """Messages as they are sent the `tries`-th time."""

@@ -186,3 +186,21 @@ def test_many_that_are_delayed_do_not_take_a_whole_turn() -> None:
     assert server.log.groups[b"g"].unsettled.count <= 1_000
     server.runtime.run()
     assert server.log.groups[b"g"].unsettled.count == 2_500
+
+
+def test_little_room_in_a_large_window_waits_a_moment_for_more(server: MemoryServer) -> None:
+    """Else whoever acknowledges piece by piece would be given ever smaller pieces."""
+    publish(server, *"abcdefghijklmnopqrstuvwxyz")
+    worker = member(server, "WINDOW 16")
+    assert len(heard(worker)) == 0
+    assert say(worker, "ACK 1", "ACK 2") == [":1", ":1"]
+    assert say(worker, "ACK 3") == [":1"]
+    # A quarter of it is free.
+    assert set(say(worker, "ACK 4")) == {"MSG jobs 17 q", "MSG jobs 18 r", "MSG jobs 19 s", "MSG jobs 20 t", ":1"}
+    assert say(worker, "ACK 5") == [":1"]
+    server.runtime.advance(999_999)
+    assert heard(worker) == []
+    server.runtime.advance(1)
+    assert heard(worker) == ["MSG jobs 21 u"]
+    # Who has nothing out waits for nothing.
+    assert set(say(worker, "ACK ..21")) == {f"MSG jobs {22 + at} {'vwxyz'[at]}" for at in range(5)} | {":16"}
