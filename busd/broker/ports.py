@@ -75,6 +75,10 @@ class Runtime(Protocol):
     def fault(self, error: Exception) -> None:
         """An exception that nobody expected: a fault of busd, to be logged with its traceback."""
 
+    @property
+    def hurried(self) -> bool:
+        """True while a commit, or a read in a thread, would be held up by a long turn of the loop."""
+
     def breathe(self) -> None:
         """A step of bounded work was done: let waiting threads have the interpreter before the next one."""
 

@@ -56,7 +56,7 @@ class Subscription:
         self.over: Callable[[], None] = lambda: None
         self.failed: Callable[[Exception], None] = lambda error: None
         self._outbox = Cork(outbox)
-        # How much of the log is read in one step: more where little of it is for this reader.
+        # How much of the log is read in one step; see _pace.
         self._step_bytes = min(PIECE_BYTES, terms.outbox_bytes)
         self._log = log
         self._runtime = runtime
@@ -198,13 +198,20 @@ class Subscription:
                 self._take(piece)
             finally:
                 written = self._outbox.release()
-            least = min(PIECE_BYTES, self.terms.outbox_bytes)
+            self._pace(written)
             if self.state is State.HELD and self._roomy:
                 # It was full of what has just gone out.
                 self.drained()
-            self._step_bytes = min(PIECE_BYTES, 2 * self._step_bytes) if 8 * written < self._step_bytes else least
         except Exception as error:
             self.failed(error)
+
+    def _pace(self, written_bytes: int) -> None:
+        """Read more next time where all was taken at once or little was for us; less beside a commit, which waits."""
+        easy = 8 * written_bytes < self._step_bytes or not self._outbox.buffered()
+        if easy and self.state is not State.HELD and not self._runtime.hurried:
+            self._step_bytes = min(PIECE_BYTES, 2 * self._step_bytes)
+        else:
+            self._step_bytes = min(PIECE_BYTES, self.terms.outbox_bytes)
 
     def _take(self, piece: Piece) -> None:
         for record in piece.records:

@@ -69,6 +69,11 @@ class LoopRuntime:
         """See Runtime."""
         _LOGGER.error("a fault of busd", exc_info=error)
 
+    @property
+    def hurried(self) -> bool:
+        """See Runtime."""
+        return self._away > 0
+
     def breathe(self) -> None:
         """See Runtime: one nap a turn, and only while a thread is at work."""
         if self._away and not self._napping:

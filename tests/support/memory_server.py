@@ -70,6 +70,11 @@ class FakeRuntime:
         """See Runtime: no test expects one."""
         raise error
 
+    @property
+    def hurried(self) -> bool:
+        """Threads here take no time."""
+        return False
+
     def breathe(self) -> None:
         """See Runtime."""
         self.breaths += 1
