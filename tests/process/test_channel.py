@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -314,3 +315,12 @@ def test_an_end_that_nobody_uses_does_not_keep_the_server(tmp_path: Path) -> Non
     receiver.close()
     with socket.socket(socket.AF_UNIX) as probe, pytest.raises(OSError, match=r"refused|No such file"):
         probe.connect(str(tmp_path / "q" / "busd.sock"))
+
+
+def test_a_channel_that_nobody_used_takes_its_server_with_it(short_dir: Path) -> None:
+    ends = channel("jobs", short_dir)
+    assert server_of(short_dir / "jobs") is not None
+    # Nothing is closed; warnings of a process that was left are errors here.
+    del ends
+    gc.collect()
+    until(lambda: server_of(short_dir / "jobs") is None, "the server stops")

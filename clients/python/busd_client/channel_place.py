@@ -21,6 +21,8 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,7 +51,17 @@ exit "$status"
 """
 
 
-@dataclass(slots=True)
+def _nothing() -> None:
+    """There is no keeper."""
+
+
+def _end(keeper: subprocess.Popen[bytes]) -> None:
+    assert keeper.stdin is not None
+    keeper.stdin.close()
+    keeper.wait()
+
+
+@dataclass(slots=True, weakref_slot=True)
 class Place:
     """A channel's directory.  `max_bytes`: of its files, None for no limit; for the server, when this starts it."""
 
@@ -58,6 +70,8 @@ class Place:
     max_bytes: int | None = None
     sync: str = "interval"
     _keeper: subprocess.Popen[bytes] | None = None
+    # Ends the keeper; also when nobody has used, or closed, an end of the channel and both are gone.
+    _ender: Callable[[], object] = _nothing
     _users: int = 0
     _lock: int | None = None
     _starting: threading.Lock = field(default_factory=threading.Lock)
@@ -79,10 +93,8 @@ class Place:
         """One end is closed; with the last one the server stops, if this process started it."""
         self._users -= 1
         if self._users == 0 and self._keeper is not None:
-            keeper, self._keeper = self._keeper, None
-            assert keeper.stdin is not None
-            keeper.stdin.close()
-            keeper.wait()
+            self._keeper = None
+            self._ender()
 
     def ensure(self, wait_s: float = _START_S) -> None:
         """See to it that somebody serves it.  `wait_s` 0: only begin to, for those who try again anyway.
@@ -131,8 +143,7 @@ class Place:
             return True
 
     def _start(self) -> subprocess.Popen[bytes]:
-        if self._keeper is not None and self._keeper.stdin is not None:
-            self._keeper.stdin.close()
+        self._ender()
         self.directory.mkdir(parents=True, exist_ok=True)
         config = self.directory / "busd.toml"
         # Under a name of its own first: another process may be at the same.
@@ -144,10 +155,12 @@ class Place:
         environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(one for one in sys.path if one))
         command = [sys.executable, "-m", "busd", "serve", "--config", str(config)]
         with open(self.directory / "log", "ab") as log:
-            return subprocess.Popen(
+            keeper = subprocess.Popen(
                 ["/bin/sh", "-c", _KEEPER, "busd-channel", *command],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, env=environ, start_new_session=True, cwd=self.directory,
             )  # fmt: skip
+        self._ender = weakref.finalize(self, _end, keeper)
+        return keeper
 
     def settings(self) -> str:
         """What the server is told, as TOML."""
