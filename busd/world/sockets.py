@@ -13,9 +13,7 @@ import struct
 
 # sun_path holds 108 bytes with the closing NUL.
 _MAX_PATH_BYTES = 107
-# Connections that wait to be taken: who comes in a crowd with a time limit is refused at once when there are more.  The
-# kernel's own limit (somaxconn) is 4096 unless told.
-_BACKLOG = 4096
+_BACKLOG = 1024
 
 
 class BadAddress(Exception):

@@ -33,8 +33,9 @@ MIB = 1 << 20
 def ask_unix(server: ServerProcess, data: bytes) -> bytes:
     """As ServerProcess.ask, over the Unix socket."""
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(20)
+        # Without a time limit it waits for its turn in a crowd; with one it would be refused.
         connection.connect(str(server.unix))
+        connection.settimeout(20)
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
         return read_all(connection)

@@ -14,7 +14,7 @@ from tests.conftest import MakeServer
 from tests.support.certificates import Files, certificates
 from tests.support.commands import BUSD
 from tests.support.server import ServerProcess, read_all
-from tests.support.tools import ROOT, need, run, until
+from tests.support.tools import ROOT, environment, need, run, until
 from tests.support.users import peer, secret_of, token_of, user
 
 WEB = user("web", pub=["orders.>"], sub=["orders.>", "news"])
@@ -211,9 +211,14 @@ def spawn_with(request: pytest.FixtureRequest) -> Callable[..., subprocess.Popen
 
     def start(env: dict[str, str], *words: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [*BUSD, *words], env=os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+            [*BUSD, *words], env=environment(env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
         )
-        request.addfinalizer(process.kill)
+
+        def end() -> None:
+            with process:
+                process.kill()
+
+        request.addfinalizer(end)
         return process
 
     return start

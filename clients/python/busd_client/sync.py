@@ -29,7 +29,7 @@ from busd_client.group_stream import GroupWish, group_wish
 from busd_client.pages import Pages
 from busd_client.stream import Wish
 from busd_client.sync_group import GroupSubscription
-from busd_client.sync_socket import Connection
+from busd_client.sync_socket import Connection, greeted
 from busd_client.sync_subscription import Subscription
 
 # Sent before the answers are read: enough for a commit, little enough that neither side's buffers fill with answers.
@@ -81,13 +81,7 @@ class Client:
 
     def open(self) -> None:
         """Connect now; raises as `connect` does."""
-        connection = Connection(self._address, self._timeout_s)
-        try:
-            wire.check_hello(connection.ask(wire.hello(self._address.token)))
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
+        self._connection = greeted(self._address, self._timeout_s)
 
     def close(self) -> None:
         """Hang up."""

@@ -26,7 +26,7 @@ from busd_client.events import BusdError, ConnectionLost
 from busd_client.group_stream import GroupWish
 from busd_client.stream import COMING_BACK
 from busd_client.sync_group import GroupSubscription
-from busd_client.sync_socket import Connection
+from busd_client.sync_socket import Connection, greeted
 
 
 def channel(
@@ -203,9 +203,7 @@ class Sender:
             self._place.ensure()
             # It may have stopped again since.
             with contextlib.suppress(OSError):
-                connection = Connection(self._place.address, None)
-                wire.check_hello(connection.ask(wire.hello(self._place.address.token)))
-                return connection
+                return greeted(self._place.address, None)
 
 
 class Receiver:

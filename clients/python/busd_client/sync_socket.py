@@ -76,3 +76,19 @@ class Connection:
     def close(self) -> None:
         """Hang up."""
         self._sock.close()
+
+
+def greeted(address: Address, timeout_s: float | None) -> Connection:
+    """Connect, say HELLO and who this is.
+
+    Raises:
+        OSError: nobody is there, or nobody to trust.
+        BusdError: the server refuses, or is no busd.
+    """
+    connection = Connection(address, timeout_s)
+    try:
+        wire.check_hello(connection.ask(wire.hello(address.token)))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
