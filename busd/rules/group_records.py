@@ -29,8 +29,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from zlib import crc32
 
+from busd.rules.checksum import crc32
 from busd.rules.record import PREFIX_BYTES, BadRecord, check
 from busd.rules.spans import Spans
 

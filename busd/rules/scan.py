@@ -15,10 +15,10 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from zlib import crc32
 
 import hiredis
 
+from busd.rules.checksum import crc32
 from busd.rules.record import PREFIX_BYTES, BadRecord, Batch, CleanStop, Hole, Record, glance, parse, peek
 from busd.rules.segment_index import SegmentIndex
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from zlib import crc32
 
+from busd.rules.checksum import crc32
 from busd.rules.record import FORMAT
 from busd.world.disk import Disk, DiskFailed, DiskFull
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from zlib import crc32
 
+from busd.rules.checksum import crc32
 from busd.rules.record import PREFIX_BYTES, BadRecord, Batch, CleanStop, Hole, glance, parse, peek
 from busd.rules.scan import resume
 from busd.rules.segment_index import SegmentIndex
@@ -84,6 +84,8 @@ class _Step(Telling):
         self.hops: list[int] | None = None
         self.hops_end = 0
         self.retried = -1
+        # The next read must bring so much to be of use: the size of a record of which only the start was there.
+        self.least_bytes = PREFIX_BYTES
 
     # Where to begin, and the end of a step.
 
@@ -191,7 +193,8 @@ class _Step(Telling):
     def _slab(self) -> bool:
         """Read one piece and walk through it; True when the horizon is met."""
         start = self.position
-        data = self._fetch(start, min(max(self.budget, PREFIX_BYTES), self._size() - start))
+        data = self._fetch(start, min(max(self.budget, self.least_bytes), self._size() - start))
+        self.least_bytes = PREFIX_BYTES
         while True:
             at = self.position - start
             facts = glance(data, at)
@@ -201,6 +204,7 @@ class _Step(Telling):
                 break
             if at + size > len(data):
                 if at > 0:
+                    self.least_bytes = size
                     break
                 if self.position + size > self._size():
                     self._damaged()
