@@ -38,9 +38,9 @@ class Cork:
         """See Outbox."""
         return self._outbox.buffered() + self._bytes
 
-    def bound(self, limit_bytes: int) -> None:
+    def bound(self, low_bytes: int) -> None:
         """See Outbox."""
-        self._outbox.bound(limit_bytes)
+        self._outbox.bound(low_bytes)
 
     def hold(self) -> None:
         """Wait from now on, until there is enough for a call."""

@@ -123,7 +123,7 @@ class Groups:
             return
         desk = self._desk(request.group, state)
         seat.place, seat.desk = Place.SEATED, desk
-        seat.subscriber.outbox.bound(self._house.limits.outbox_bytes)
+        seat.subscriber.outbox.bound(self._house.limits.outbox_bytes // 2)
         if request.within_ns is not None:
             seat.cancel_timer = self._house.runtime.later(request.within_ns, lambda: seat.finish("time"))
         # It may say UNSUB within this call.

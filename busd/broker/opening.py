@@ -214,7 +214,7 @@ class Opening:
             one_answer=one_answer,
             unsettled=unsettled_of(house.log.groups[request.group]) if request.group else None,
         )
-        self._subscriber.outbox.bound(terms.outbox_bytes)
+        self._subscriber.outbox.bound(terms.low_bytes)
         subscription = Subscription(
             terms, self._wanted, self._encoder(), self._subscriber.outbox, house.log, house.runtime, house.tally
         )

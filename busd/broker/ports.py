@@ -92,8 +92,8 @@ class Outbox(Protocol):
     def buffered(self) -> int:
         """Bytes queued that the kernel has not taken."""
 
-    def bound(self, limit_bytes: int) -> None:
-        """Tell `drained` when it has grown beyond half of this and fallen back."""
+    def bound(self, low_bytes: int) -> None:
+        """Tell `drained` when it has grown beyond this and fallen back."""
 
 
 @dataclass(slots=True)
@@ -233,7 +233,7 @@ class Handle(Protocol):
         """Itself, when it is in a group."""
 
     def drained(self) -> None:
-        """The outbox is half empty."""
+        """The outbox has room again."""
 
     def end(self, reason: str | None) -> None:
         """End it; with a reason END is sent and `ended` called, without one it is dropped in silence."""

@@ -58,7 +58,7 @@ class Session:
         self._bare = False
         self._pumping = False
         # Also without a subscription `drained` must come when more was written than may be.
-        wire.bound(limits.outbox_bytes)
+        wire.bound(limits.outbox_bytes // 2)
 
     @property
     def dialect(self) -> str:
@@ -114,7 +114,7 @@ class Session:
             handle.end(None)
 
     def drained(self) -> None:
-        """The outbox is half empty."""
+        """The outbox has room again."""
         if self.handle is not None:
             self.handle.drained()
         self._soon_pump()

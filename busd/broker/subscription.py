@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from busd.broker.cork import Cork
 from busd.broker.gap import PendingGap
@@ -100,7 +100,7 @@ class Subscription:
             self._check_bounds()
 
     def drained(self) -> None:
-        """The outbox is half empty."""
+        """The outbox has room again."""
         action, self.state = step(self.state, Event.DRAINED)
         if action is Action.RESUME:
             self._cursor = self._log.cursor(self.position)
@@ -292,14 +292,11 @@ class Subscription:
 
     @property
     def _roomy(self) -> bool:
-        return self._outbox.buffered() <= self.terms.outbox_bytes // 2
+        return self._outbox.buffered() <= self.terms.low_bytes
 
     def _matching(self, batch: Batch) -> Selection | None:
         """All of the batch that is asked for, from `position` on."""
-        floors: Mapping[bytes, int] = self._log.floors
-        if self.terms.floors is not None:
-            own = self.terms.floors
-            floors = {topic: max(own.get(topic, 0), floors.get(topic, 0)) for topic in batch.topics}
+        floors = self.terms.floors_over(self._log.floors, batch.topics)
         selection = select(batch, self.wanted, self.position, self._until, floors)
         if selection is not None and self.terms.unsettled is not None:
             return self.terms.unsettled(selection)
@@ -314,14 +311,17 @@ class Subscription:
 
     def _deliver(self, selection: Selection, data: bytes) -> int:
         """Write as many of them as there is room for; how many that was."""
-        limit, buffered = self.terms.outbox_bytes, self._outbox.buffered()
-        count = selection.count
-        if buffered <= limit // 2 and len(data) <= 2 * _BATCH_BYTES <= 2 * limit:
+        limit, count = self.terms.outbox_bytes, selection.count
+        if self._outbox.buffered() + len(data) > limit:
+            self._outbox.flush()  # What has waited for more may be all that is in it.
+        buffered, replaying = self._outbox.buffered(), self.state is State.REPLAYING
+        easy = buffered <= (self.terms.low_bytes if replaying else limit // 2)
+        if easy and len(data) <= 2 * _BATCH_BYTES <= 2 * limit:
             limit += 2 * _BATCH_BYTES
         # Without data (a payload of no bytes, an end of stream in a bare format) there is always room.
-        while data and buffered + len(data) > limit and not (count == 1 and buffered <= limit // 2):
-            fitting = count * max(0, limit - buffered) // len(data)
-            count = min(count - 1, max(fitting, 1 if buffered <= limit // 2 else 0))
+        while data and buffered + len(data) > limit and not (count == 1 and easy):
+            fitting = count * max(0, limit - buffered) // len(data) if easy or not replaying else 0
+            count = min(count - 1, max(fitting, 1 if easy else 0))
             if count == 0:
                 return 0
             data = self.encoder.messages(selection.take(count))

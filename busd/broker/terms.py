@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from busd.rules.group_records import GroupState
@@ -28,6 +28,21 @@ class Terms:
     one_answer: bool = False
     # READ … GROUP: what a group has settled is left out.
     unsettled: Callable[[Selection], Selection | None] | None = None
+
+    def floors_over(self, floors: Mapping[bytes, int], topics: Iterable[bytes]) -> Mapping[bytes, int]:
+        """The floors of RESETs, and those of this reader where they are higher."""
+        if (own := self.floors) is None:
+            return floors
+        return {topic: max(own.get(topic, 0), floors.get(topic, 0)) for topic in topics}
+
+    @property
+    def low_bytes(self) -> int:
+        """A full outbox has room again when no more than this is in it.
+
+        One that spills is to be empty: a thousand readers that stopped in the middle of something hold that, and no
+        second piece beside it.
+        """
+        return self.outbox_bytes // 2 if self.drop or self.one_answer else 0
 
 
 @dataclass(slots=True)

@@ -126,7 +126,7 @@ class AnswerArray:
         """See Outbox."""
         return self._size
 
-    def bound(self, limit_bytes: int) -> None:
+    def bound(self, low_bytes: int) -> None:
         """See Outbox: a full answer ends, it does not wait."""
 
     def bytes(self) -> bytes:

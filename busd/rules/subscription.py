@@ -27,7 +27,7 @@ class Event(Enum):
     HORIZON = "nothing visible is left to read"
     FULL_SPILL = "the outbox is full (SLOW spill)"
     FULL_DROP = "the outbox is full (SLOW drop)"
-    DRAINED = "the outbox is half empty"
+    DRAINED = "the outbox has room again"
     DONE = "UNTIL, LIMIT, WITHIN, UNSUB, loss of a bare format, denied, stop"
 
 

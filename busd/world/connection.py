@@ -60,7 +60,7 @@ class Connection(asyncio.BufferedProtocol):
         self._entered = entered
         self._left = left
         self._transport: asyncio.Transport | None = None
-        self._limit = 0
+        self._low_bytes = -1
         # Bytes that came and are not given to the session yet, from `_at` on.
         self._rest = b""
         self._at = 0
@@ -86,7 +86,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.peer = f"{address[0]}:{address[1]}" if address else "?"
             keep_alive(sock, self._keep_alive_ns)
-        self.bound(64 * 1024)
+        self.bound(32 * 1024)
         self.session = self._entered(self)
 
     def who(self) -> Peer:
@@ -167,7 +167,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._transport is not None and self._transport.can_write_eof()
 
     def resume_writing(self) -> None:
-        """See asyncio: high and low water mark are the same, half of the outbox."""
+        """See asyncio: high and low water mark are the same."""
         if self.session is not None:
             self.session.drained()
 
@@ -199,11 +199,11 @@ class Connection(asyncio.BufferedProtocol):
         """See Outbox."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
-    def bound(self, limit_bytes: int) -> None:
+    def bound(self, low_bytes: int) -> None:
         """See Outbox."""
-        if self._transport is not None and limit_bytes != self._limit:
-            self._limit = limit_bytes
-            self._transport.set_write_buffer_limits(high=limit_bytes // 2, low=limit_bytes // 2)
+        if self._transport is not None and low_bytes != self._low_bytes:
+            self._low_bytes = low_bytes
+            self._transport.set_write_buffer_limits(high=low_bytes, low=low_bytes)
 
     def pause_reading(self) -> None:
         """See Wire."""

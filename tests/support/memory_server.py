@@ -171,9 +171,9 @@ class MemoryConnection:
         """See Outbox."""
         return len(self._queued)
 
-    def bound(self, limit_bytes: int) -> None:
+    def bound(self, low_bytes: int) -> None:
         """See Outbox."""
-        self._low = limit_bytes // 2
+        self._low = low_bytes
         self._over = self._over or len(self._queued) > self._low
 
     def pause_reading(self) -> None:

@@ -24,7 +24,8 @@ class FakeSubscriber:
         self.outbox: Any = self
         self.told: list[Any] = []
         self.sent = b""
-        self.limit_bytes = 0
+        self.low_bytes = -1
+        self.stuck = False
 
     def opened(self, next_offset: int, epoch: int) -> None:
         """See Subscriber."""
@@ -49,11 +50,11 @@ class FakeSubscriber:
 
     def buffered(self) -> int:
         """See Outbox."""
-        return 0
+        return len(self.sent) if self.stuck else 0
 
-    def bound(self, limit_bytes: int) -> None:
+    def bound(self, low_bytes: int) -> None:
         """See Outbox."""
-        self.limit_bytes = limit_bytes
+        self.low_bytes = low_bytes
 
 
 def publish(broker: Broker, topic: bytes, *payloads: bytes, kind: Any = "message") -> list[Outcome]:
@@ -213,15 +214,40 @@ def test_who_drops_and_what_that_costs(request_: Subscribe | Read, drops: bool) 
         broker.read(request_, reader, 0)
     else:
         broker.subscribe(request_, reader, 0)
-    assert reader.limit_bytes == (5_000 if drops else 700)
+    assert reader.low_bytes == (2_500 if drops else 0)
 
 
-def test_one_answer_has_the_larger_bound_and_spilling_never_more_than_dropping() -> None:
-    broker = MemoryServer(Limits(outbox_bytes=5_000, spill_outbox_bytes=9_000)).broker
-    answer, spilling = FakeSubscriber(), FakeSubscriber()
-    broker.read(read("a", resp=True), answer, 2)
-    broker.subscribe(sub("a FROM 1"), spilling, 0)
-    assert (answer.limit_bytes, spilling.limit_bytes) == (5_000, 5_000)
+@pytest.mark.parametrize(
+    ("request_", "spill_outbox_bytes", "allowed"),
+    [
+        (sub("a"), 700, 5_000),
+        (sub("a SLOW spill"), 700, 700),
+        (sub("a FROM 1"), 700, 700),
+        # Spilling never takes more than dropping.
+        (sub("a FROM 1"), 9_000, 5_000),
+        (read("a"), 700, 700),
+        # One answer has the larger bound.
+        (read("a", resp=True), 700, 5_000),
+    ],
+)
+def test_what_a_reader_that_takes_nothing_is_given(
+    request_: Subscribe | Read, spill_outbox_bytes: int, allowed: int
+) -> None:
+    server = MemoryServer(Limits(outbox_bytes=5_000, spill_outbox_bytes=spill_outbox_bytes))
+    broker, reader = server.broker, FakeSubscriber()
+    reader.stuck = True
+    for _ in range(500):
+        publish(broker, b"a", b"12345")
+    if isinstance(request_, Read):
+        broker.read(request_, reader, 2 if allowed == 5_000 else 0)
+    else:
+        broker.subscribe(request_, reader, 0)
+    server.runtime.run()
+    for _ in range(500):
+        publish(broker, b"a", b"12345")
+    server.runtime.run()
+    # The END of an answer is not counted.
+    assert allowed - 50 < len(reader.sent.partition(b"*3\r\n$3\r\nEND")[0]) <= allowed
 
 
 @pytest.mark.parametrize("words", ["a WITHIN 1h", "a UNTIL @2100-01-01", "a WITHIN 1h UNTIL @2100-01-01"])

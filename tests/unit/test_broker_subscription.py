@@ -36,7 +36,7 @@ class FakeOutbox:
         """See Outbox."""
         return len(self.queued)
 
-    def bound(self, limit_bytes: int) -> None:
+    def bound(self, low_bytes: int) -> None:
         """See Outbox."""
 
     def drain(self) -> None:

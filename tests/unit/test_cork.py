@@ -12,7 +12,7 @@ class Notes:
     """An outbox that says what it was told."""
 
     told: list[tuple[bytes, int]] = field(default_factory=list)
-    limit: int = 0
+    low_bytes: int = 0
 
     def write(self, data: bytes, events: int = 1) -> None:
         """See Outbox."""
@@ -22,9 +22,9 @@ class Notes:
         """See Outbox."""
         return sum(len(data) for data, _ in self.told)
 
-    def bound(self, limit_bytes: int) -> None:
+    def bound(self, low_bytes: int) -> None:
         """See Outbox."""
-        self.limit = limit_bytes
+        self.low_bytes = low_bytes
 
 
 def test_what_is_written_while_it_is_held_goes_out_as_one_and_counts_meanwhile() -> None:
@@ -35,7 +35,7 @@ def test_what_is_written_while_it_is_held_goes_out_as_one_and_counts_meanwhile()
     cork.hold()
     cork.write(b"bc", 3)
     cork.write(b"d")
-    assert (notes.told, cork.buffered(), notes.limit) == ([(b"a", 2)], 4, 7)
+    assert (notes.told, cork.buffered(), notes.low_bytes) == ([(b"a", 2)], 4, 7)
     assert cork.release() == 3
     assert notes.told[1:] == [(b"bcd", 4)]
     assert cork.buffered() == 4
