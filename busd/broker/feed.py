@@ -90,6 +90,14 @@ class Feed:
         """The group's patterns."""
         return self._audience.wanted
 
+    @property
+    def taken_to(self) -> int:
+        """Everything of the group below it was taken."""
+        if not self.entries:
+            return self.position
+        item = self.entries[0]
+        return item.first if isinstance(item, Hole) else item.selection.first
+
     def fill(self) -> None:
         """Get more, unless there is enough or it is under way."""
         if self._live or self._reading or self._held_bytes >= AHEAD_BYTES:

@@ -1,7 +1,7 @@
 """What members of a group are told that is no message: losses, ends of stream, RESETs.
 
 An end of stream is a state: it is told when everything of the group before it is settled, to each member once, and to
-members that come later, until the topic goes on.
+members that come later, until the topic goes on.  A hole is told once, however often it is read.
 """
 
 from __future__ import annotations
@@ -28,10 +28,13 @@ class Marks:
         # Topics that are at their end, and the offset of that; and those of which a member is to be told.
         self._ends: dict[bytes, int] | None = None
         self._owed: dict[bytes, int] = {}
+        # Holes already told that reach beyond the group's place: they are read again when that is read again.
+        self._told: set[tuple[int, int, str]] = set()
 
     def clear(self) -> None:
         """The group moved: look again."""
         self._ends = None
+        self._told.clear()
         for seat in self._desk.seats:
             seat.told.clear()
         if self._desk.seats:
@@ -52,9 +55,13 @@ class Marks:
         group = self._desk.group
         if isinstance(item, Hole):
             first = max(item.first, group.next)
-            group.pass_over(item.last + 1)
-            if first <= item.last:
+            # With several stores a hole may reach over messages of another, which stand behind it in the feed.
+            group.pass_over(min(item.last + 1, self._desk.feed.taken_to))
+            self._told = {told for told in self._told if told[0] >= group.next}
+            name = (item.last, item.prev, item.reason)
+            if first <= item.last and name not in self._told:
                 self._tell_hole(item, first)
+                self._told.add(name)
             return
         selection = item.selection
         group.pass_over(selection.last + 1)

@@ -213,11 +213,16 @@ class MemoryServer:
     """
 
     def __init__(
-        self, limits: Limits | None = None, log: FakeLog | None = None, users: str = "", **log_options: Any
+        self,
+        limits: Limits | None = None,
+        log: FakeLog | None = None,
+        users: str = "",
+        runtime: FakeRuntime | None = None,
+        **log_options: Any,
     ) -> None:
         self.users = users_of(users) if users else None
         self.limits = limits or Limits()
-        self.runtime = FakeRuntime()
+        self.runtime = runtime or FakeRuntime()
         self.log = log or FakeLog(self.runtime.now_ns, **log_options)
         self.broker = Broker(self.log, self.runtime, self.limits)
         self.log.visible = self.broker.visible

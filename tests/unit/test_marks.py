@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from busd.rules.record import Hole
 from tests.support.groups import S, heard, member, publish, say
 from tests.support.memory_server import MemoryServer
 
@@ -91,3 +92,63 @@ def test_what_a_reset_removed_is_settled_when_its_turn_would_come(server: Memory
     server.advance(10 * S)
     assert heard(worker) == ["EOF jobs 5"]
     assert " lag=0 " in say(other, "GROUPS")[1]
+
+
+def spanned() -> MemoryServer:
+    """Two stores in one sequence, of one of which all is gone: a hole 1 … 9 over jobs 2, 4, 6, 8."""
+    server = MemoryServer(piece_batches=100)
+    for number in range(1, 10):
+        publish(server, str(number), topic="jobs" if number % 2 == 0 else "metrics")
+    left = [batch for batch in server.log.records if batch.first % 2 == 0]
+    server.log.records = [Hole(1, 9, 0, 0, "trimmed", {b"metrics": 5}), *left]
+    return server
+
+
+def test_a_hole_of_one_store_takes_no_message_of_another() -> None:
+    server = spanned()
+    worker = server.connect()
+    assert say(worker, "SUB jobs,metrics GROUP g FROM 1") == [
+        "+OK next=1 epoch=1",
+        "GAP jobs,metrics 1 9 5 trimmed",
+        "MSG jobs 2 2",
+    ]
+    assert server.log.groups[b"g"].next == 3
+    assert say(worker, "ACK 2", "UNSUB") == [":1", "MSG jobs 4 4", "+OK"]
+    # The hole was told; what it reaches over is still to come.
+    again = member(server, pattern="jobs,metrics")
+    assert again.first == ["MSG jobs 4.2 4"]
+    assert say(again, "ACK 4.2", "ACK 6", "ACK 8") == [":1", "MSG jobs 6 6", ":1", "MSG jobs 8 8", ":1"]
+    group = server.log.groups[b"g"]
+    assert (group.settled, group.next, group.unsettled.count) == (10, 10, 0)
+
+
+def test_a_hole_over_what_is_not_settled_may_be_told_again_after_a_restart() -> None:
+    server = spanned()
+    worker = member(server, "FROM 1", "jobs,metrics")
+    say(worker, "ACK 2", "ACK 4")
+    later = MemoryServer(log=server.log)
+    assert member(later, "WINDOW 9", "jobs,metrics").first == [
+        "MSG jobs 6.2 6",
+        "GAP jobs,metrics 7 9 ? trimmed",
+        "MSG jobs 8 8",
+    ]
+
+
+def test_holes_of_two_stores_are_each_named() -> None:
+    server = spanned()
+    server.log.records[1] = Hole(1, 3, 0, 0, "trimmed", {b"jobs": 1})
+    worker = member(server, "WINDOW 9 FROM 1", "jobs,metrics")
+    assert worker.first == [
+        "GAP jobs,metrics 1 9 5 trimmed",
+        "GAP jobs,metrics 1 3 1 trimmed",
+        "MSG jobs 4 4",
+        "MSG jobs 6 6",
+        "MSG jobs 8 8",
+    ]
+
+
+def test_a_seek_back_tells_a_hole_again() -> None:
+    server = spanned()
+    worker = member(server, "FROM 1", "jobs,metrics")
+    say(server.connect(), "SEEK g 1")
+    assert heard(worker) == ["GAP jobs,metrics 1 9 5 trimmed", "MSG jobs 2 2"]

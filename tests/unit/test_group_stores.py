@@ -1,0 +1,78 @@
+"""A group over several stores, on a disk in memory: what is gone of one takes no message of another."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import pytest
+
+from busd.words.settings import Settings, StoreRule
+from tests.support.fake_log import FakeLog
+from tests.support.groups import S, say
+from tests.support.log_kit import LogKit
+from tests.support.memory_server import MemoryConnection, MemoryServer
+
+METRICS = StoreRule("metrics", (b"metrics",), segment_bytes=4096, max_bytes=8192)
+COUNT = 60
+JOBS = [*range(2, COUNT + 1, 2)]
+
+
+def serve(kit: LogKit) -> MemoryServer:
+    """A server over the log, its upkeep included."""
+    server = MemoryServer(log=cast(FakeLog, kit.log), runtime=kit.runtime)
+    kit.log.start()
+    kit.runtime.advance(S)
+    return server
+
+
+def trimmed_kit(retain: Literal["limits", "acked"]) -> LogKit:
+    """By turns a metric, which its cap removes, and a job, which nothing does."""
+    kit = LogKit(Settings(main=StoreRule(segment_bytes=4096, retain=retain), stores=(METRICS,)))
+    for number in range(1, COUNT + 1):
+        kit.publish(b"jobs" if number % 2 == 0 else b"metrics", b"%d" % number + b"." * 1000)
+    return kit
+
+
+def join(server: MemoryServer) -> tuple[MemoryConnection, list[str]]:
+    client = server.connect()
+    said = say(client, "SUB jobs,metrics GROUP g FROM 1")
+    assert said[0].startswith("+OK")
+    return client, said[1:]
+
+
+@pytest.mark.parametrize("retain", ["limits", "acked"])
+@pytest.mark.parametrize("then", ["joins again", "kill", "stop"])
+def test_every_job_comes_though_metrics_around_it_are_gone(retain: Literal["limits", "acked"], then: str) -> None:
+    kit = trimmed_kit(retain)
+    server = serve(kit)
+    seen: list[int] = []
+    lost: list[str] = []
+    while server.log.groups.get(b"g") is None or server.log.groups[b"g"].settled <= COUNT:
+        client, said = join(server)
+        # Three at a time, then the member is gone, and what has been settled may go from the log.
+        for _ in range(3):
+            lost += [line for line in said if line.startswith("GAP ")]
+            given = [line.split()[2] for line in said if line.startswith("MSG ")]
+            if not given:
+                break
+            seen.append(int(given[0].split(".")[0]))
+            said = say(client, f"ACK {given[0]}")
+        client.drop()
+        kit.runtime.advance(3 * S)
+        if then != "joins again":
+            if then == "stop":
+                kit.stop()
+            kit = kit.crash()
+            server = serve(kit)
+        assert len(seen) < 2 * COUNT, "it comes to an end"
+    kept = [offset for offset in range(1, COUNT + 1) if offset in seen]
+    assert [offset for offset in kept if offset % 2 == 0] == JOBS
+    metrics = [offset for offset in kept if offset % 2]
+    assert 0 < len(metrics) < 10
+    assert metrics[-1] == COUNT - 1
+    # All that is gone is named, and how much of it the first time.
+    first, last, count = lost[0].split()[2:5]
+    assert (int(first), int(last), int(count)) == (1, metrics[0] - 2, COUNT // 2 - len(metrics))
+    if then == "joins again":
+        assert len(lost) == 1
+    assert all(line.split()[4] == "?" for line in lost[1:])
