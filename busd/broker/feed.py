@@ -175,9 +175,10 @@ class Feed:
                 item.selection = found
             kept.append(item)
         self.entries = kept
+        self.taken()
 
     def taken(self) -> None:
-        """All entries were taken."""
+        """Entries were taken: perhaps all."""
         if not self.entries:
             self._held_bytes = 0
 

@@ -6,7 +6,7 @@ import pytest
 
 from busd.broker.feed import AHEAD_BYTES, Entry, Feed, Fetched, entries_of, fetch
 from busd.rules.select import Selection, build
-from tests.support.groups import publish
+from tests.support.groups import member, publish, say
 from tests.support.memory_server import MemoryServer
 
 
@@ -118,3 +118,14 @@ def test_fetch_says_what_is_there_and_what_is_not(server: MemoryServer) -> None:
     assert first.missing == [2]
     assert [(hole.first, hole.last) for hole in first.holes] == [(1, 2)]
     assert first.upto <= 7
+
+
+def test_a_reset_of_all_that_was_read_ahead_makes_room_for_more(server: MemoryServer) -> None:
+    big = "x" * 2 * AHEAD_BYTES
+    publish(server, "a")
+    worker = member(server)
+    # All the room is taken by what is read ahead.
+    publish(server, big, big)
+    assert say(server.connect(), "RESET jobs") == [":3"]
+    publish(server, "b")
+    assert say(worker, "ACK 1") == [":1", "RESET jobs 4 3", "MSG jobs 5 b"]
