@@ -325,7 +325,8 @@ class Session:
         self._soon_pump()
 
     def _reset(self, request: rq.Reset) -> None:
-        self.owe(rq.Publish)
+        # PUBs would be told by another way, some of them within the call.
+        self.owe(rq.Request)
         try:
             self.engine.reset(request.patterns, lambda outcome: self._removed(request, outcome))
         except BusError:

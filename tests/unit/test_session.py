@@ -181,6 +181,19 @@ def test_what_is_lost_with_a_RESET_was_not_removed() -> None:
     assert one.received() == b":1\n:2\n-DISK it failed\nMSG a 1 1\nMSG a 2 2\nEND end next=4\n"
 
 
+def test_a_PUB_behind_a_RESET_is_answered_behind_it_though_it_is_known_at_once() -> None:
+    server = MemoryServer()
+    one = server.connect()
+    one.send(b"HPUB t id=known :x\nPUB t z\n")
+    server.log.hold = True
+    one.send(b"RESET t\nHPUB t id=known :x\nPUB t y\n")
+    assert one.received() == b":1\n:2\n"
+    server.log.commit()
+    server.runtime.run()
+    server.log.commit()
+    assert one.received() == b":2\n:1\n:4\n"
+
+
 def test_a_refused_RESET_is_answered_and_blocks_nothing() -> None:
     server = MemoryServer()
     one = server.connect()
