@@ -3,18 +3,22 @@
 Outcomes come in that order by themselves unless a message is a duplicate: then they are known at once, or only when
 somebody else's run is decided.  Invariants:
 1. All outcomes of a run are told before any of the next.
-2. Only the last run can be held: who publishes must not go on while it is.
+2. Only the last run can be held: who publishes must not go on while it is, nor while many outcomes wait for one.
+3. What waits to be told holds no payloads.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from busd.broker.ports import Drop, Engine, Outcome
 from busd.words.requests import Publish
 
 Tell = Callable[[Publish, Outcome], None]
+# Runs decided before one that waits for the first of its id: each holds its answers, of up to one read from a socket.
+_EARLY = 8
 
 
 class Turns:
@@ -31,8 +35,8 @@ class Turns:
 
     @property
     def held(self) -> bool:
-        """True while the last run waits."""
-        return self._drop is not None
+        """True while the last run waits, or so many before it do that no more should come."""
+        return self._drop is not None or len(self._early) >= _EARLY
 
     def publish(self, run: Publish, hold: bool) -> None:
         """Publish; `hold`: whether it may wait for room.  Raises BusError when it is refused at once."""
@@ -51,7 +55,8 @@ class Turns:
 
     def _came(self, number: int, run: Publish, outcome: Outcome) -> None:
         if number != self._first:
-            self._early.setdefault(number, deque()).append((run, outcome))
+            told = replace(run, topics=b"", items=[])
+            self._early.setdefault(number, deque()).append((told, outcome))
             return
         self._say(run, outcome)
         # Telling may bring more; each turn of this loop looks again.

@@ -179,3 +179,23 @@ def test_INFO_counts_what_was_kept_and_what_was_refused() -> None:
     server.advance(30 * NS_PER_S)
     facts = dict(server.broker.info()["clients"])
     assert (facts["published"], facts["refused"]) == (1, 1)
+
+
+def test_who_sent_a_duplicate_of_what_is_held_publishes_on_within_bounds() -> None:
+    server = full_server()
+    first, second = server.connect(), server.connect()
+    first.send(b"HPUB t id=x :1\n")
+    second.send(b"HPUB t id=x :2\n")
+    for number in range(100):
+        second.send(b"PUB other %d\n" % number)
+    assert second.received() == b""
+    assert len(payloads(server)) == 8
+    assert not second.reading
+    assert second.session.half_closed, "a peer that is gone must be found while it is not read"
+    more_room(server)
+    answers = numbers(second)
+    # The duplicate has the offset of the first.
+    assert answers[:9] == [9, *range(1, 9)]
+    assert answers[9:] == list(range(10, 102))
+    assert payloads(server)[9:] == [b"%d" % number for number in range(8, 100)]
+    assert second.reading

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -34,7 +34,7 @@ class Desk:
     def give(self, *payloads: bytes) -> None:
         """Publish runs of one message."""
         for payload in payloads:
-            self.turns.publish(Publish(b"t", [payload], 1), hold=True)
+            self.turns.publish(Publish(b"t", [payload], 1, eol=payload), hold=True)
 
     def decide(self, number: int, more: bool = False) -> None:
         """The run with this number (from 0) hears something; the offset is its number."""
@@ -45,8 +45,8 @@ class Desk:
         self.drops += 1
 
     def _tell(self, run: Publish, outcome: Outcome) -> None:
-        payload: Any = run.items[0]
-        self.told.append((payload, outcome.first, outcome.more))
+        # It stands for the run; what is told late has no payload any more.
+        self.told.append((run.eol, outcome.first, outcome.more))
 
 
 def test_outcomes_in_order_pass() -> None:
@@ -117,3 +117,16 @@ def test_what_is_held_can_be_dropped_once() -> None:
     desk.turns.drop()
     assert desk.drops == 1
     assert not desk.turns.held
+
+
+def test_no_more_may_come_while_many_that_are_decided_wait_for_one() -> None:
+    desk = Desk()
+    desk.give(*b"a b c d e f g h i".split())
+    for number in range(1, 8):
+        desk.decide(number)
+    assert not desk.turns.held
+    desk.decide(8)
+    assert desk.turns.held
+    desk.decide(0)
+    assert not desk.turns.held
+    assert [name for name, _, _ in desk.told] == b"a b c d e f g h i".split()
