@@ -4,6 +4,7 @@ Pure: no files.  Invariants:
 1. An entry without weight holds nothing that is wanted; one with weight may hold less than it seems, as offsets
    between two entries may belong to other logs.
 2. A stretch is made of whole entries, and of holes only where they say `settled` and their counts are known.
+3. One look is at the first `count` entries: the index may grow meanwhile.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from busd.rules.segment_index import SegmentIndex
+from busd.rules.topic_pairs import Entries
 from busd.rules.wanted import Claim, Claims, FloorOf
 
 SETTLED = "settled"
@@ -34,19 +36,27 @@ class Stretch:
         return self.end - self.start - self.dead_bytes
 
 
-def sizes(index: SegmentIndex) -> list[int]:
-    """Messages in each entry, control records counted as such."""
-    found = [0] * len(index)
+def sizes(index: SegmentIndex, count: int) -> list[int]:
+    """Messages in each of the first `count` entries, control records counted as such."""
+    found = [0] * count
     for entries in list(index.topics.values()):
-        for number, count in zip(entries.numbers, entries.counts, strict=True):
-            found[number] += count or 1
+        _add(found, entries, 0)
     return found
 
 
-def weigh(index: SegmentIndex, last: int, claims: Claims | None, floor_of: FloorOf) -> list[int]:
-    """How many messages of each entry are wanted (holes: 0); `last`: the last offset of the segment."""
-    # Of an index that grows only what is there now counts.
-    weights = [0] * len(index)
+def _add(found: list[int], entries: Entries, start: int) -> None:
+    """A topic's messages in its entries from its `start`-th on, as far as `found` goes."""
+    stop = bisect_left(entries.numbers, len(found))
+    for number, messages in zip(entries.numbers[start:stop], entries.counts[start:stop], strict=True):
+        found[number] += messages or 1
+
+
+def weigh(index: SegmentIndex, count: int, last: int, claims: Claims | None, floor_of: FloorOf) -> list[int]:
+    """How many messages of each of the first `count` entries are wanted (holes: 0).
+
+    `last`: the last offset of the segment; of one that grows, as it was after `count` was asked.
+    """
+    weights = [0] * count
     spanned: dict[int, Claim] = {}
     for topic, entries in list(index.topics.items()):
         from_offset = floor_of(topic)
@@ -55,20 +65,18 @@ def weigh(index: SegmentIndex, last: int, claims: Claims | None, floor_of: Floor
             spanned[id(claim)] = claim
             from_offset = max(from_offset, claim.next)
         if from_offset <= last:
-            start = bisect_left(entries.numbers, max(0, index.number_at(from_offset)))
-            for number, count in zip(entries.numbers[start:], entries.counts[start:], strict=True):
-                weights[number] += count or 1
+            _add(weights, entries, bisect_left(entries.numbers, max(0, index.number_at(from_offset))))
     for claim in spanned.values():
         if weights:
             _add_spans(index, last, claim, weights)
-    return list(map(min, weights, sizes(index)))
+    return list(map(min, weights, sizes(index, count)))
 
 
 def _add_spans(index: SegmentIndex, last: int, claim: Claim, weights: list[int]) -> None:
     firsts = index.firsts
     for first, end in claim.spans(firsts[0], last):
         number = index.number_at(first)
-        while number < len(firsts) and firsts[number] <= end:
+        while number < len(weights) and firsts[number] <= end:
             behind = firsts[number + 1] - 1 if number + 1 < len(firsts) else last
             weights[number] += min(end, behind) - max(first, firsts[number]) + 1
             number += 1
@@ -77,7 +85,7 @@ def _add_spans(index: SegmentIndex, last: int, claim: Claim, weights: list[int])
 def weight_bytes(index: SegmentIndex, weights: Sequence[int]) -> list[int]:
     """About how many bytes each entry would take if only what is wanted were left."""
     found = []
-    for number, (weight, size) in enumerate(zip(weights, sizes(index), strict=True)):
+    for number, (weight, size) in enumerate(zip(weights, sizes(index, len(weights)), strict=True)):
         room = index.end_of(number) - index.positions[number]
         found.append(room * weight // size if weight else 0)
     return found

@@ -165,7 +165,10 @@ class Sweeper:
         if index is None or not len(index) or self._weighed == (sweep.claims, index.end):
             return False
         self._weighed = (sweep.claims, index.end)
-        weights = weigh(index, index.last, sweep.claims if self._acked else None, self._shelf.floor_of)
+        claims = sweep.claims if self._acked else None
+        # The loop appends to it meanwhile.
+        count = len(index)
+        weights = weigh(index, count, index.last, claims, self._shelf.floor_of)
         want_bytes = sum(weight_bytes(index, weights))
         if 2 * want_bytes <= index.end - segment.data_at:
             return True
@@ -215,7 +218,7 @@ class Sweeper:
     def _weigh(self, sweep: Sweep, segments: Sequence[Segment], number: int) -> _Found:
         index = self._index(segments, number)
         claims = sweep.claims if self._acked else None
-        weights = weigh(index, segments[number + 1].prev, claims, self._shelf.floor_of)
+        weights = weigh(index, len(index), segments[number + 1].prev, claims, self._shelf.floor_of)
         if index.headed:
             for entry, batch in self._with_ttl(segments[number], index):
                 marks = self._marks(batch, sweep)

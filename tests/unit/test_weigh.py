@@ -46,8 +46,8 @@ def test_weights_against_the_messages(seed: int) -> None:
     floors = {b"a": rng.choice([0, offset // 2]), b"b": 0, b"c": 0}
     claims = Claims(groups)
     index = indexed(batches)
-    weights = weigh(index, offset - 1, claims, floors.__getitem__)
-    for weight, batch, size in zip(weights, batches, sizes(index), strict=True):
+    weights = weigh(index, len(index), offset - 1, claims, floors.__getitem__)
+    for weight, batch, size in zip(weights, batches, sizes(index, len(index)), strict=True):
         assert isinstance(batch, Batch)
         marks = wanted_of(batch, claims, floors.__getitem__, 0)
         exact = batch.n if marks is True else sum(marks or b"")
@@ -57,11 +57,11 @@ def test_weights_against_the_messages(seed: int) -> None:
 
 def test_everything_settled_weighs_nothing() -> None:
     index = indexed([batch_of([(b"a", b"x")] * 3, 1, 0, 0), batch_of([(b"a", b"")], 4, 3, 3, flags="e")])
-    assert weigh(index, 4, Claims({b"g": GroupState((b">",), 0, 5, 0)}), lambda topic: 0) == [0, 0]
-    assert weigh(index, 4, Claims({b"g": GroupState((b">",), 0, 4, 0)}), lambda topic: 0) == [0, 1]
-    assert weigh(index, 4, None, lambda topic: 0) == [3, 1]
-    assert weigh(index, 4, None, lambda topic: 9) == [0, 0]
-    assert weigh(SegmentIndex(50, 0), 0, None, lambda topic: 0) == []
+    assert weigh(index, len(index), 4, Claims({b"g": GroupState((b">",), 0, 5, 0)}), lambda topic: 0) == [0, 0]
+    assert weigh(index, len(index), 4, Claims({b"g": GroupState((b">",), 0, 4, 0)}), lambda topic: 0) == [0, 1]
+    assert weigh(index, len(index), 4, None, lambda topic: 0) == [3, 1]
+    assert weigh(index, len(index), 4, None, lambda topic: 9) == [0, 0]
+    assert weigh(SegmentIndex(50, 0), 0, 0, None, lambda topic: 0) == []
 
 
 def test_stretches() -> None:
@@ -82,3 +82,28 @@ def test_stretches() -> None:
     assert stretches(index, [1, 0, 0, 0, 1, 0, 0], 101) == found[:1]
     assert counts_of(index, 1, 4) == {b"a": 5, b"b": 1}
     assert stretches(index, [1] * 7, 1) == [], "holes alone give nothing back"
+
+
+@pytest.mark.parametrize("wanted", [range(1, 1), range(1, 4)])
+def test_an_index_may_grow_while_it_is_weighed(wanted: range) -> None:
+    """The loop appends to the active segment that a thread looks at."""
+    index = indexed([batch_of([(b"a", b"x")] * 2, 1, 0, 0), batch_of([(b"b", b"x")], 3, 2, 2)])
+    group = GroupState((b"a", b"b"), 0, 2, 0)
+    for offset in wanted:
+        group.unsettled.put(offset, offset, 1)
+
+    def grow(topic: bytes) -> int:
+        first = index.last + 1
+        index.add(index.end, 100, batch_of([(b"a", b"x"), (b"b", b"x"), (b"%d" % first, b"x")], first, first - 1, 0))
+        index.turn()
+        return 0
+
+    count = len(index)
+    for claims in (None, Claims({b"g": group})):
+        weights = weigh(index, count, index.last, claims, grow)
+        assert weights == [2, 1]
+        index.add(index.end, 100, batch_of([(b"a", b"x")], index.last + 1, index.last, 0))
+        assert weight_bytes(index, weights) == [100, 100]
+        assert sizes(index, count) == [2, 1]
+    assert len(index) > count
+    assert stretches(index, [0, 0], 1) == [Stretch(0, 2, 50, 250, 0)]
