@@ -4,6 +4,7 @@ Invariants:
 1. What came back is given out before anything new; new messages in the order of offsets, members in turn.
 2. At most one read of the log for what came back is under way; the feed has one of its own.
 3. Lines of the group are noted before what they say can be seen by a member.
+4. No more than `in_flight` messages were given out or passed by and are not settled, noted or on the way there.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ _GONE = b"its member was gone"
 
 
 class Desk:
-    """See the module.  `seats`: the members."""
+    """See the module.  `seats`: the members; `unnoted`: new messages of which the notes are on their way."""
 
     def __init__(self, house: House, name: bytes, state: GroupState) -> None:
         self.group = Group(name, state)
         self.seats: dict[Seat, None] = {}
+        self.unnoted = 0
         self.feed = Feed(house, state.patterns, self.group.next)
         self.feed.ready = self.pump
         self.feed.failed = self._fault
@@ -160,7 +162,7 @@ class Desk:
         if self._holds or not self.seats:
             return False
         if self._again:
-            return self._hand(self._again[0])
+            return self._hand(self._again[0], self._house.limits.in_flight)
         if self._fetching is not None or self.group.anything_waits:
             # New messages wait, so that order is kept as far as it can be.
             return bool(self._roomy) and self._fetch()
@@ -176,12 +178,12 @@ class Desk:
             self.marks.take(item)
             self.feed.taken()
             return True
-        # What was passed by in this turn is not noted yet.
-        out = self._house.log.groups[self.group.name].unsettled.count + self.group.passed_by
-        return out < self._house.limits.in_flight and self._hand(item)
+        out = self._house.log.groups[self.group.name].unsettled.count + self.group.passed_by + self.unnoted
+        left = self._house.limits.in_flight - out
+        return left > 0 and self._hand(item, left)
 
-    def _hand(self, entry: Entry) -> bool:
-        """Give the entry, or a part of it, to whose turn it is."""
+    def _hand(self, entry: Entry, most: int) -> bool:
+        """Give the entry, or a part of at most so many messages, to whose turn it is."""
         if not self._roomy:
             return False
         steer = entry.steer
@@ -198,7 +200,7 @@ class Desk:
             room = seat.room(size_bytes)
             if room:
                 self._roomy[seat] = None
-                self._send(seat, entry, min(room, entry.share))
+                self._send(seat, entry, min(room, entry.share, most))
                 return True
         return False
 
@@ -216,10 +218,13 @@ class Desk:
         tries = entry.tries + 1
         deadline_ns = self._house.runtime.monotonic_ns() + seat.request.wait_ns
         key = entry.steer.key if entry.steer is not None else b""
-        self.group.give(seat.flight, head.offsets(), tries, deadline_ns, key)
+        offsets = head.offsets()
+        fresh = self.group.passed_by + (head.count if offsets[0] >= self.group.next else 0)
+        self.unnoted += fresh
+        self.group.give(seat.flight, offsets, tries, deadline_ns, key)
         data = seat.encode(head, tries)
         self._house.tally.delivered += head.count
-        self._house.log.note(self.group.take_lines(), seat.sent(data, head.count))
+        self._house.log.note(self.group.take_lines(), seat.sent(data, head.count, fresh))
         if self._timer_ns is None or deadline_ns < self._timer_ns:
             self._arm_at(deadline_ns)
 
@@ -246,9 +251,17 @@ class Desk:
         return True
 
     def _note(self) -> None:
+        fresh = self.group.passed_by
         lines = self.group.take_lines()
-        if lines:
-            self._house.log.note(lines, self.marks.tell_ends)
+        if not lines:
+            return
+        self.unnoted += fresh
+
+        def noted() -> None:
+            self.unnoted -= fresh
+            self.marks.tell_ends()
+
+        self._house.log.note(lines, noted)
 
     # What came back.
 

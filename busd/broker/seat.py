@@ -98,13 +98,17 @@ class Seat:
         """Messages as they are sent the `tries`-th time."""
         return self.encoder.messages(selection) if tries == 1 else self.encoder.again(selection, tries)
 
-    def sent(self, data: bytes, count: int) -> Callable[[], None]:
-        """They are in its flight; the result writes them, once they are noted."""
+    def sent(self, data: bytes, count: int, fresh: int) -> Callable[[], None]:
+        """They are in its flight; the result writes them, once they are noted, `fresh` of the group with them."""
         self._unwritten_bytes += len(data)
         if self._left is not None:
             self._left -= count
 
+        desk = self.desk
+        assert desk is not None, "it gave them"
+
         def write() -> None:
+            desk.unnoted -= fresh
             self._unwritten_bytes -= len(data)
             if self.place is not Place.GONE:
                 self.subscriber.outbox.write(data, count)

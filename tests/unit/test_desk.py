@@ -127,6 +127,52 @@ def test_a_group_at_its_limit_goes_on_when_acknowledgements_are_kept() -> None:
     assert heard(worker) == [":2", "MSG jobs 3 c", "MSG jobs 4 d"]
 
 
+def test_a_hand_out_is_no_larger_than_the_limit_of_a_group_leaves() -> None:
+    server = MemoryServer(limits=Limits(in_flight=5))
+    publish(server, *"abcdefghij")
+    one = member(server, "WINDOW 4")
+    two = member(server, "WINDOW 4")
+    assert (len(one.first), len(two.first)) == (4, 1)
+    assert server.log.groups[b"g"].unsettled.count == 5
+    assert say(one, "ACK 1") == [":1"]
+    assert heard(two) == ["MSG jobs 6 f"]
+    one.drop()
+    server.runtime.run()
+    # What comes back is among the five already.
+    assert heard(two) == ["MSG jobs 2.2 b", "MSG jobs 3.2 c"]
+
+
+def test_what_is_given_out_while_notes_wait_counts_for_the_limit_of_a_group() -> None:
+    server = MemoryServer(limits=Limits(in_flight=5))
+    say(member(server), "UNSUB")
+    publish(server, *"abcdefghij")
+    server.log.hold = True
+    # It makes a group, which no note may pass.
+    say(server.connect(), "SUB other GROUP h")
+    workers = [server.connect() for _ in range(3)]
+    for worker in workers:
+        worker.send(b"SUB jobs GROUP g WINDOW 4\n")
+    server.log.commit()
+    given = [len(heard(worker)) - 1 for worker in workers]
+    assert given == [4, 1, 0]
+    assert server.log.groups[b"g"].unsettled.count == 5
+    server.log.hold = False
+    said = [*say(workers[0], "ACK ..4"), *heard(workers[1]), *heard(workers[2])]
+    assert sorted(said) == [":4", "MSG jobs 6 f", "MSG jobs 7 g", "MSG jobs 8 h", "MSG jobs 9 i"]
+
+
+def test_what_is_delayed_while_notes_wait_counts_for_the_limit_of_a_group() -> None:
+    server = MemoryServer(limits=Limits(in_flight=5))
+    say(member(server), "UNSUB")
+    say(server.connect(), *(f"HPUB jobs delay=1h :{n}" for n in range(10)))
+    server.log.hold = True
+    say(server.connect(), "SUB other GROUP h")
+    for _ in range(3):
+        server.connect().send(b"SUB jobs GROUP g\n")
+    server.log.commit()
+    assert server.log.groups[b"g"].unsettled.count == 5
+
+
 def test_an_ack_that_fails_after_a_seek_brings_nothing_twice(server: MemoryServer) -> None:
     publish(server, "a", "b")
     worker = member(server, "WINDOW 2")
