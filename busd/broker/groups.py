@@ -244,23 +244,32 @@ class _Survey:
         log, runtime = self._house.log, self._house.runtime
         wanted, start = matcher(state.patterns), state.settled
         cursor = log.cursor(start)
+        if isinstance(ahead, Exception):
+            runtime.fault(ahead)
 
         def told(oldest_ns: int | None) -> None:
             self._rows.append(self._row(name, state, ahead, oldest_ns))
             runtime.soon(self.next)
 
         def got(piece: Piece | Exception) -> None:
-            records = [] if isinstance(piece, Exception) else piece.records
-            batches = [one for one in records if isinstance(one, Batch) and not one.control]
+            if isinstance(piece, Exception):
+                # The age is unknown then; the other rows are not.
+                runtime.fault(piece)
+                told(None)
+                return
+            batches = [one for one in piece.records if isinstance(one, Batch) and not one.control]
             found = [one for one in batches if select(one, wanted, start, floors=log.floors)]
-            if found or isinstance(piece, Exception) or piece.next >= log.horizon:
+            if found or piece.next >= log.horizon:
                 told(found[0].time_ns if found else None)
             else:
                 # Others' messages stand before it.
                 runtime.soon(read)
 
         def read() -> None:
-            log.read(cursor, wanted, PIECE_BYTES, got)
+            try:
+                log.read(cursor, wanted, PIECE_BYTES, got)
+            except Exception as error:
+                got(error)
 
         if ahead == 0 and not state.unsettled:
             told(None)

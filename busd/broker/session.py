@@ -345,9 +345,15 @@ class Session:
         self.engine.costly(lambda: self._looked(request))
 
     def _looked(self, request: rq.Request) -> None:
-        if not self._closed:
+        if self._closed:
+            return
+        try:
             self._look(request)
-            self.paid()
+        except Exception:
+            # Who asked must not wait for ever.
+            self.failed()
+            raise
+        self.paid()
 
     def _look(self, request: rq.Request) -> None:
         self.voice.say(answer(request, self.engine, self.host, self.voice.replies))

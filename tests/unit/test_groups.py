@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from busd.words.errors import BusError
@@ -171,3 +173,30 @@ def test_the_oldest_is_found_behind_messages_of_others(server: MemoryServer) -> 
     server.advance(5 * S)
     member(server)
     assert " lag=1 oldest_ms=5000 " in say(server.connect(), "GROUPS")[1]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_fault_of_the_log_is_told_and_leaves_the_list_of_groups_its_rows(
+    server: MemoryServer, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    publish(server, "a")
+    member(server)
+    member(server, group="h")
+    faults: list[Exception] = []
+    monkeypatch.setattr(server.runtime, "fault", faults.append)
+
+    def fail(*args: Any) -> None:
+        if not late:
+            raise OSError("the file is gone")
+        server.runtime.soon(lambda: args[-1](OSError("the file is gone")))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.log, "read", fail)
+        rows = say(server.connect(), "GROUPS", "PING")
+    assert [row.split()[0] for row in rows] == ["*2", "g", "h", "PONG"]
+    assert [" lag=1 oldest_ms=0 " in row for row in rows[1:3]] == [True, True]
+    assert len(faults) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(server.log, "count", lambda wanted, position, done: done(OSError("the file is gone")))
+        assert " lag=? " in say(server.connect(), "GROUPS")[1]
+    assert len(faults) == 4

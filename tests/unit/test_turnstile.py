@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from busd.broker.turnstile import TURN, Turnstile
 from busd.words.settings import Limits
 from tests.support.memory_server import FakeRuntime, MemoryServer
@@ -42,6 +44,21 @@ def test_a_fault_stops_nobody_behind_it() -> None:
     runtime.run()
     assert [type(fault) for fault in faults] == [ZeroDivisionError]
     assert said == ["next"]
+
+
+def test_a_fault_in_a_question_ends_the_connection_that_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = MemoryServer(Limits())
+    faults: list[Exception] = []
+    monkeypatch.setattr(server.runtime, "fault", faults.append)
+    one, other = server.connect(), server.connect()
+    with monkeypatch.context() as patch:
+        patch.setattr(server.log, "info", lambda: 1 / 0)
+        one.send(b"INFO\nPING\n")
+    assert one.received() == b"-INTERNAL a fault of busd; its log says more\n"
+    assert one.closed
+    assert [type(fault) for fault in faults] == [ZeroDivisionError]
+    other.send(b"TOPICS\n")
+    assert other.received() == b"*0\n"
 
 
 def test_answers_keep_their_order_among_cheap_ones_and_messages() -> None:
