@@ -167,8 +167,8 @@ class Desk:
             # New messages wait, so that order is kept as far as it can be.
             return bool(self._roomy) and self._fetch()
         if not self.feed.entries:
-            if self._roomy:
-                self.feed.fill()
+            if self._roomy and self.feed.fill():
+                self._go_on_soon()
             if not self.feed.entries:
                 self.group.pass_over(self.feed.position)
                 return False

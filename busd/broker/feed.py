@@ -98,16 +98,19 @@ class Feed:
         item = self.entries[0]
         return item.first if isinstance(item, Hole) else item.selection.first
 
-    def fill(self) -> None:
-        """Get more, unless there is enough or it is under way."""
+    def fill(self) -> bool:
+        """Get more, unless there is enough or it is under way.
+
+        True when nothing of what was read in this call is for the group: call again, in another turn.
+        """
         if self._live or self._reading or self._held_bytes >= AHEAD_BYTES:
-            return
+            return False
         if self.position >= self._house.log.horizon:
             self._live = True
             self._house.fanout.join(self._audience, self)
-            return
+            return False
         self._reading = True
-        generation = self._generation
+        generation, before = self._generation, self.position
         during = True
 
         def got(piece: Piece | Exception) -> None:
@@ -127,6 +130,7 @@ class Feed:
             self._reading = False
             self.failed(error)
         during = False
+        return self.position > before and not self.entries
 
     def _take(self, piece: Piece) -> None:
         for record in piece.records:

@@ -250,3 +250,29 @@ def test_little_room_in_a_large_window_waits_a_moment_for_more(server: MemorySer
     assert heard(worker) == ["MSG jobs 21 u"]
     # Who has nothing out waits for nothing.
     assert set(say(worker, "ACK ..21")) == {f"MSG jobs {22 + at} {'vwxyz'[at]}" for at in range(5)} | {":16"}
+
+
+def test_long_stretches_without_a_message_for_the_group_are_passed(server: MemoryServer) -> None:
+    """Each piece that is read at once holds nothing of it, and nobody is there to ask for the next."""
+    for _ in range(20):
+        publish(server, "x", topic="other")
+    publish(server, "a")
+    worker = server.connect()
+    assert say(worker, "SUB jobs GROUP g FROM 1") == ["+OK next=1 epoch=1", "MSG jobs 21 a"]
+    for _ in range(20):
+        publish(server, "x", topic="other")
+    publish(server, "b")
+    assert say(worker, "ACK 21") == [":1", "MSG jobs 42 b"]
+
+
+def test_a_turn_reads_one_piece_that_has_nothing_for_the_group(server: MemoryServer) -> None:
+    for _ in range(20):
+        publish(server, "x", topic="other")
+    worker = server.connect()
+    worker.session.received(b"SUB jobs GROUP g FROM 1\n", 0)
+    breaths = server.runtime.breaths
+    assert server.runtime.turn()
+    assert server.runtime.breaths == breaths + 1
+    server.runtime.run()
+    assert server.runtime.breaths == 10
+    assert server.log.groups[b"g"].next == 21

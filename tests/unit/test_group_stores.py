@@ -1,4 +1,4 @@
-"""A group over several stores, on a disk in memory: what is gone of one takes no message of another."""
+"""Groups over a whole log on a disk in memory: several stores, long stretches of which nothing is left."""
 
 from __future__ import annotations
 
@@ -76,3 +76,14 @@ def test_every_job_comes_though_metrics_around_it_are_gone(retain: Literal["limi
     if then == "joins again":
         assert len(lost) == 1
     assert all(line.split()[4] == "?" for line in lost[1:])
+
+
+def test_what_a_reset_left_on_the_disk_keeps_nobody_from_what_came_after_it() -> None:
+    kit = LogKit()
+    for _ in range(20):
+        kit.publish(b"jobs", b"." * 60_000)
+    kit.reset(b"jobs")
+    kit.publish(b"jobs", b"new")
+    server = serve(kit)
+    client = server.connect()
+    assert say(client, "SUB jobs GROUP g FROM 1") == ["+OK next=1 epoch=1", "RESET jobs 21 20", "MSG jobs 22 new"]
