@@ -266,12 +266,13 @@ class Desk:
     # What came back.
 
     def _fetch(self) -> bool:
-        """Read again what is to be given out again; True when something of it is here."""
+        """Read again what is to be given out again; True when it was read in this call, whatever was left of it."""
         if self._fetching is not None:
             return False
         chunk = self._fetching = self.group.pop()
         if chunk is None:
             return False
+        read = False
 
         def got(fetched: Fetched | Exception) -> None:
             if self._fetching is not chunk:
@@ -281,11 +282,13 @@ class Desk:
                 self.group.push(chunk)
                 self._fault(fetched)
                 return
+            nonlocal read
+            read = True
             self._got_again(chunk, fetched)
             self.pump()
 
         fetch(self._house, self.feed.wanted, chunk.offsets, got)
-        return bool(self._again) or (self._fetching is None and self.group.anything_waits)
+        return read
 
     def _got_again(self, chunk: Chunk, fetched: Fetched) -> None:
         for selection in fetched.found:
