@@ -67,9 +67,12 @@ class Broker:
     def visible(self, batches: list[Batch]) -> None:
         """The log's horizon rose over these, in the order of offsets."""
         for batch in batches:
-            self.fanout.offer(batch)
             if "r" in batch.flags:
+                # Once for all of them: the log has raised the floors of the whole commit.
                 self._groups.removed()
+                break
+        for batch in batches:
+            self.fanout.offer(batch)
         self._room()
 
     def publish(self, run: Publish, sink: Sink, hold: bool = False) -> Drop | None:
