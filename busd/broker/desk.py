@@ -2,22 +2,20 @@
 
 Invariants:
 1. What came back is given out before anything new; new messages in the order of offsets, members in turn.
-2. At most one read of the log for what came back is under way; the feed has one of its own.
-3. Lines of the group are noted before what they say can be seen by a member.
-4. No more than `in_flight` messages were given out or passed by and are not settled, noted or on the way there.
+2. Lines of the group are noted before what they say can be seen by a member.
+3. No more than `in_flight` messages were given out or passed by and are not settled, noted or on the way there.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
+from busd.broker.again import Again
 from busd.broker.burial import Burial
-from busd.broker.feed import Entry, Feed, Fetched, entries_of, fetch
+from busd.broker.feed import Entry, Feed
 from busd.broker.marks import Marks
 from busd.broker.opening import House
 from busd.broker.seat import Place, Seat
-from busd.rules.flight import Chunk
 from busd.rules.group import Group
 from busd.rules.group_records import GroupState
 from busd.rules.record import Hole
@@ -40,7 +38,7 @@ class Desk:
         self.unnoted = 0
         self.feed = Feed(house, state.patterns, self.group.next)
         self.feed.ready = self.pump
-        self.feed.failed = self._fault
+        self.feed.failed = self.fault
         self.marks = Marks(house, self)
         # When the last member left; 0 while there are some, or there never was one.
         self.idle_since_ns = 0
@@ -48,8 +46,7 @@ class Desk:
         self._burial = Burial(house, self)
         # Members that may have room, whose turn it is first; who has none is left out until that changes.
         self._roomy: dict[Seat, None] = {}
-        self._again: deque[Entry] = deque()
-        self._fetching: Chunk | None = None
+        self._again = Again(house, self)
         self._pumping = False
         self._soon = False
         # How many times its place is being moved at present, and was moved.
@@ -76,7 +73,7 @@ class Desk:
         self.group.back(seat.flight.drain(), _GONE)
         if not self.seats:
             self.idle_since_ns = self._house.runtime.monotonic_ns()
-            self._put_back()
+            self._again.put_back()
             self.feed.rewind(self.group.next)
         self.pump()
 
@@ -93,7 +90,6 @@ class Desk:
             seat.flight.drain()
             self._roomy[seat] = None
         self._again.clear()
-        self._fetching = None
         self._burial.clear()
         lines = self.group.clear(next_offset)
         self.marks.clear()
@@ -161,11 +157,12 @@ class Desk:
         """One hand-out, or one step towards it; False when there is nothing to do now."""
         if self._holds or not self.seats:
             return False
-        if self._again:
-            return self._hand(self._again[0], self._house.limits.in_flight)
-        if self._fetching is not None or self.group.anything_waits:
+        again = self._again
+        if again.entries:
+            return self._hand(again.entries[0], self._house.limits.in_flight)
+        if again.fetching is not None or self.group.anything_waits:
             # New messages wait, so that order is kept as far as it can be.
-            return bool(self._roomy) and self._fetch()
+            return bool(self._roomy) and again.fetch()
         if not self.feed.entries:
             if self._roomy and self.feed.fill():
                 self._go_on_soon()
@@ -206,7 +203,7 @@ class Desk:
 
     def _entry(self) -> Entry | Hole | None:
         """What is next in line."""
-        queue = self._again or self.feed.entries
+        queue = self._again.entries or self.feed.entries
         return queue[0] if queue else None
 
     def _send(self, seat: Seat, entry: Entry, count: int) -> None:
@@ -229,7 +226,7 @@ class Desk:
             self._arm_at(deadline_ns)
 
     def _take(self) -> None:
-        (self._again or self.feed.entries).popleft()
+        (self._again.entries or self.feed.entries).popleft()
         self.feed.taken()
 
     def _may_go(self, entry: Entry) -> bool:
@@ -263,67 +260,12 @@ class Desk:
 
         self._house.log.note(lines, noted)
 
-    # What came back.
-
-    def _fetch(self) -> bool:
-        """Read again what is to be given out again; True when it was read in this call, whatever was left of it."""
-        if self._fetching is not None:
-            return False
-        chunk = self._fetching = self.group.pop()
-        if chunk is None:
-            return False
-        read = False
-
-        def got(fetched: Fetched | Exception) -> None:
-            if self._fetching is not chunk:
-                return
-            self._fetching = None
-            if isinstance(fetched, Exception):
-                self.group.push(chunk)
-                self._fault(fetched)
-                return
-            nonlocal read
-            read = True
-            self._got_again(chunk, fetched)
-            self.pump()
-
-        fetch(self._house, self.feed.wanted, chunk.offsets, got)
-        return read
-
-    def _got_again(self, chunk: Chunk, fetched: Fetched) -> None:
-        for selection in fetched.found:
-            self._again += entries_of(selection, chunk.tries)
-        if fetched.missing:
-            self.group.missing(fetched.missing)
-            self.marks.lost(fetched.missing, fetched.holes)
-        rest = [offset for offset in chunk.offsets if offset >= fetched.upto]
-        if rest:
-            self.group.push(Chunk(rest, chunk.tries))
-
     def removed(self) -> None:
         """A RESET: what was read before it may not be there any more."""
         floors = self._house.log.floors
         self.feed.keep(lambda entry: only(entry.selection.batch, entry.selection.offsets(), floors))
-        for entry in list(self._again):
-            offsets = entry.selection.offsets()
-            left = only(entry.selection.batch, offsets, floors)
-            kept = set(left.offsets()) if left is not None else set()
-            if len(kept) < len(offsets):
-                self.group.missing([offset for offset in offsets if offset not in kept])
-            if left is None:
-                self._again.remove(entry)
-            else:
-                entry.selection = left
+        self._again.removed()
         self.pump()
-
-    def _put_back(self) -> None:
-        """Nobody is here to take what was read again."""
-        for entry in self._again:
-            self.group.push(Chunk(entry.selection.offsets(), entry.tries))
-        self._again.clear()
-        if self._fetching is not None:
-            self.group.push(self._fetching)
-            self._fetching = None
 
     # What members say.
 
@@ -393,7 +335,7 @@ class Desk:
             self._arm_at(min(deadlines))
         self.pump()
 
-    def _fault(self, error: Exception) -> None:
+    def fault(self, error: Exception) -> None:
         """The log could not be read: the members are told, each once."""
         self._house.runtime.fault(error)
         for seat in list(self.seats):

@@ -276,20 +276,3 @@ def test_a_turn_reads_one_piece_that_has_nothing_for_the_group(server: MemorySer
     server.runtime.run()
     assert server.runtime.breaths == 10
     assert server.log.groups[b"g"].next == 21
-
-
-@pytest.mark.parametrize("leaves", [False, True])
-def test_when_nothing_is_left_of_what_came_back_new_messages_go_out(server: MemoryServer, leaves: bool) -> None:
-    publish(server, "a")
-    one = member(server)
-    other = member(server) if leaves else one
-    say(server.connect(), "RESET jobs")
-    if leaves:
-        say(other, "UNSUB")
-        publish(server, "b")
-        one.drop()
-        assert member(server).first == ["MSG jobs 3 b"]
-    else:
-        publish(server, "b")
-        assert say(one, "NACK 1 DELAY 0s") == ["RESET jobs 2 1", "MSG jobs 3 b", "+OK"]
-    assert server.log.groups[b"g"].settled == 3
