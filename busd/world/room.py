@@ -139,7 +139,9 @@ class Room:
         items = run.items if run.answers == "first" else run.items[at : at + 1]
         size, count = _size(items), len(items) if run.kind == "message" else 0
         never = bool((rule.max_bytes and size > rule.cap_bytes) or (rule.max_messages and count > rule.max_messages))
-        text = _text(account, never, rule.max_messages > 0 and self._left(account, count) < count)
+        # Who asks was not admitted just now, so what is bound has been counted anew.
+        short = rule.max_messages > 0 and rule.max_messages - account.bound - account.waiting < count
+        text = _text(account, never, short)
         return Fullness(account.name, rule.full == "block", rule.full_wait_ns, never, BusError("FULL", text))
 
     def make_room(self, store: str) -> None:
