@@ -367,13 +367,12 @@ class Session:
         self._close()
 
     def _bad(self, request: rq.Bad) -> None:
-        for _ in range(request.times):
-            self._error(request.error, request.eol)
+        self._error(request.error, request.eol, 1 if request.error.fatal else request.times)
         if request.closes or (request.unknown and not self._understood and not self.voice.version):
             self._close()
 
-    def _error(self, error: BusError, eol: bytes) -> None:
-        self.voice.error(error, eol)
+    def _error(self, error: BusError, eol: bytes, times: int = 1) -> None:
+        self.voice.error(error, eol, times)
         if error.fatal:
             self._close()
 

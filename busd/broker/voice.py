@@ -9,6 +9,9 @@ from busd.rules.replies import InlineReplies, Replies, RespReplies
 from busd.words import requests as rq
 from busd.words.errors import BusError
 
+# Answers in one write: a write costs as much as a hundred of them, and errors have up to a few hundred bytes each.
+_AT_ONCE = 1000
+
 
 class Wire(Outbox, Protocol):
     """A connection: an outbox that can also be paused and closed."""
@@ -63,9 +66,12 @@ class Voice:
         if not self.quiet:
             self.say(self.replies.numbers(eol, number, 1))
 
-    def error(self, error: BusError, eol: bytes) -> None:
-        """`-CODE text`, also under QUIET."""
-        self.say(self.replies.error(eol, error))
+    def error(self, error: BusError, eol: bytes, times: int = 1) -> None:
+        """`-CODE text`, so many times, also under QUIET."""
+        reply = self.replies.error(eol, error)
+        while times > 0:
+            self.say(reply * min(times, _AT_ONCE))
+            times -= _AT_ONCE
 
     def outcome(self, run: rq.Publish, outcome: Outcome) -> None:
         """What became of a run: an answer for each message, or one for all."""
@@ -79,9 +85,25 @@ class Voice:
             if not self.quiet:
                 self.say(self.replies.numbers(run.eol, outcome.first, outcome.count))
             return
+        self._each(run.eol, outcome)
+
+    def _each(self, eol: bytes, outcome: Outcome) -> None:
+        """An answer for each message, not all of them consecutive offsets."""
+        replies, errors, offsets = self.replies, outcome.errors, outcome.offsets
+        pieces: list[bytes] = []
+        known: BusError | None = None
+        reply = b""
         for index in range(outcome.count):
-            error = outcome.errors.get(index)
+            error = errors.get(index)
             if error is not None:
-                self.error(error, run.eol)
-            else:
-                self.number(run.eol, outcome.first + index if outcome.offsets is None else outcome.offsets[index])
+                # Mostly one error for all.
+                if error is not known:
+                    known, reply = error, replies.error(eol, error)
+                pieces.append(reply)
+            elif not self.quiet:
+                pieces.append(replies.numbers(eol, outcome.first + index if offsets is None else offsets[index], 1))
+            if len(pieces) >= _AT_ONCE:
+                self.say(b"".join(pieces))
+                pieces = []
+        if pieces:
+            self.say(b"".join(pieces))

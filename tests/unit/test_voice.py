@@ -56,3 +56,47 @@ def test_resp_and_nothing_after_hanging_up(wire: MemoryConnection) -> None:
     voice.ok(b"\n")
     voice.error(BusError("ARG", "no"), b"\n")
     assert wire.received() == b"+OK next=4\r\n:3\r\n"
+
+
+def writes_of(wire: MemoryConnection, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What is written from now on, a piece a write."""
+    written: list[bytes] = []
+    monkeypatch.setattr(wire, "write", lambda data, events=1: written.append(data))
+    return written
+
+
+def test_answers_of_a_run_go_out_in_few_writes(wire: MemoryConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = writes_of(wire, monkeypatch)
+    voice = Voice(wire)
+    full, disk = BusError("FULL", "no room"), BusError("DISK", "it failed")
+    voice.outcome(run(4), Outcome(1, 4, {1: full, 2: full, 3: disk}))
+    assert written == [b":1\n-FULL no room\n-FULL no room\n-DISK it failed\n"]
+    written.clear()
+    voice.outcome(run(2500), Outcome(0, 2500, dict.fromkeys(range(2500), full)))
+    assert b"".join(written) == b"-FULL no room\n" * 2500
+    assert len(written) == 3
+    written.clear()
+    voice.error(disk, b"\r\n", times=2000)
+    assert written == [b"-DISK it failed\r\n" * 1000] * 2
+    written.clear()
+    voice.quiet = True
+    voice.outcome(run(3), Outcome(5, 3, {}, offsets=[9, 2, 4]))
+    assert written == []
+
+
+def test_a_run_that_is_refused_in_one_go_is_answered_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = MemoryServer()
+    one = server.connect()
+    server.log.refuse = BusError("FULL", "no room")
+    written = writes_of(one, monkeypatch)
+    one.send(b"PUB t x\n" * 300)
+    assert written == [b"-FULL no room\n" * 300]
+
+
+def test_what_ends_the_connection_is_said_once() -> None:
+    server = MemoryServer()
+    one = server.connect()
+    server.log.refuse = BusError("STOPPING", "the server is going down; nothing was kept")
+    one.send(b"PUB t x\n" * 3)
+    assert one.received() == b"-STOPPING the server is going down; nothing was kept\n"
+    assert one.closed
