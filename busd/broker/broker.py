@@ -11,10 +11,8 @@ from busd.broker.admission import Admission, Budget
 from busd.broker.dedup import Dedup
 from busd.broker.fanout import Fanout
 from busd.broker.groups import Groups
-from busd.broker.intake import Unfinished
 from busd.broker.opening import House, Opening
 from busd.broker.ports import Drop, Log, Member, Outcome, Runtime, Sink, Subscriber
-from busd.broker.turnstile import Turnstile
 from busd.rules.record import Batch
 from busd.rules.replies import Pairs, Row
 from busd.words.errors import BusError
@@ -37,8 +35,6 @@ class Broker:
         self.fanout.on_idle = self._room
         self.house = House(log, runtime, limits, self.fanout)
         self.opened = self.house.opened
-        self.costly = Turnstile(runtime).ask
-        self.unfinished = Unfinished(limits.unfinished_bytes)
         self._groups = Groups(self.house)
         budget = Budget(limits.held_bytes)
         self._admission = Admission(log, runtime, budget)

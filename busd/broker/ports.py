@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from busd.broker.intake import Unfinished
 from busd.rules.group_records import GroupState
 from busd.rules.record import Batch, Hole
 from busd.rules.replies import Pairs, Row
@@ -262,10 +261,6 @@ class Engine(Protocol):
     """Everything a session can ask of a bus."""
 
     @property
-    def unfinished(self) -> Unfinished:
-        """What all sessions hold of commands that are not whole."""
-
-    @property
     def horizon(self) -> int:
         """The first offset that is not visible yet."""
 
@@ -309,9 +304,6 @@ class Engine(Protocol):
 
     def group_patterns(self, names: tuple[bytes, ...]) -> Mapping[bytes, tuple[bytes, ...]]:
         """What each group reads whose name one of these patterns names."""
-
-    def costly(self, call: Callable[[], None]) -> None:
-        """Call it soon; what takes long is done so, that the others have their turns."""
 
     def topics(self, patterns: tuple[bytes, ...]) -> list[Row]:
         """Rows for TOPICS."""

@@ -1,18 +1,31 @@
-"""Answers to questions: commands that change nothing.  One function for each, one table."""
+"""Answers to questions: commands that change nothing.  One function for each, one table.
+
+Those that look at every topic or connection are answered when their turn has come; until then nothing that stands
+behind them on the connection is carried out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from busd.broker.intake import Unfinished
 from busd.broker.ports import Engine
+from busd.broker.voice import Voice
 from busd.rules.replies import Pairs, Replies, RespReplies, Row
 from busd.words import requests as rq
 from busd.words.commands import COMMANDS
 
 
 class Host(Protocol):
-    """The server around the sessions."""
+    """The server around the sessions: what they share that is no matter of the bus."""
+
+    @property
+    def unfinished(self) -> Unfinished:
+        """What all of them hold of commands that are not whole."""
+
+    def costly(self, call: Callable[[], None]) -> None:
+        """Call it soon; what takes long is done so, that the others have their turns."""
 
     def identity(self) -> Pairs:
         """For HELLO: server and version."""
@@ -22,6 +35,23 @@ class Host(Protocol):
 
     def info(self) -> Mapping[str, Pairs]:
         """Sections for INFO that the engine cannot know."""
+
+
+class Asker(Protocol):
+    """A session, as these commands see it."""
+
+    engine: Engine
+    host: Host
+    voice: Voice
+
+    def owe(self, pipelined: type[rq.Request]) -> None:
+        """An answer will come; until then only such requests go on."""
+
+    def paid(self) -> None:
+        """It was given."""
+
+    def failed(self) -> None:
+        """A fault of busd: it will not come."""
 
 
 def answer(request: rq.Request, engine: Engine, host: Host, replies: Replies) -> bytes:
@@ -78,4 +108,30 @@ QUESTIONS: dict[type[rq.Request], Callable[[Any, Engine, Host, Replies], bytes]]
     rq.Ping: _ping,
     rq.Hello: _hello,
     rq.Housekeeping: _housekeeping,
+}
+
+
+def _look(asker: Asker, request: rq.Request) -> None:
+    asker.voice.say(answer(request, asker.engine, asker.host, asker.voice.replies))
+
+
+def _look_long(asker: Asker, request: rq.Request) -> None:
+    def look() -> None:
+        if asker.voice.hung_up:
+            return
+        try:
+            _look(asker, request)
+        except Exception:
+            # Who asked must not wait for ever.
+            asker.failed()
+            raise
+        asker.paid()
+
+    asker.owe(rq.Request)
+    asker.host.costly(look)
+
+
+HANDLERS: dict[type[rq.Request], Callable[[Any, Any], None]] = {
+    **dict.fromkeys(QUESTIONS, _look),
+    **dict.fromkeys(COSTLY, _look_long),
 }

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from busd.broker import greeting, group_talk
+from busd.broker import greeting, group_talk, questions
 from busd.broker.gate import Gate
 from busd.broker.intake import Intake
 from busd.broker.ports import Engine, Handle, Outbox, Outcome
-from busd.broker.questions import COSTLY, QUESTIONS, Host, answer
+from busd.broker.questions import Host
 from busd.broker.turns import Turns
 from busd.broker.turnstile import TURN, WEIGHTS
 from busd.broker.voice import Collector, Voice, Wire
@@ -37,7 +37,7 @@ class Session:
         self._wire = wire
         self.host = host
         self._limits = limits
-        self._intake = Intake(limits, engine.unfinished, self._last_words)
+        self._intake = Intake(limits, host.unfinished, self._last_words)
         self.voice = Voice(wire)
         self._queue: deque[rq.Request] = deque()
         # Answers that are owed, and the one type of command that may go on while they are.
@@ -57,6 +57,8 @@ class Session:
         self._reading = False
         self._bare = False
         self._pumping = False
+        # Waits at the turnstile to go on.
+        self._in_line = False
         # Also without a subscription `drained` must come when more was written than may be.
         wire.bound(limits.outbox_bytes // 2)
 
@@ -196,20 +198,29 @@ class Session:
         if not self._pumping:
             self._pump()
 
+    def _turn(self) -> None:
+        self._in_line = False
+        self._soon_pump()
+
     def _pump(self) -> None:
+        if self._in_line:
+            # It is not its turn.
+            self._steer()
+            return
         self._pumping = True
         left = TURN
         try:
             while self._queue and not (self._closed or self._opening or self._reading or self._turns.held):
-                if left <= 0:
-                    # Others first; a call that comes earlier than this one does no harm.
-                    self.engine.costly(self._soon_pump)
-                    break
                 if self._wire.buffered() > self._limits.outbox_bytes:
                     # Short commands can have long answers; `drained` goes on.
                     break
                 request = self._queue[0]
                 if self._outstanding and type(request) is not self._pipelined:
+                    break
+                if left <= 0:
+                    # Others first.
+                    self._in_line = True
+                    self.host.costly(self._turn)
                     break
                 self._queue.popleft()
                 left -= WEIGHTS.get(type(request), 1)
@@ -340,24 +351,6 @@ class Session:
             self.voice.number(request.eol, outcome.removed)
         self.paid()
 
-    def _look_long(self, request: rq.Request) -> None:
-        self.owe(rq.Request)
-        self.engine.costly(lambda: self._looked(request))
-
-    def _looked(self, request: rq.Request) -> None:
-        if self._closed:
-            return
-        try:
-            self._look(request)
-        except Exception:
-            # Who asked must not wait for ever.
-            self.failed()
-            raise
-        self.paid()
-
-    def _look(self, request: rq.Request) -> None:
-        self.voice.say(answer(request, self.engine, self.host, self.voice.replies))
-
     def _quieten(self, request: rq.Quiet) -> None:
         self.voice.quiet = request.on
         self.voice.ok(request.eol)
@@ -384,8 +377,7 @@ class Session:
 
 
 _HANDLERS: dict[type[rq.Request], Callable[..., None]] = {
-    **dict.fromkeys(QUESTIONS, Session._look),
-    **dict.fromkeys(COSTLY, Session._look_long),
+    **questions.HANDLERS,
     **greeting.COMMANDS,
     **group_talk.COMMANDS,
     rq.Publish: Session._publish,

@@ -21,7 +21,7 @@ WEIGHTS: dict[type[rq.Request], int] = {rq.Read: 60, rq.Subscribe: 60, rq.Reset:
 
 
 class Turnstile:
-    """See the module.  What waits is bounded by the connections: each waits for its own answer before it goes on."""
+    """See the module.  What waits is bounded by the connections: each is in it once, and waits for its turn."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime

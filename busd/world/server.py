@@ -9,13 +9,15 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import busd
 from busd.broker.broker import Broker
 from busd.broker.gate import Gate
+from busd.broker.intake import Unfinished
 from busd.broker.session import Session
+from busd.broker.turnstile import Turnstile
 from busd.rules.replies import Pairs, Row
 from busd.rules.users import BadUsers
 from busd.words.settings import Settings
@@ -81,6 +83,7 @@ class Server:
         self._ticks = 0
         self._seldom = Seldom(time.monotonic)
         self._all_gone: asyncio.Event = asyncio.Event()
+        self.unfinished = Unfinished(settings.limits.unfinished_bytes)
 
     async def start(self) -> None:
         """Read users and certificate, open the log, then listen.
@@ -94,6 +97,7 @@ class Server:
         self._users = UsersFile(self.settings.users) if self.settings.users else None
         self._tls = tls_context(self.settings) if self.settings.tls else None
         self._runtime = LoopRuntime(loop)
+        self._turnstile = Turnstile(self._runtime)
         committer = CommitThread(loop, self._runtime.away)
         try:
             self._opened: Opened = await loop.run_in_executor(
@@ -182,6 +186,10 @@ class Server:
         self._opened.lock.release()
 
     # Host, for the sessions.
+
+    def costly(self, call: Callable[[], None]) -> None:
+        """See Host."""
+        self._turnstile.ask(call)
 
     def identity(self) -> Pairs:
         """See Host."""

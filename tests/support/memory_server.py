@@ -10,7 +10,9 @@ from typing import Any
 
 from busd.broker.broker import Broker
 from busd.broker.gate import Gate
+from busd.broker.intake import Unfinished
 from busd.broker.session import Session
+from busd.broker.turnstile import Turnstile
 from busd.rules.access import Identity
 from busd.rules.replies import Pairs, Row
 from busd.rules.users import Peer, Users, users_from
@@ -227,6 +229,8 @@ class MemoryServer:
         self.broker = Broker(self.log, self.runtime, self.limits)
         self.log.visible = self.broker.visible
         self.connections_open: list[MemoryConnection] = []
+        self.unfinished = Unfinished(self.limits.unfinished_bytes)
+        self.costly = Turnstile(self.runtime).ask
 
     # Door, for the gates.
 

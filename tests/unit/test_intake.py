@@ -31,7 +31,7 @@ def test_who_holds_most_is_closed_and_told(dialect: str) -> None:
     assert large.closed
     assert large.received().startswith(b"-LIMIT unfinished commands of all connections hold 65536 bytes")
     assert [small.closed, other.closed] == [False, False]
-    assert server.broker.unfinished.used_bytes < 64 * KIB
+    assert server.unfinished.used_bytes < 64 * KIB
 
 
 @pytest.mark.parametrize("dialect", BEGUN)
@@ -39,7 +39,7 @@ def test_one_alone_is_never_closed_for_it(dialect: str) -> None:
     server = MemoryServer(LIMITS)
     one = begin(server, dialect, 190 * KIB)
     assert not one.closed
-    assert server.broker.unfinished.used_bytes > 64 * KIB
+    assert server.unfinished.used_bytes > 64 * KIB
 
 
 def test_who_brings_the_last_byte_may_be_the_one() -> None:
@@ -74,24 +74,24 @@ def time_out(server: MemoryServer, one: MemoryConnection) -> None:
 def test_all_is_given_back(over: object) -> None:
     server = MemoryServer(LIMITS)
     one = begin(server, "inline", 20 * KIB)
-    assert server.broker.unfinished.used_bytes == 20 * KIB + len(BEGUN["inline"])
+    assert server.unfinished.used_bytes == 20 * KIB + len(BEGUN["inline"])
     assert callable(over)
     over(server, one)
-    assert server.broker.unfinished.used_bytes == 0
+    assert server.unfinished.used_bytes == 0
 
 
 def test_arguments_are_counted_with_what_they_take_beside_their_bytes() -> None:
     server = MemoryServer(LIMITS)
     one = server.connect()
     one.send(b"*5000\r\n$4\r\nMPUB\r\n$1\r\nt\r\n" + b"$0\r\n\r\n" * 1000)
-    assert server.broker.unfinished.used_bytes > 40_000
+    assert server.unfinished.used_bytes > 40_000
 
 
 def test_little_is_not_counted() -> None:
     server = MemoryServer(LIMITS)
     for _ in range(100):
         begin(server, "inline", 2 * KIB)
-    assert server.broker.unfinished.used_bytes == 0
+    assert server.unfinished.used_bytes == 0
 
 
 def test_tls_at_the_wrong_address_is_told_and_closed_at_once() -> None:

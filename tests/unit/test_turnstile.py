@@ -99,3 +99,31 @@ def test_a_flood_of_anything_leaves_turns_to_others() -> None:
         assert other.received() == b"PONG\n"
         server.runtime.run()
         assert before + flood.received().count(b"\n") == 4000
+
+
+def test_who_waits_for_a_turn_is_in_line_once_and_does_nothing_before_it() -> None:
+    server = MemoryServer(Limits())
+    flood, other = server.connect(), server.connect()
+    flood.session.received(b"PING\n" * (TURN + 1), 0)
+    assert flood.received() == b"PONG\n" * TURN
+    for _ in range(3):
+        # Whatever happens meanwhile, as when a PUB of it is answered or its outbox has room again.
+        flood.session.drained()
+    assert flood.received() == b""
+    other.session.received(b"INFO\n", 0)
+    server.runtime.turn()
+    assert flood.received() == b"PONG\n"
+    server.runtime.turn()
+    assert other.received().count(b"version=test") == 1
+
+
+def test_a_question_at_the_end_of_a_turn_is_one_place_in_line() -> None:
+    server = MemoryServer(Limits())
+    flood, other = server.connect(), server.connect()
+    flood.session.received(b"PING\n" * (TURN - 1) + b"INFO\nPING\n", 0)
+    other.session.received(b"INFO\n", 0)
+    flood.received()
+    server.runtime.turn()
+    assert flood.received().endswith(b"PONG\n")
+    server.runtime.turn()
+    assert other.received().count(b"version=test") == 1
