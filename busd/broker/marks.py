@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from busd.broker.feed import Item
 from busd.broker.opening import House
 from busd.rules.group_records import ranges_of
+from busd.rules.losses import told
 from busd.rules.record import Hole
 from busd.rules.select import Selection, build
 
@@ -57,11 +58,13 @@ class Marks:
             first = max(item.first, group.next)
             # With several stores a hole may reach over messages of another, which stand behind it in the feed.
             group.pass_over(min(item.last + 1, self._desk.feed.taken_to))
-            self._told = {told for told in self._told if told[0] >= group.next}
+            self._told = {hole for hole in self._told if hole[0] >= group.next}
             name = (item.last, item.prev, item.reason)
             if first <= item.last and name not in self._told:
-                self._tell_hole(item, first)
                 self._told.add(name)
+                count, reason = told(item, first, item.last, self._desk.feed.wanted)
+                if count != 0:
+                    self._gap(first, item.last, count, reason)
             return
         selection = item.selection
         group.pass_over(selection.last + 1)
@@ -74,21 +77,11 @@ class Marks:
         for seat in self._desk.seats:
             seat.tell(seat.encoder.messages(selection))
 
-    def _tell_hole(self, hole: Hole, first: int) -> None:
-        count = None
-        if hole.counts is not None:
-            count = sum(number for topic, number in hole.counts.items() if self._desk.feed.wanted(topic))
-            if count and first != hole.first:
-                count = None
-        if hole.reason != "reset" and count != 0:
-            # What other groups had settled is gone for this one, too.
-            self._gap(first, hole.last, count, "trimmed" if hole.reason == "settled" else hole.reason)
-
     def lost(self, offsets: Sequence[int], holes: Sequence[Hole]) -> None:
-        """Messages that were to be given out again are not in the log; below a RESET that is as it should be."""
+        """Messages that were to be given out again are not in the log; where no hole is, a RESET has removed them."""
         for hole in holes:
             inside = [offset for offset in offsets if hole.first <= offset <= hole.last]
-            if inside and hole.reason not in ("reset", "settled"):
+            if inside and hole.reason != "settled":
                 for first, last in ranges_of(inside):
                     self._gap(first, last, last - first + 1, hole.reason)
 

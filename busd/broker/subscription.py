@@ -17,6 +17,7 @@ from busd.broker.gap import PendingGap
 from busd.broker.ports import Log, Outbox, Piece, Runtime
 from busd.broker.terms import Tally, Terms
 from busd.rules.formats import Encoder
+from busd.rules.losses import told
 from busd.rules.record import Batch, Hole
 from busd.rules.select import Selection, Wanted, build, select
 from busd.rules.subscription import Action, Event, State, step
@@ -253,23 +254,17 @@ class Subscription:
         first, last = max(hole.first, self.position), min(hole.last, self._until - 1)
         self._named = {named for named in self._named if named[0] >= self.position}
         name = (hole.last, hole.prev, hole.reason)
-        settled = hole.reason == "settled"
-        if first > last or name in self._named or (settled and self.terms.unsettled is not None):
+        settled = hole.reason == "settled" and self.terms.unsettled is not None
+        if first > last or name in self._named or settled:
             return True
-        count = None
-        if hole.counts is not None:
-            count = sum(number for topic, number in hole.counts.items() if self.wanted(topic))
-            if count and (first, last) != (hole.first, hole.last):
-                count = None
+        count, reason = told(hole, first, last, self.wanted)
         if count != 0:
             if self.encoder.bare:
                 self.end("lost")
                 return False
             self._tally.gaps += 1
             self._told = True
-            self._outbox.write(
-                self.encoder.gap(self._pattern, first, last, count, "trimmed" if settled else hole.reason)
-            )
+            self._outbox.write(self.encoder.gap(self._pattern, first, last, count, reason))
         self._named.add(name)
         if self._outbox.buffered() > self.terms.outbox_bytes:
             self._hold()

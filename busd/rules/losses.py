@@ -31,6 +31,17 @@ def in_hole(hole: Hole, offset: int, wanted: Wanted) -> Counts | None:
     return counts if not counts or offset <= hole.first else None
 
 
+def told(hole: Hole, first: int, last: int, wanted: Wanted) -> tuple[int | None, str]:
+    """What the GAP for the part first … last of a hole says: how many messages (0: there is nothing to tell), and why.
+
+    What others had settled is gone for this reader, too.
+    """
+    count = None if hole.counts is None else sum([count for topic, count in hole.counts.items() if wanted(topic)])
+    if count and (first, last) != (hole.first, hole.last):
+        count = None
+    return count, "trimmed" if hole.reason == "settled" else hole.reason
+
+
 def before(head: Opening, topics: Mapping[bytes, TopicLine], offset: int, wanted: Wanted) -> Counts | None:
     """What is gone before the first segment that is kept, for a reader that wants everything from `offset` on."""
     if head.sure > head.born and offset < head.sure:

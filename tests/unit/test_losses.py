@@ -93,3 +93,20 @@ def test_merged() -> None:
 def test_select() -> None:
     assert losses.select(None, every) is None
     assert losses.select({b"a": 1, b"b": 2}, only(b"b")) == {b"b": 2}
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "topics", "expected"),
+    [
+        (1, 9, (b"a", b"b"), (5, "trimmed")),
+        (1, 9, (b"a",), (3, "trimmed")),
+        (2, 9, (b"a",), (None, "trimmed")),
+        (1, 8, (b"a",), (None, "trimmed")),
+        (2, 8, (b"other",), (0, "trimmed")),
+    ],
+)
+def test_what_a_gap_says_of_a_hole(first: int, last: int, topics: tuple[bytes, ...], expected: object) -> None:
+    counts = {b"a": 3, b"b": 2}
+    assert losses.told(Hole(1, 9, 0, 0, "settled", counts), first, last, only(*topics)) == expected
+    assert losses.told(Hole(1, 9, 0, 0, "corrupt", counts), 1, 9, only(b"b")) == (2, "corrupt")
+    assert losses.told(Hole(1, 9, 0, 0, "unsynced", None), first, last, only(*topics)) == (None, "unsynced")
