@@ -182,7 +182,7 @@ def _who() -> BusError:
 
 def _covered(identity: Identity, rights: tuple[Right, ...], patterns: tuple[bytes, ...]) -> bool:
     have = identity.rights
-    return have is None or all(any(have.cover(right, (one,)) for right in rights) for one in patterns)
+    return have is None or all(have.cover(rights, one) for one in patterns)
 
 
 # What each command needs; busd.rules.access.NEEDS says the same in words.

@@ -59,10 +59,9 @@ class Rights:
         """The patterns of one right."""
         return {"pub": self.pub, "sub": self.sub, "admin": self.admin}[right]
 
-    def cover(self, right: Right, patterns: Iterable[bytes]) -> bool:
-        """True when each of the patterns (or topics) is covered."""
-        allowed = self.of(right)
-        return all(any(covers(one, asked) for one in allowed) for asked in patterns)
+    def cover(self, rights: Iterable[Right], asked: bytes) -> bool:
+        """True when a pattern of one of these rights covers the pattern, or topic, that is asked for."""
+        return any(covers(one, asked) for right in rights for one in self.of(right))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ def refusal(identity: Identity, rights: Iterable[Right], asked: Iterable[bytes])
     have = identity.rights or Rights()
     wanted = tuple(rights)
     # What is covered is not to blame.
-    blamed = [one for one in asked if not any(have.cover(right, (one,)) for right in wanted)]
+    blamed = [one for one in asked if not have.cover(wanted, one)]
     may = "; ".join(f"{right} {_list(have.of(right))}" for right in wanted)
     return BusError("DENIED", f"{identity.name} may not {' or '.join(wanted)} {_list(blamed)}; its rights: {may}")
 

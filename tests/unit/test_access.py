@@ -55,13 +55,16 @@ def test_covering(allowed: bytes, asked: bytes, expected: bool) -> None:
     assert covers(allowed, asked) is expected
 
 
-def test_each_of_the_patterns_needs_one_that_covers_it() -> None:
-    rights = Rights(sub=(b"a.>", b"b"))
-    assert rights.cover("sub", [b"a.x", b"b"])
-    assert not rights.cover("sub", [b"a.x", b"c"])
-    assert not rights.cover("pub", [b"b"])
+def test_what_is_asked_needs_one_pattern_that_covers_it_of_any_of_the_rights() -> None:
+    rights = Rights(sub=(b"a.>", b"b"), admin=(b"c",))
+    assert rights.cover(["sub"], b"a.x")
+    assert rights.cover(["sub"], b"b")
+    assert not rights.cover(["sub"], b"c")
+    assert rights.cover(["sub", "admin"], b"c")
+    assert not rights.cover(["pub"], b"b")
+    assert not rights.cover([], b"b")
     # Together they would, but none does alone.
-    assert not Rights(sub=(b"a", b"a.>")).cover("sub", [b">"])
+    assert not Rights(sub=(b"a", b"a.>")).cover(["sub"], b">")
 
 
 def test_a_refusal_says_what_would_be_right_and_blames_only_what_is_not_covered() -> None:
