@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from busd.broker.admission import size_of
 from busd.broker.feed import Fetched, fetch
 from busd.broker.opening import House
 from busd.broker.ports import Outcome, Piece
@@ -95,7 +96,7 @@ class Burial:
         if not offsets:
             self._settle(missing, 0)
             return
-        run = Publish(topics, items, sum(map(_size, items)), headers=True)
+        run = Publish(topics, items, size_of(items), headers=True)
         try:
             self._house.log.append(run, lambda outcome: self._kept(outcome, offsets, missing))
         except BusError:
@@ -152,10 +153,6 @@ class Burial:
             self._desk.pump()
 
         self._house.runtime.later(_AGAIN_NS, again)
-
-
-def _size(item: Item) -> int:
-    return len(item) if isinstance(item, bytes) else sum(map(len, item))
 
 
 class _Search:
