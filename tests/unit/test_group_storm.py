@@ -1,6 +1,7 @@
 """A group under everything at once, in memory: members come, go, forget, refuse; the log answers late; nothing is lost.
 
-The order of each key holds throughout, and every further delivery is marked as one.
+The order of each key holds throughout, and every further delivery is marked as one.  Nobody who has room waits for
+what is there, whatever was removed from the log.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import random
 
 import pytest
 
+from busd.rules.record import Batch, Hole
 from tests.support.memory_server import MemoryConnection, MemoryServer
 
 S = 1_000_000_000
@@ -166,3 +168,58 @@ def test_nothing_is_lost_and_each_key_keeps_its_order(seed: int) -> None:
     assert state is not None
     assert state.unsettled.count == 0
     assert storm.settled == set(storm.published)
+
+
+class Removals(Storm):
+    """The same over a log of which much goes: what is delivered is not looked at, but that it is."""
+
+    def hear(self) -> None:
+        """See Storm."""
+        journal, self.journal = self.journal, []
+        for member, data in journal:
+            tokens = [line.split()[2] for line in data.decode().splitlines() if line.startswith("MSG ")]
+            if member in self.out:
+                self.out[member] += tokens
+
+    def others(self) -> None:
+        """A stretch that is not for the group."""
+        for _ in range(self.dice.randrange(1, 12)):
+            self.publisher.send(b"PUB other x\n")
+        self.publisher.received()
+
+    def reset(self) -> None:
+        self.publisher.send(f"RESET jobs.{self.dice.choice(('0', '1', '2', '>'))}\n".encode())
+        self.publisher.received()
+
+    def trim(self) -> None:
+        """The oldest go, once."""
+        log = self.server.log
+        last = log.records[len(log.records) // 2].last if log.records else 0
+        if last and not any(isinstance(record, Hole) for record in log.records):
+            log.trim(last + 1)
+
+    def look(self) -> None:
+        """Who has room has been given all that there is."""
+        server = self.server
+        # Large windows wait a moment for more room.
+        server.runtime.advance(S // 1000)
+        desk = server.broker._groups._desks.get(b"g")
+        if desk is None or server.log.slow_reads is not None:
+            return
+        if any(seat.flight.count < seat.request.window for seat in desk.seats):
+            assert not desk.group.anything_waits
+            assert not desk.feed.entries
+            there = [one.last for one in server.log.records if isinstance(one, Batch) and one.topics[0] != b"other"]
+            assert desk.group.next > max(there, default=0)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_nobody_who_has_room_waits_for_what_is_there(seed: int) -> None:
+    storm = Removals(seed)
+    steps = [storm.publish, storm.join, storm.leave, storm.ack, storm.ack, storm.nack, storm.wait, storm.slow]
+    steps += [storm.restart, storm.others, storm.reset, storm.trim]
+    for _ in range(60):
+        storm.dice.choice(steps)()
+        storm.look()
+    storm.finish()
+    assert storm.server.log.groups[b"g"].unsettled.count == 0
