@@ -79,9 +79,12 @@ class Marks:
 
     def lost(self, offsets: Sequence[int], holes: Sequence[Hole]) -> None:
         """Messages that were to be given out again are not in the log; where no hole is, a RESET has removed them."""
+        untold = list(offsets)
         for hole in holes:
-            inside = [offset for offset in offsets if hole.first <= offset <= hole.last]
+            inside = [offset for offset in untold if hole.first <= offset <= hole.last]
             if inside and hole.reason != "settled":
+                # Holes of several stores may reach over it.
+                untold = [offset for offset in untold if not hole.first <= offset <= hole.last]
                 for first, last in ranges_of(inside):
                     self._gap(first, last, last - first + 1, hole.reason)
 

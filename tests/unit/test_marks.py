@@ -152,3 +152,19 @@ def test_a_seek_back_tells_a_hole_again() -> None:
     worker = member(server, "FROM 1", "jobs,metrics")
     say(server.connect(), "SEEK g 1")
     assert heard(worker) == ["GAP jobs,metrics 1 9 5 trimmed", "MSG jobs 2 2"]
+
+
+def test_what_was_out_is_named_once_though_holes_of_two_stores_reach_over_it() -> None:
+    server = spanned()
+    worker = member(server, "WINDOW 9 FROM 1", "jobs,metrics")
+    server.log.records = [
+        Hole(1, 9, 0, 0, "trimmed", {b"metrics": 5}),
+        Hole(2, 4, 0, 0, "trimmed", {b"jobs": 2}),
+        *server.log.records[3:],
+    ]
+    assert say(worker, "NACK 4 DELAY 0s", "NACK 6 DELAY 0s") == [
+        "GAP jobs,metrics 4 4 1 trimmed",
+        "+OK",
+        "MSG jobs 6.2 6",
+        "+OK",
+    ]
