@@ -103,6 +103,32 @@ def test_what_is_settled_makes_room() -> None:
     assert left(kit) == 2
 
 
+@pytest.mark.parametrize("retain", ["acked", "limits"])
+def test_a_run_that_has_no_room_is_counted_once(monkeypatch: pytest.MonkeyPatch, retain: str) -> None:
+    """Counting looks at every topic; who is refused may ask thousands of times a second."""
+    kit = kit_of(max_messages=3, max_bytes=64 * KIB, retain=retain)
+    kit.publish(b"jobs.a", b"1", b"2", b"3")
+    counted: list[str] = []
+    recount = Room._recount
+
+    def count(room: Room, account: Any) -> None:
+        counted.append(account.name)
+        recount(room, account)
+
+    monkeypatch.setattr(Room, "_recount", count)
+    one = run_of(b"4")
+    assert kit.log.admits(one, 0) == 0
+    assert "3 messages" in kit.log.fullness(one, 0).error.text
+    assert counted == ["jobs"]
+    large = run_of(b"x" * 60 * KIB)
+    kit.reset(b"jobs.a")
+    kit.publish(b"jobs.a", b"x" * 30 * KIB)
+    counted.clear()
+    assert kit.log.admits(large, 0) == 0
+    assert f"{64 * KIB} bytes" in kit.log.fullness(large, 0).error.text
+    assert counted == ["jobs"], "that was the RESET's"
+
+
 def test_what_no_group_covers_counts_as_kept() -> None:
     kit = kit_of(max_messages=3)
     settle(kit, line_new(b"g", (b"jobs.a",), 0, 1, 1))
@@ -265,29 +291,3 @@ def test_what_was_removed_without_being_settled_does_not_count() -> None:
     # As retention leaves it when the ttl of two has run out.
     kit.log.stores.open["jobs"].topics[b"jobs.a"].live = 1
     assert left(kit) == 2
-
-
-@pytest.mark.parametrize("retain", ["acked", "limits"])
-def test_a_run_that_has_no_room_is_counted_once(monkeypatch: pytest.MonkeyPatch, retain: str) -> None:
-    """Counting looks at every topic; who is refused may ask thousands of times a second."""
-    kit = kit_of(max_messages=3, max_bytes=64 * KIB, retain=retain)
-    kit.publish(b"jobs.a", b"1", b"2", b"3")
-    counted: list[str] = []
-    recount = Room._recount
-
-    def count(room: Room, account: Any) -> None:
-        counted.append(account.name)
-        recount(room, account)
-
-    monkeypatch.setattr(Room, "_recount", count)
-    one = run_of(b"4")
-    assert kit.log.admits(one, 0) == 0
-    assert "3 messages" in kit.log.fullness(one, 0).error.text
-    assert counted == ["jobs"]
-    large = run_of(b"x" * 60 * KIB)
-    kit.reset(b"jobs.a")
-    kit.publish(b"jobs.a", b"x" * 30 * KIB)
-    counted.clear()
-    assert kit.log.admits(large, 0) == 0
-    assert f"{64 * KIB} bytes" in kit.log.fullness(large, 0).error.text
-    assert counted == ["jobs"], "that was the RESET's"
