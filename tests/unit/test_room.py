@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from busd.broker.ports import Outcome
@@ -111,11 +109,7 @@ def test_a_run_that_has_no_room_is_counted_once(monkeypatch: pytest.MonkeyPatch,
     counted: list[str] = []
     recount = Room._recount
 
-    def count(room: Room, account: Any) -> None:
-        counted.append(account.name)
-        recount(room, account)
-
-    monkeypatch.setattr(Room, "_recount", count)
+    monkeypatch.setattr(Room, "_recount", lambda room, one: (counted.append(one.name), recount(room, one)))
     one = run_of(b"4")
     assert kit.log.admits(one, 0) == 0
     assert "3 messages" in kit.log.fullness(one, 0).error.text
