@@ -10,7 +10,7 @@ from busd.words.errors import BusError
 from busd.words.requests import Item, Publish
 from busd.words.settings import Settings, StoreRule
 from busd.words.units import NS_PER_S
-from busd.world.room import Room
+from busd.world.room import Room, _Account
 from tests.support.log_kit import LogKit
 from tests.support.memory_disk import MemoryDisk
 
@@ -109,7 +109,11 @@ def test_a_run_that_has_no_room_is_counted_once(monkeypatch: pytest.MonkeyPatch,
     counted: list[str] = []
     recount = Room._recount
 
-    monkeypatch.setattr(Room, "_recount", lambda room, one: (counted.append(one.name), recount(room, one)))
+    def count(room: Room, account: _Account) -> None:
+        counted.append(account.name)
+        recount(room, account)
+
+    monkeypatch.setattr(Room, "_recount", count)
     one = run_of(b"4")
     assert kit.log.admits(one, 0) == 0
     assert "3 messages" in kit.log.fullness(one, 0).error.text
