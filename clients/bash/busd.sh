@@ -293,7 +293,12 @@ _busd_events() {
       MSG) BUSD_NEXT=$((${_busd_offset%.*} + 1)); _busd_found=1 ;;
       ESC) BUSD_NEXT=$((${_busd_offset%.*} + 1)); _busd_found=1; ((${#_busd_call[@]} == 0)) || _busd_decode ;;
       EOF | RESET) BUSD_NEXT=$((_busd_offset + 1)) ;;
-      GAP) BUSD_NEXT=$((${_busd_payload%% *} + 1)); _busd_missed=1 ;;
+      GAP)
+        # With several stores, messages of others that lie within it come behind it.
+        if [[ $_busd_payload == *" slow" ]]; then BUSD_NEXT=$((${_busd_payload%% *} + 1))
+        elif ((${BUSD_NEXT:-0} < _busd_offset)); then BUSD_NEXT=$_busd_offset
+        fi
+        _busd_missed=1 ;;
       +OK) [[ -z $_busd_topic ]] || BUSD_NEXT=${_busd_topic#next=}; continue ;;
       :*) continue ;;
       -STALE) _busd_fail "too late: ${_busd_offset#first=} was given to another meanwhile" || continue ;;

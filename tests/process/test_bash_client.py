@@ -23,7 +23,10 @@ SHOW = 'show() { printf \'%s|%s|%s|%s\\n\' "$1" "$2" "$3" "$4"; }\n'
 
 @contextlib.contextmanager
 def scripted(*replies: bytes) -> Iterator[str]:
-    """A server that says one thing to each connection, after its first line, and then nothing; its address."""
+    """A server that says one thing to each connection, after its first line, and then nothing; its address.
+
+    The last connection ends behind an empty line, which is not said.
+    """
     done = threading.Event()
 
     def serve() -> None:
@@ -31,8 +34,9 @@ def scripted(*replies: bytes) -> Iterator[str]:
             for reply in replies:
                 peer = held.enter_context(listening.accept()[0])
                 peer.recv(1000)
-                peer.sendall(reply)
-            done.wait(30)
+                peer.sendall(reply.removesuffix(b"\n\n") + b"\n" * reply.endswith(b"\n\n"))
+            if not replies[-1].endswith(b"\n\n"):
+                done.wait(30)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=serve, daemon=True)
@@ -208,6 +212,21 @@ def test_a_gap_is_told_by_the_status() -> None:
     with scripted(*replies) as address:
         told = bash("busd_sub t FROM 1 UNTIL end -- show || echo status $?\necho $BUSD_NEXT", address)
     assert lines(told) == ["GAP|t|1|5 5 trimmed", "MSG|t|6|x", "status 3", "7"]
+
+
+@pytest.mark.parametrize(
+    ("events", "place"),
+    [
+        ("GAP > 1 5000 4000 trimmed\n", 1),
+        ("GAP > 1 5000 4000 trimmed\nMSG t 2 x\nGAP > 2 5000 ? trimmed\n", 3),
+        ("GAP > 1 5000 4000 slow\n", 5001),
+    ],
+)
+def test_who_is_cut_off_behind_a_gap_goes_on_where_nothing_is_missed(events: str, place: int) -> None:
+    need("bash")
+    with scripted(b"PONG\n", f"+OK next=1 epoch=1\n{events}\n".encode()) as address:
+        told = bash("busd_sub '>' FROM 1 -- show >/dev/null || echo status $?\necho $BUSD_NEXT", address)
+    assert lines(told) == ["status 2", str(place)]
 
 
 def test_a_server_that_goes_away_is_an_error_not_a_death(server: ServerProcess, address: str) -> None:

@@ -138,6 +138,19 @@ def test_other_pushes_are_events() -> None:
     assert stream.next == 10
 
 
+def test_messages_of_another_store_may_stand_within_a_loss() -> None:
+    """Who is cut off behind the GAP comes back at its beginning, and misses none of them."""
+    stream = live(Wish(">"))
+    stream.feed(push(b"GAP", b">", 1, 5000, None, b"trimmed"))
+    assert stream.next == 1
+    stream.feed(batch(2, [b"a"]))
+    assert stream.next == 3
+    stream.feed(push(b"GAP", b">", 2, 5000, None, b"unsynced") + push(b"GAP", b">", 9, 10, 1, b"corrupt"))
+    assert stream.next == 9
+    stream.feed(push(b"GAP", b">", 9, 20, 12, b"slow") + batch(15, [b"late"]))
+    assert stream.next == 21
+
+
 def test_end_is_the_end() -> None:
     stream = live(Wish("t", limit=1))
     parts = stream.feed(batch(5, [b"a"]) + push(b"END", b"limit", 6) + batch(6, [b"b"]))

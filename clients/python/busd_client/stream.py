@@ -155,7 +155,7 @@ class Stream:
             return
         parts.append(run)
         self._received += run.count
-        self.next = run.last + 1
+        self._reach(run.last + 1)
 
     def _event(self, event: Event, parts: list[Part]) -> None:
         if isinstance(event, EndOfStream):
@@ -166,7 +166,15 @@ class Stream:
                 self._eofs[event.topic] = event.offset
         parts.append(event)
         self._received += isinstance(event, Message)
-        self.next = max((event.last if isinstance(event, Gap) else event.offset) + 1, self.next or 0)
+        if isinstance(event, Gap) and event.reason != "slow":
+            # Where there are several stores, messages of others that lie within it come behind it.
+            self._reach(event.first)
+        else:
+            self._reach((event.last if isinstance(event, Gap) else event.offset) + 1)
+
+    def _reach(self, position: int) -> None:
+        """Everything below it was given out or named."""
+        self.next = max(position, self.next or 0)
 
 
 def events_of(parts: list[Part]) -> list[Event]:
