@@ -16,8 +16,9 @@ from typing import Literal
 
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
-from busd.world.disk import DiskFailed, DiskFull, Locked, RealDisk
+from busd.world.disk import DiskFailed, DiskFull, Locked
 from busd.world.fallocate import punch_hole
+from busd.world.real_disk import RealDisk
 
 Verdict = Literal["ok", "note", "bad"]
 # A commit of a few messages, and enough of them for a 99th percentile.

@@ -158,7 +158,7 @@ class GroupLog:
     def _cut_back(self, size_bytes: int) -> None:
         try:
             self._file.truncate(size_bytes)
-        except (DiskFull, DiskFailed) as error:
+        except Exception as error:
             self._fail(error)
 
     @property
@@ -176,7 +176,7 @@ class GroupLog:
         file, size = self._file, self.bytes
         try:
             file.sync()
-        except (DiskFull, DiskFailed) as error:
+        except Exception as error:
             self._fail(error)
             raise DiskFailed(str(error)) from error
         if file is self._file:
