@@ -262,7 +262,6 @@ class GroupCommits:
         self._begun = True
         if self._syncing or not (owes or refills):
             return
-        self._syncing = True
 
         def work() -> File | None:
             if owes:
@@ -279,6 +278,7 @@ class GroupCommits:
                 self.log.reserve.take(result)
 
         self._runtime.in_thread(work, done)
+        self._syncing = True
 
     def stop(self) -> None:
         """No more of that, and from now on settlements are refused; what was taken is decided as ever."""

@@ -92,12 +92,13 @@ class Upkeep:
 
     def start(self) -> None:
         """The first look around, and one a second from then on."""
+        # First, so that a fault below costs one look around and not all that would follow.
+        self._cancel = self._runtime.later(_TICK_NS, self.start)
         if self._settings.sync == "interval":
             self._sync_written()
         self._trim()
         self._roll()
         self._measure_cap()
-        self._cancel = self._runtime.later(_TICK_NS, self.start)
 
     def stop(self) -> None:
         """No more of them."""
@@ -129,8 +130,6 @@ class Upkeep:
         written = [(store, last) for store, last in written if store.name not in self._health.failed]
         if not written:
             return
-        self._syncing = True
-        self._health.syncing_since_ns = self._runtime.monotonic_ns()
         failures: dict[str, str] = {}
 
         def work() -> None:
@@ -151,6 +150,8 @@ class Upkeep:
                     store.landed([], None, last)
 
         self._runtime.in_thread(work, done)
+        self._syncing = True
+        self._health.syncing_since_ns = self._runtime.monotonic_ns()
 
     def _trim(self) -> None:
         if self._trimming:
@@ -161,7 +162,6 @@ class Upkeep:
         found = [
             (store, store.expired(now_ns, self._claims, name in asked)) for name, store in self._stores.open.items()
         ]
-        self._trimming, self._asked = True, set()
 
         def work() -> list[tuple[Store, Trimmed]]:
             return [(store, store.trim(trims)) for store, trims in found]
@@ -186,6 +186,7 @@ class Upkeep:
                 self.poke(name)
 
         self._runtime.in_thread(work, done)
+        self._trimming, self._asked = True, set()
 
     def _expiry_ns(self) -> int:
         """The time that ages are measured by.  A machine may start with its clock years ahead and be corrected soon:

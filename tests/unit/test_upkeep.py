@@ -155,6 +155,38 @@ def test_a_disk_that_refuses_is_told_and_tried_again() -> None:
     assert kit.log.stores.open["jobs"].first > 10
 
 
+def test_a_fault_costs_one_look_around_and_not_all_that_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under `interval` nothing would be synced any more."""
+    kit = LogKit(Settings(sync="interval", stores=(RULE,)))
+    kit.log.start()
+    for name in ("_trim", "_roll", "_measure_cap"):
+        with monkeypatch.context() as broken:
+            broken.setattr(kit.log._upkeep, name, lambda: 1 // 0)
+            with pytest.raises(ZeroDivisionError):
+                kit.runtime.advance(S)
+    kit.publish(b"a", b"x")
+    main = kit.log.stores.open["main"]
+    assert main.synced < main.last
+    kit.runtime.advance(S)
+    assert main.synced == main.last
+
+
+def test_without_a_thread_the_next_look_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`can't start new thread`: what was not begun is not under way."""
+    kit = full_kit()
+    last = kit.log.horizon - 1
+    kit.log.start()
+    kit.runtime.run()
+    settle(kit, line_out(b"g", last + 1, 1, [(1, last)]), line_done(b"g", [(1, last - 20)]))
+    with monkeypatch.context() as broken:
+        broken.setattr(kit.runtime, "in_thread", lambda work, done: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            kit.runtime.advance(S)
+    assert kit.log.stores.open["jobs"].first == 1
+    kit.runtime.advance(S)
+    assert kit.log.stores.open["jobs"].first > last - 40
+
+
 @pytest.mark.parametrize("seconds", [1, 5])
 def test_a_ttl_ends_without_traffic(seconds: int) -> None:
     rule = StoreRule(segment_bytes=4 << 10)
