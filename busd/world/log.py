@@ -369,16 +369,17 @@ class DiskLog(LogQuestions):
         now_ns = self._stamp()
         clean = True
         for store in self.stores.open.values():
-            if store.name in self.health.failed:
+            # A store may know that it has failed before anybody was told.
+            if store.name in self.health.failed or store.failed:
                 clean = False
                 continue
             try:
                 store.close(self.horizon, now_ns)
-            except (DiskFull, DiskFailed):
+            except (DiskFull, DiskFailed, OSError):
                 clean = False
         try:
             self._groups.close()
-        except (DiskFull, DiskFailed):
+        except (DiskFull, DiskFailed, OSError):
             clean = False
         if clean:
             self._meta.close(self.horizon)

@@ -48,3 +48,29 @@ def test_an_undo_that_fails_too_leaves_the_commit_decided() -> None:
     kit.publish(b"a", b"refused")
     kit.publish(b"jobs.x", b"3")
     assert kit.answers == [1, "DISK", "DISK", 3]
+
+
+@pytest.mark.parametrize("failure", [DiskFull("f:0: no space"), OSError(5, "Input/output error")])
+def test_a_store_that_knows_alone_that_it_failed_is_not_closed_clean(failure: Exception) -> None:
+    """The write found no room, and could not be taken back: the next start must look at what stands there."""
+    kit = LogKit(TWO_STORES)
+    kit.publish(b"a", b"1")
+    step = kit.disk.step
+
+    def failing(kind: str, path: str) -> None:
+        step(kind, path)
+        if "/main/" in path and kind == "append":
+            raise DiskFull(f"{path}:0: No space left on device")
+        if "/main/" in path and kind == "truncate":
+            raise failure
+
+    kit.disk.step, kit.disk.short_bytes = failing, 5  # type: ignore[method-assign]
+    kit.publish(b"a", b"refused")
+    kit.disk.step = step  # type: ignore[method-assign]
+    assert kit.answers == [1, "FULL"]
+    assert kit.log.health.failed == {}
+    kit.stop()
+    assert b"clean no" in kit.disk.contents()[f"{kit.settings.data}/meta"]
+    again = LogKit(TWO_STORES, kit.disk.copy())
+    assert again.messages() == [(1, b"a", b"1")]
+    assert again.opened.report, "the torn end was found"
