@@ -280,6 +280,16 @@ class GroupCommits:
         self._runtime.in_thread(work, done)
         self._syncing = True
 
+    def secure(self) -> None:
+        """What groups have settled, as far as it is known here, outlives a power cut.  For a thread.
+
+        Raises:
+            DiskFailed: it may not.
+        """
+        # Under `always` nothing is known here before it is durable.
+        if self._sync != "always":
+            self.log.secure()
+
     def stop(self) -> None:
         """No more of that, and from now on settlements are refused; what was taken is decided as ever."""
         self._stopping = True

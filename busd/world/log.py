@@ -78,8 +78,9 @@ class DiskLog(LogQuestions):
         self._groups = GroupCommits(groups, runtime, settings.sync, self.health, self._wake)
         self.room = Room(settings, stores, runtime, lambda: self.groups, self._make_room)
         self._upkeep = Upkeep(
-            disk, settings, runtime, stores, self.health, self._stamp, self.roll, lambda: self.groups, self._freed
-        )
+            disk, settings, runtime, stores, self.health, self._stamp, self.roll, lambda: self.groups, self._freed,
+            self._groups.secure,
+        )  # fmt: skip
         self.admits, self.fullness, self.make_room = self.room.admits, self.room.fullness, self.room.make_room
         self.room.load()
         for store in stores.open.values():

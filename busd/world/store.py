@@ -26,7 +26,7 @@ from busd.world.pages import Pages, Roll
 from busd.world.segment import Cache, Segment, Shelf, index_path
 from busd.world.store_reader import Chunk, Cursor
 from busd.world.store_recovery import NewerFormat, Recovered, recover, segment_path
-from busd.world.store_trim import Sweep, Trim, Trimmed, Trimmer
+from busd.world.store_trim import Sweep, Trim, Trimmed, Trimmer, durable
 
 __all__ = ["Chunk", "Cursor", "NewerFormat", "Roll", "Store", "TopicState", "Trim", "Trimmed"]
 
@@ -364,9 +364,9 @@ class Store:
         # What has failed once is not written to, not even to give space back.
         return trims if self.failed else [*trims, Trim(sweep=sweep)]
 
-    def trim(self, trims: Sequence[Trim]) -> Trimmed:
+    def trim(self, trims: Sequence[Trim], secure: Callable[[], None] = durable) -> Trimmed:
         """Delete, punch and rewrite files.  Errors are in the answer; readers of what is left are not disturbed."""
-        return self._trimmer.trim(trims)
+        return self._trimmer.trim(trims, secure)
 
     def trimmed(self, result: Trimmed) -> None:
         """Take in what `trim` did."""

@@ -10,7 +10,7 @@ know readers: they keep the files they have open, and look their place up again 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from busd.rules import retention
@@ -24,9 +24,9 @@ from busd.world.disk import DiskFailed, DiskFull
 from busd.world.segment import Segment, Shelf
 from busd.world.store_merge import Choice, clear, merge
 from busd.world.store_sweep import Sweep, Sweeper
-from busd.world.trim_work import Trimmed, TrimWork, live_in, parts
+from busd.world.trim_work import Trimmed, TrimWork, durable, live_in, parts
 
-__all__ = ["Sweep", "Trim", "Trimmed", "Trimmer"]
+__all__ = ["Sweep", "Trim", "Trimmed", "Trimmer", "durable"]
 
 # What survives of a segment: entry -> (bytes it will take, about; topic -> how many of its newest).
 _Kept = dict[int, tuple[int, dict[bytes, int]]]
@@ -109,9 +109,9 @@ class Trimmer:
 
     # In a thread.
 
-    def trim(self, trims: Sequence[Trim]) -> Trimmed:
+    def trim(self, trims: Sequence[Trim], secure: Callable[[], None] = durable) -> Trimmed:
         """See Store.trim."""
-        work = TrimWork(self._shelf)
+        work = TrimWork(self._shelf, secure)
         try:
             for trim in trims:
                 if trim.sweep is not None:

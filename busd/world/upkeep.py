@@ -54,7 +54,8 @@ class Upkeep:
     """See the module.
 
     `stamp`: the time of receipt, which does not leap; `roll`: begins segments that are due; `groups`: what is decided
-    of each group; `freed`: told when there is more room.
+    of each group; `freed`: told when there is more room; `secure`: makes durable what groups have
+    settled, in a thread, before anything goes because of it.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Upkeep:
         roll: Callable[[], None],
         groups: Callable[[], Mapping[bytes, GroupState]] = dict,
         freed: Callable[[], None] = lambda: None,
+        secure: Callable[[], None] = lambda: None,
     ) -> None:
         self._disk = disk
         self._settings = settings
@@ -78,6 +80,7 @@ class Upkeep:
         self._roll = roll
         self._groups = groups
         self._freed = freed
+        self._secure = secure
         self._began_ns = runtime.monotonic_ns()
         self._newest_ns = max((store.newest_ns for store in stores.open.values()), default=0)
         self._claims: Claims | None = None
@@ -164,7 +167,7 @@ class Upkeep:
         ]
 
         def work() -> list[tuple[Store, Trimmed]]:
-            return [(store, store.trim(trims)) for store, trims in found]
+            return [(store, store.trim(trims, self._secure)) for store, trims in found]
 
         def done(result: list[tuple[Store, Trimmed]] | Exception) -> None:
             self._trimming = False
