@@ -194,8 +194,9 @@ class GroupCommits:
         else:
             self._health.full = text
 
-    def decided(self, work: GroupWork) -> None:
-        """It was carried out: take in what is kept, answer in order."""
+    def decided(self, work: GroupWork) -> bool:
+        """It was carried out: take in what is kept, answer in order.  True when a group was made, moved or forgotten;
+        by then it may stand further on again, for who is answered may give out at once."""
         self._held = False
         failure = work.failure
         error = None
@@ -207,6 +208,7 @@ class GroupCommits:
                 self.log.undo(work.before_bytes, str(failure))
         if work.trouble:
             self._no_snapshot(work.trouble)
+        moved = False
         taken, self._taken = self._taken, []
         for entry in taken:
             if entry.done is not None:
@@ -214,10 +216,12 @@ class GroupCommits:
                 self._noted(entry.lines, failure, entry.done)
                 continue
             self._barriers -= entry.barrier
+            moved = moved or (entry.barrier and error is None)
             self._answer(entry, error if entry.lines else entry.error)
         # Not before: who is answered may note something, and a snapshot made then would lack what is not taken yet.
         self._in_flight = False
         self._look()
+        return moved
 
     def _answer(self, entry: _Entry, error: BusError | None) -> None:
         assert entry.sink is not None

@@ -257,8 +257,7 @@ class DiskLog(LogQuestions):
             count = len(run.items)
             errors = {at: void[first + at] for at in range(count) if first + at in void} if void else {}
             self._tell(sink, Outcome(first, count, errors, sealed.removed.get(number, 0)))
-        if commit.groups is not None:
-            self._groups.decided(commit.groups)
+        if commit.groups is not None and self._groups.decided(commit.groups):
             self.room.regrouped()
         try:
             self.visible(kept if len(commit.works) == 1 else interleave(kept))
