@@ -216,7 +216,7 @@ class Receiver:
         self._closed = True
         if self._subscription is not None:
             await self._subscription.close()
-            self._place.release()
+        self._place.release()
         if self._used:
             await asyncio.to_thread(self._place.leave)
 
@@ -241,10 +241,9 @@ class Receiver:
         self._check()
         if self._subscription is None:
             self._place.claim()
-            wish = GroupWish(self._place.name, GROUP, window=WINDOW, wait_ns=WAIT_NS)
-            self._subscription = GroupSubscription(self._place.address, wish, on_lost=self._lost)
             await asyncio.to_thread(self._place.ensure)
+            wish = GroupWish(self._place.name, GROUP, window=WINDOW, wait_ns=WAIT_NS)
+            subscription = GroupSubscription(self._place.address, wish, before=lambda: self._place.ensure(0))
+            await subscription.start()
+            self._subscription = subscription
         return self._subscription
-
-    def _lost(self, error: OSError) -> None:
-        self._place.ensure(0)

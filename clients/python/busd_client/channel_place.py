@@ -114,11 +114,13 @@ class Place:
             time.sleep(_LOOK_S)
 
     def claim(self) -> None:
-        """Become the receiver.
+        """Become the receiver, or stay it.
 
         Raises:
-            Busy: somebody is.
+            Busy: somebody else is.
         """
+        if self._lock is not None:
+            return
         self.directory.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.directory / "receiver", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -256,7 +256,7 @@ class Receiver:
         self._closed = True
         if self._subscription is not None:
             self._subscription.close()
-            self._place.release()
+        self._place.release()
         if self._used:
             self._place.leave()
 
@@ -283,8 +283,7 @@ class Receiver:
             self._place.claim()
             self._place.ensure()
             wish = GroupWish(self._place.name, GROUP, window=WINDOW, wait_ns=WAIT_NS)
-            self._subscription = GroupSubscription(self._place.address, wish, on_lost=self._lost)
+            subscription = GroupSubscription(self._place.address, wish, before=lambda: self._place.ensure(0))
+            subscription.start()
+            self._subscription = subscription
         return self._subscription
-
-    def _lost(self, error: OSError) -> None:
-        self._place.ensure(0)
