@@ -7,7 +7,27 @@ import threading
 import pytest
 
 from busd.world.disk import File
+from busd.world.store import Trim
 from tests.support.store_kit import Kit
+
+
+def test_a_reader_that_comes_late_does_not_keep_what_is_gone() -> None:
+    """It works on the segments that it took; what it loads of them is its own."""
+    kit = Kit()
+    for _ in range(4):
+        kit.commit((b"a", b"x"))
+        kit.roll()
+    shelf, segments = kit.store._shelf, kit.store._shelf.segments
+    result = kit.store.trim([Trim(segments[:2])])
+    kit.store.trimmed(result)
+    assert result.gone == list(segments[:2])
+    for number, segment in enumerate(segments[:2]):
+        segment.index = segment.topics = None
+        assert shelf.index(segments, number, True) is not None
+        assert shelf.topics(segment, True) is not None
+    assert shelf.index(segments, 2, True) is not None
+    assert not set(result.gone) & shelf.cache._weights.keys()
+    assert segments[2] in shelf.cache._weights
 
 
 def test_a_segment_that_is_removed_while_a_reader_opens_it_can_be_read() -> None:
