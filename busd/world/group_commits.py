@@ -192,7 +192,7 @@ class GroupCommits:
         if isinstance(failure, DiskFailed):
             self._health.failed[_NAME] = text
         else:
-            self._health.full = text
+            self._health.refuse(text, self._runtime.monotonic_ns())
 
     def decided(self, work: GroupWork) -> bool:
         """It was carried out: take in what is kept, answer in order.  True when a group was made, moved or forgotten;

@@ -102,9 +102,9 @@ class DiskLog(LogQuestions):
         over_bytes = health.used_bytes + self._waiting_bytes + run.size_bytes - health.cap_bytes
         # Dead letters have a reserve: what they stand for can only be settled, and go, behind them.
         if health.cap_bytes and over_bytes > 0 and (over_bytes > health.cap_bytes // 20 or not _is_dead_letter(run)):
-            health.full = f"the data directory is at its cap of {health.cap_bytes} bytes; nothing was kept"
-            health.refused_ns = self._runtime.monotonic_ns()
-            raise BusError("FULL", health.full)
+            text = f"the data directory is at its cap of {health.cap_bytes} bytes; nothing was kept"
+            health.refuse(text, self._runtime.monotonic_ns())
+            raise BusError("FULL", text)
         self.room.took(run)
         self._waiting.append((run, sink))
         self._waiting_bytes += run.size_bytes
@@ -185,6 +185,8 @@ class DiskLog(LogQuestions):
         self._committer.submit(work, done)
 
     def _refuse(self, runs: list[tuple[Publish, Sink]], error: BusError) -> None:
+        if error.code == "FULL":
+            self.health.refuse(error.text, self._runtime.monotonic_ns())
         self.room.decided([run for run, _ in runs], [])
         for run, sink in runs:
             count = len(run.items)
@@ -242,7 +244,7 @@ class DiskLog(LogQuestions):
             if isinstance(work.failure, DiskFailed):
                 self.health.failed[work.store.name] = error.text
             else:
-                self.health.full = error.text
+                self.health.refuse(error.text, self._runtime.monotonic_ns())
                 if any("r" in batch.flags for batch in work.batches):
                     # It takes little and makes room: the reserve has it for who asks again.
                     self._groups.log.reserve.give_up()

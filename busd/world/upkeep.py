@@ -27,18 +27,25 @@ _POKE_NS = NS_PER_S // 50
 
 @dataclass(slots=True)
 class Health:
-    """What is wrong.  `failed`: by store, why it waits for a restart; `full`: why the last run was refused;
-    `refused_ns`: when one was refused for the cap; `trouble`: what kept retention from its work; `syncing_since_ns`:
-    when the sync began that is under way, 0 for none; `reserve_whole`: whether groups can be written on a full disk."""
+    """What is wrong.  `failed`: by store, why it waits for a restart; `full`: why there was no room in the last commit,
+    empty when there was; `refused`, `refused_ns`: the last refusal, and when that was; `trouble`: what kept retention
+    from its work; `syncing_since_ns`: when the sync began that is under way, 0 for none; `reserve_whole`: whether
+    groups can be written on a full disk."""
 
     failed: dict[str, str] = field(default_factory=dict)
     full: str = ""
     trouble: str = ""
     syncing_since_ns: int = 0
+    refused: str = ""
     refused_ns: int = 0
     reserve_whole: bool = True
     cap_bytes: int = 0
     used_bytes: int = 0
+
+    def refuse(self, text: str, now_ns: int) -> None:
+        """There was no room, by the cap or on the disk.  `now_ns` is of the clock that only rises."""
+        self.full = self.refused = text
+        self.refused_ns = now_ns
 
     @property
     def text(self) -> str:
