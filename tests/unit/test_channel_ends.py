@@ -1,4 +1,4 @@
-"""How the receiver of a channel comes to its server: before every attempt it sees to it that there is one.
+"""How the ends of a channel come to their server and leave: before every attempt they see to it that there is one.
 
 Nothing is started: what would connect or start is replaced.
 """
@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-from busd_client import Busy, aio_channel, aio_group, sync_channel, sync_group
+from busd_client import Busy, Full, aio_channel, aio_group, sync_channel, sync_group
 from busd_client.address import parse_address
 from busd_client.backoff import Backoff
+from busd_client.channel_core import MAX_VALUE_BYTES
 from busd_client.channel_place import Place
 from busd_client.events import ConnectionLost
 from busd_client.group_stream import GroupWish
@@ -106,3 +107,21 @@ async def test_a_start_that_fails_is_tried_again_by_the_next_receive_for_asyncio
     await receiver.close()
     other.claim()
     other.release()
+
+
+async def test_closing_wakes_who_waits_to_send_or_to_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(sender: aio_channel.Sender, command: bytes) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(aio_channel.Sender, "_ask", never)
+    sender = aio_channel.Sender(Place(tmp_path, "jobs"))
+    large = bytes(MAX_VALUE_BYTES)
+    await sender.send(large)
+    waiting = [asyncio.ensure_future(sender.send(b"more")), asyncio.ensure_future(sender.flush())]
+    await asyncio.sleep(0)
+    with pytest.raises(Full, match="no answer") as full:
+        await sender.close(wait_s=0)
+    assert full.value.values == [large]
+    for one in waiting:
+        with pytest.raises(ValueError, match="closed"):
+            await asyncio.wait_for(one, 5)
