@@ -104,8 +104,9 @@ class Trimmer:
         if gone:
             self.first = result.first
         for topic, old, new in result.live:
-            state = topics[topic]
-            state.live = max(0, state.live + live_in(new, state) - live_in(old, state))
+            # One that stood only in a damaged opening has none.
+            if (state := topics.get(topic)) is not None:
+                state.live = max(0, state.live + live_in(new, state) - live_in(old, state))
 
     # In a thread.
 

@@ -8,7 +8,7 @@ import pytest
 
 from busd.world.disk import File
 from busd.world.store import Trim
-from tests.support.store_kit import Kit
+from tests.support.store_kit import Kit, read_all
 
 
 def test_a_reader_that_comes_late_does_not_keep_what_is_gone() -> None:
@@ -28,6 +28,19 @@ def test_a_reader_that_comes_late_does_not_keep_what_is_gone() -> None:
     assert shelf.index(segments, 2, True) is not None
     assert not set(result.gone) & shelf.cache._weights.keys()
     assert segments[2] in shelf.cache._weights
+
+
+def test_what_goes_may_hold_a_topic_that_nothing_is_known_of() -> None:
+    """It stood in an opening that is damaged now."""
+    kit = Kit()
+    for topic in (b"a", b"b", b"a"):
+        kit.commit((topic, b"x"))
+        kit.roll()
+    del kit.store.topics[b"b"]
+    segments = kit.store._shelf.segments
+    kit.store.trimmed(kit.store.trim([Trim(segments[:2])]))
+    assert kit.store.topics[b"a"].live == 1
+    assert [message[:2] for message in read_all(kit.store).messages] == [(3, b"a")]
 
 
 def test_a_segment_that_is_removed_while_a_reader_opens_it_can_be_read() -> None:
