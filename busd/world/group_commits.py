@@ -24,11 +24,9 @@ from busd.words.units import NS_PER_S
 from busd.world.commit import Failure, GroupWork
 from busd.world.disk import DiskFailed, DiskFull, File
 from busd.world.group_log import GroupLog
+from busd.world.pace import Pace
 from busd.world.upkeep import Health, error_of
 
-# A write on the loop that took longer than this sends the next SLOW_WRITES to the thread: the rule for messages.
-_QUICK_NS = 2_000_000
-_SLOW_WRITES = 100
 _TICK_NS = NS_PER_S
 # Under what the health names the file; no store can have this name.
 _NAME = "group records"
@@ -69,7 +67,7 @@ class GroupCommits:
         self._barriers = 0
         self._held = False
         self._in_flight = False
-        self._slow = 0
+        self._pace = Pace(runtime.monotonic_ns)
         self._stopping = False
         self._syncing = False
         self._cancel: Callable[[], None] | None = None
@@ -78,7 +76,7 @@ class GroupCommits:
 
     def note(self, lines: Sequence[bytes], done: Callable[[], None]) -> None:
         """See Log."""
-        if self._held or self._notes or self._barriers or self._slow:
+        if self._held or self._notes or self._barriers or self._pace.slow:
             self._queue.append(_Entry(lines, done))
             self._notes += 1
             self._wake()
@@ -112,13 +110,10 @@ class GroupCommits:
 
     def _write(self, frame: bytes) -> Failure | None:
         """On the loop."""
-        began_ns = self._runtime.monotonic_ns()
         try:
-            self.log.write(frame)
+            self._pace.here(lambda: self.log.write(frame))
         except (DiskFull, DiskFailed) as error:
             return error
-        if self._runtime.monotonic_ns() - began_ns > _QUICK_NS:
-            self._slow = _SLOW_WRITES
         return None
 
     def begin(self) -> GroupWork | None:
@@ -132,8 +127,8 @@ class GroupCommits:
         work.switch = self.log.saved and not self.log.failed
         self._taken = entries
         self._in_flight = True
-        if self._slow or work.switch:
-            self._slow = max(0, self._slow - 1)
+        if self._pace.slow or work.switch:
+            self._pace.handed_over()
             self._held = True
         elif work.frame:
             work.failure = self._write(work.frame)

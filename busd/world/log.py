@@ -29,15 +29,12 @@ from busd.world.group_log import GroupLog
 from busd.world.log_info import sections
 from busd.world.log_questions import LogQuestions
 from busd.world.meta import MetaFile
+from busd.world.pace import Pace
 from busd.world.reader import Place, Reader
 from busd.world.room import Room
 from busd.world.store import Store
 from busd.world.stores import Stores
 from busd.world.upkeep import Health, Upkeep, error_of
-
-# A write on the loop that took longer than this sends the next SLOW_COMMITS to the thread.
-_QUICK_NS = 2_000_000
-_SLOW_COMMITS = 100
 
 
 class DiskLog(LogQuestions):
@@ -73,7 +70,7 @@ class DiskLog(LogQuestions):
         self._busy = False
         self._scheduled = False
         self._stopping = False
-        self._slow = 0
+        self._pace = Pace(runtime.monotonic_ns)
         self.health = Health()
         self._groups = GroupCommits(groups, runtime, settings.sync, self.health, self._wake)
         self.room = Room(settings, stores, runtime, lambda: self.groups, self._make_room)
@@ -199,15 +196,12 @@ class DiskLog(LogQuestions):
         before = self._meta.due(sealed.next, bool(works))
         groups = self._groups.begin()
         commit = Commit(works, self._settings.sync == "always", before, groups)
-        waits = works and (commit.sync or self._slow or any(work.roll is not None for work in works))
+        waits = works and (commit.sync or self._pace.slow or any(work.roll is not None for work in works))
         if waits or before is not None or self._groups.needs_thread(groups):
-            self._slow = max(0, self._slow - 1)
+            self._pace.handed_over()
             self._committer.submit(commit.carry_out, lambda: self._decided(runs, sealed, commit))
             return
-        began_ns = self._runtime.monotonic_ns()
-        commit.carry_out()
-        if self._runtime.monotonic_ns() - began_ns > _QUICK_NS:
-            self._slow = _SLOW_COMMITS
+        self._pace.here(commit.carry_out)
         # What its answers bring about begins in another turn: here it would be a call within a call, without end.
         self._decided(runs, sealed, commit, at_once=False)
 
