@@ -25,7 +25,7 @@ from busd.words.settings import StoreRule
 from busd.world.disk import DiskFailed, DiskFull
 from busd.world.punch import Puncher
 from busd.world.segment import Segment, Shelf, reader_of
-from busd.world.store_merge import Choice, clear, merge
+from busd.world.store_merge import Choice
 from busd.world.trim_work import TrimWork
 
 # A punched stretch costs a few syncs, so it must be worth them; near the cap anything that frees some blocks is.
@@ -370,14 +370,9 @@ class Sweeper:
                 chosen.update({segment: self._weigh(sweep, work.segments, numbers[segment]) for segment in small})
 
     def _merge(self, sweep: Sweep, work: TrimWork, some: Sequence[Segment], chosen: Mapping[Segment, _Found]) -> None:
-        lo = work.segments.index(some[0])
-        numbers = range(lo, lo + len(some))
         choices = [Choice(chosen[segment].alive, lambda _, batch: self._marks(batch, sweep)) for segment in some]
-        before = work.segments
         self._secure(work)
-        new = merge(self._shelf, before, numbers, choices, SETTLED)
-        work.replace(lo, lo + len(some), new)
-        clear(self._shelf, before, numbers)
+        work.merge(some, choices, SETTLED)
 
 
 def _runs(segments: Sequence[Segment], chosen: Container[Segment]) -> list[list[Segment]]:

@@ -22,7 +22,7 @@ from busd.rules.topic_state import TopicState
 from busd.words.settings import StoreRule
 from busd.world.disk import DiskFailed, DiskFull
 from busd.world.segment import Segment, Shelf
-from busd.world.store_merge import Choice, clear, merge
+from busd.world.store_merge import Choice
 from busd.world.store_sweep import Sweep, Sweeper
 from busd.world.trim_work import Trimmed, TrimWork, durable, live_in, parts
 
@@ -140,15 +140,7 @@ class Trimmer:
             if size == 0 and work.segments[0] is some[0]:
                 work.delete(count)
             elif count > 1 or not some[0].rewritten or 2 * size <= some[0].size:
-                self._merge(some, marks, work)
-
-    def _merge(self, some: Sequence[Segment], marks: Mapping[Segment, _Kept], work: TrimWork) -> None:
-        choices = [_choice(marks[segment]) for segment in some]
-        before = work.segments
-        numbers = range(before.index(some[0]), before.index(some[-1]) + 1)
-        new = merge(self._shelf, before, numbers, choices, "trimmed")
-        work.replace(numbers[0], numbers[-1] + 1, new)
-        clear(self._shelf, before, numbers)
+                work.merge(some, [_choice(marks[segment]) for segment in some], "trimmed")
 
     def _survivors(self, segments: Sequence[Segment], number: int) -> _Kept:
         """What survives of a segment by keep_last."""

@@ -15,6 +15,7 @@ from busd.rules.record import TopicLine
 from busd.rules.topic_state import TopicState
 from busd.world.disk import try_remove
 from busd.world.segment import Segment, Shelf, thin_path
+from busd.world.store_merge import Choice, clear, merge
 
 # Messages of a topic: (how many there had been before and after) for each run of segments nothing was taken out of,
 # and (first offset, messages) of the batches left in the others.
@@ -78,6 +79,19 @@ class TrimWork:
         self.result.gone += before[lo:hi]
         self.result.new += middle
         return self
+
+    def merge(self, some: Sequence[Segment], choices: Sequence[Choice], reason: str) -> None:
+        """Write what survives of some neighbours into one; `reason` names the holes that it leaves.
+
+        Raises:
+            DiskFull, DiskFailed, BadRecord: nothing has changed, or leftovers are there that the next start removes.
+        """
+        before, shelf = self.segments, self._shelf
+        lo = before.index(some[0])
+        numbers = range(lo, lo + len(some))
+        new = merge(shelf, before, numbers, choices, reason)
+        self.replace(lo, lo + len(some), new)
+        clear(shelf, before, numbers)
 
     def delete(self, count: int) -> None:
         """Remove the oldest segments, each durably before the next.
