@@ -21,10 +21,11 @@ from busd.wiring.cli_format import FORMATS, Formatter, printable
 from busd.wiring.cli_output import write_stdout
 from busd.words.errors import BusError
 from busd.words.topics import matches, parse_patterns
-from busd.world.disk import DiskFailed, DiskFull, Locked, RealDisk
+from busd.world.disk import DiskFailed, DiskFull, Locked
 from busd.world.inspect import Finding, Message, messages
 from busd.world.inspect import verify as inspect_files
 from busd.world.meta import WrongFormat
+from busd.world.real_disk import RealDisk
 from busd.world.repair import repair as mend
 from busd.world.store import NewerFormat
 

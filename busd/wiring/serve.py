@@ -25,9 +25,10 @@ from busd.wiring.notify import notify
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
 from busd.world import journal
-from busd.world.disk import DiskFailed, DiskFull, Locked, RealDisk
+from busd.world.disk import DiskFailed, DiskFull, Locked
 from busd.world.journal import events
 from busd.world.meta import WrongFormat
+from busd.world.real_disk import RealDisk
 from busd.world.server import Server
 from busd.world.sockets import BadAddress
 from busd.world.store import NewerFormat

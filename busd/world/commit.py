@@ -6,6 +6,7 @@ Nothing here decides anything: it does what it is given and says what became of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -100,10 +101,11 @@ class Commit:
     def _sync(work: Work) -> None:
         try:
             work.store.sync()
-        except (DiskFull, DiskFailed) as failure:
-            work.failure = failure
+        except Exception as error:
+            work.failure = _failure(error)
             # Nobody was told of these messages; a restart should not find them, if the disk lets us.
-            work.store.undo()
+            with contextlib.suppress(Exception):
+                work.store.undo()
 
 
 def _failure(error: Exception) -> Failure:
@@ -116,7 +118,7 @@ class Committer(Protocol):
     """Where commits are carried out, one at a time, in order."""
 
     def submit(self, work: Callable[[], None], done: Callable[[], None]) -> None:
-        """`work` where waiting for a disk hurts nobody, then `done` on the loop."""
+        """`work` where waiting for a disk hurts nobody, then `done` on the loop; `work` raises nothing."""
 
     def close(self) -> None:
         """Finish what was submitted, then stop."""

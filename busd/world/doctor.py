@@ -5,19 +5,24 @@ Each check gives one finding and leaves nothing behind.  It must not open the lo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
-import struct
 import time
 from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Literal
 
+from busd.rules.users import BadUsers
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
-from busd.world.disk import DiskFailed, DiskFull, Locked, RealDisk
+from busd.world.disk import DiskFailed, DiskFull, Locked
 from busd.world.fallocate import punch_hole
+from busd.world.real_disk import RealDisk
+from busd.world.sockets import BadAddress, owner_of, split_address
+from busd.world.tls import tls_context
+from busd.world.users import read_users
 
 Verdict = Literal["ok", "note", "bad"]
 # A commit of a few messages, and enough of them for a 99th percentile.
@@ -44,29 +49,32 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """All checks, in an order that a person reads them in."""
     disk = RealDisk()
-    made = not os.path.isdir(settings.data)
+    made = _missing(settings.data)
     try:
-        disk.makedirs(settings.data)
+        try:
+            disk.makedirs(settings.data)
+        except (DiskFull, DiskFailed, OSError) as error:
+            return [Finding("data", "bad", f"{settings.data} cannot be made: {error}")]
         if not os.path.isdir(settings.data):
             return [Finding("data", "bad", f"{settings.data} is not a directory")]
-    except (DiskFull, DiskFailed, OSError) as error:
-        return [Finding("data", "bad", f"{settings.data} cannot be made: {error}")]
-    try:
         found = [_data(settings), _lock(disk, settings), *_sync_cost(settings), _space(disk, settings)]
-        found += [_holes(settings), _sockets(settings), _clock(), _descriptors(settings), _memory(settings)]
-        return found
+        found += [_holes(settings), _sockets(settings), *_files(settings)]
+        return [*found, _clock(), _descriptors(settings), _memory(settings)]
     finally:
-        if made:
+        for path in made:
             # Ours; with anything in it, it stays.
-            _remove_empty(settings.data)
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
 
 
-def _remove_empty(path: str) -> None:
-    lock = os.path.join(path, "LOCK")
-    if os.listdir(path) == ["LOCK"]:
-        os.unlink(lock)
-    if not os.listdir(path):
-        os.rmdir(path)
+def _missing(path: str) -> list[str]:
+    """The directories that have to be made for it, the deepest first."""
+    found = []
+    path = os.path.abspath(path)
+    while not os.path.lexists(path):
+        found.append(path)
+        path = os.path.dirname(path)
+    return found
 
 
 def _data(settings: Settings) -> Finding:
@@ -102,8 +110,12 @@ def _file_system(path: str) -> str:
 
 
 def _lock(disk: RealDisk, settings: Settings) -> Finding:
+    path = f"{settings.data}/LOCK"
+    if not os.path.lexists(path):
+        # Made here it would have to be removed again, perhaps from under a server that starts in this moment.
+        return Finding("lock", "ok", "free: no server has been here")
     try:
-        lock = disk.lock(f"{settings.data}/LOCK")
+        lock = disk.lock(path)
     except Locked as error:
         return Finding("lock", "note", f"in use: {error}")
     except (DiskFull, DiskFailed, OSError) as error:
@@ -187,42 +199,59 @@ def _holes(settings: Settings) -> Finding:
 
 def _sockets(settings: Settings) -> Finding:
     places = []
-    for text in filter(None, (settings.tcp, settings.unix)):
+    for text in filter(None, (settings.tcp, settings.tls, settings.unix)):
         try:
-            places.append(_place(text, text == settings.unix))
+            places.append(_unix(text) if text == settings.unix else _tcp(text))
         except OSError as error:
             return Finding("sockets", "bad", f"{text}: {error.strerror or error}")
+        except BadAddress as error:
+            return Finding("sockets", "bad", str(error))
     return Finding("sockets", "ok", "; ".join(places))
 
 
-def _place(text: str, unix: bool) -> str:
-    """What one finds at an address: a server, or room for one."""
-    if unix:
-        if not os.path.exists(text):
-            directory = os.path.dirname(text) or "."
-            if not os.access(directory, os.W_OK):
-                raise PermissionError(0, f"{directory} may not be written to by {_who()}")
-            return f"{text} is free"
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(1)
-            try:
-                probe.connect(text)
-            except ConnectionRefusedError:
-                return f"{text} is left over from a server that is gone, and will be replaced"
-            pid = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-            return f"process {pid} listens on {text}"
-    host, _, port = text.rpartition(":")
+def _unix(path: str) -> str:
+    """What one finds at a path: a server, or room for one."""
+    owner = owner_of(path)
+    directory = os.path.dirname(path) or "."
+    if not owner and not os.access(directory, os.W_OK):
+        raise PermissionError(0, f"{directory} may not be written to by {_who()}")
+    if owner is None:
+        return f"{path} is free"
+    return f"process {owner} listens on {path}" if owner else f"{path} is left over from a server, and will be replaced"
+
+
+def _tcp(text: str) -> str:
+    """The same at an address."""
+    host, port = split_address(text)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            sock.bind((host.strip("[]"), int(port)))
+            sock.bind((host, port))
         except OSError:
             with socket.socket(family) as probe:
                 probe.settimeout(1)
-                probe.connect((host.strip("[]"), int(port)))
+                probe.connect((host, port))
             return f"somebody listens on {text}"
     return f"{text} is free"
+
+
+def _files(settings: Settings) -> list[Finding]:
+    """What else a start reads, and is stopped by."""
+    found = []
+    if settings.tls:
+        try:
+            tls_context(settings)
+            found.append(Finding("tls", "ok", f"the certificate {settings.tls_cert} and its key fit"))
+        except (BadAddress, OSError) as error:
+            found.append(Finding("tls", "bad", str(error)))
+    if settings.users:
+        try:
+            read_users(settings.users)
+            found.append(Finding("users", "ok", f"{settings.users} can be used"))
+        except BadUsers as error:
+            found.append(Finding("users", "bad", str(error)))
+    return found
 
 
 def _clock() -> Finding:

@@ -24,11 +24,9 @@ from busd.words.units import NS_PER_S
 from busd.world.commit import Failure, GroupWork
 from busd.world.disk import DiskFailed, DiskFull, File
 from busd.world.group_log import GroupLog
+from busd.world.pace import Pace
 from busd.world.upkeep import Health, error_of
 
-# A write on the loop that took longer than this sends the next SLOW_WRITES to the thread: the rule for messages.
-_QUICK_NS = 2_000_000
-_SLOW_WRITES = 100
 _TICK_NS = NS_PER_S
 # Under what the health names the file; no store can have this name.
 _NAME = "group records"
@@ -69,7 +67,7 @@ class GroupCommits:
         self._barriers = 0
         self._held = False
         self._in_flight = False
-        self._slow = 0
+        self._pace = Pace(runtime.monotonic_ns)
         self._stopping = False
         self._syncing = False
         self._cancel: Callable[[], None] | None = None
@@ -78,7 +76,7 @@ class GroupCommits:
 
     def note(self, lines: Sequence[bytes], done: Callable[[], None]) -> None:
         """See Log."""
-        if self._held or self._notes or self._barriers or self._slow:
+        if self._held or self._notes or self._barriers or self._pace.slow:
             self._queue.append(_Entry(lines, done))
             self._notes += 1
             self._wake()
@@ -112,13 +110,10 @@ class GroupCommits:
 
     def _write(self, frame: bytes) -> Failure | None:
         """On the loop."""
-        began_ns = self._runtime.monotonic_ns()
         try:
-            self.log.write(frame)
+            self._pace.here(lambda: self.log.write(frame))
         except (DiskFull, DiskFailed) as error:
             return error
-        if self._runtime.monotonic_ns() - began_ns > _QUICK_NS:
-            self._slow = _SLOW_WRITES
         return None
 
     def begin(self) -> GroupWork | None:
@@ -132,8 +127,8 @@ class GroupCommits:
         work.switch = self.log.saved and not self.log.failed
         self._taken = entries
         self._in_flight = True
-        if self._slow or work.switch:
-            self._slow = max(0, self._slow - 1)
+        if self._pace.slow or work.switch:
+            self._pace.handed_over()
             self._held = True
         elif work.frame:
             work.failure = self._write(work.frame)
@@ -192,10 +187,11 @@ class GroupCommits:
         if isinstance(failure, DiskFailed):
             self._health.failed[_NAME] = text
         else:
-            self._health.full = text
+            self._health.refuse(text, self._runtime.monotonic_ns())
 
-    def decided(self, work: GroupWork) -> None:
-        """It was carried out: take in what is kept, answer in order."""
+    def decided(self, work: GroupWork) -> bool:
+        """It was carried out: take in what is kept, answer in order.  True when a group was made, moved or forgotten;
+        by then it may stand further on again, for who is answered may give out at once."""
         self._held = False
         failure = work.failure
         error = None
@@ -207,6 +203,7 @@ class GroupCommits:
                 self.log.undo(work.before_bytes, str(failure))
         if work.trouble:
             self._no_snapshot(work.trouble)
+        moved = False
         taken, self._taken = self._taken, []
         for entry in taken:
             if entry.done is not None:
@@ -214,10 +211,12 @@ class GroupCommits:
                 self._noted(entry.lines, failure, entry.done)
                 continue
             self._barriers -= entry.barrier
+            moved = moved or (entry.barrier and error is None)
             self._answer(entry, error if entry.lines else entry.error)
         # Not before: who is answered may note something, and a snapshot made then would lack what is not taken yet.
         self._in_flight = False
         self._look()
+        return moved
 
     def _answer(self, entry: _Entry, error: BusError | None) -> None:
         assert entry.sink is not None
@@ -262,7 +261,6 @@ class GroupCommits:
         self._begun = True
         if self._syncing or not (owes or refills):
             return
-        self._syncing = True
 
         def work() -> File | None:
             if owes:
@@ -279,6 +277,17 @@ class GroupCommits:
                 self.log.reserve.take(result)
 
         self._runtime.in_thread(work, done)
+        self._syncing = True
+
+    def secure(self) -> None:
+        """What groups have settled, as far as it is known here, outlives a power cut.  For a thread.
+
+        Raises:
+            DiskFailed: it may not.
+        """
+        # Under `always` nothing is known here before it is durable.
+        if self._sync != "always":
+            self.log.secure()
 
     def stop(self) -> None:
         """No more of that, and from now on settlements are refused; what was taken is decided as ever."""

@@ -1,7 +1,7 @@
 """`data/groups.log`: the file, what it says of each group, and how it is made smaller.
 
 `write` and `switch` belong to whoever holds the file: the loop, or for the length of one commit the thread that
-commits.  `sync` may run beside a `write`.  It must not know members or deliveries.
+commits.  `sync` and `secure` may run beside a `write`.  It must not know members or deliveries.
 Invariants:
 1. `states` change only by `take`, on the loop: it is what a restart would find of what is decided.
 2. A write that fails leaves the file as it was; after a failed sync, or where that cannot be done, nothing is written
@@ -158,7 +158,7 @@ class GroupLog:
     def _cut_back(self, size_bytes: int) -> None:
         try:
             self._file.truncate(size_bytes)
-        except (DiskFull, DiskFailed) as error:
+        except Exception as error:
             self._fail(error)
 
     @property
@@ -176,11 +176,21 @@ class GroupLog:
         file, size = self._file, self.bytes
         try:
             file.sync()
-        except (DiskFull, DiskFailed) as error:
+        except Exception as error:
             self._fail(error)
             raise DiskFailed(str(error)) from error
         if file is self._file:
             self._synced_bytes = size
+
+    def secure(self) -> None:
+        """What is taken outlives a power cut, for what cannot be taken back: messages that go because of it.
+
+        Raises:
+            DiskFailed: nobody can tell whether it does.
+        """
+        self._check()
+        if self.dirty:
+            self.sync()
 
     def undo(self, size_bytes: int, why: str) -> None:
         """Nothing is written any more; take back what came behind `size_bytes`, as far as the disk lets us."""
@@ -249,13 +259,15 @@ class GroupLog:
         file.append(since)
         file.sync()
         self._disk.rename(self._temporary, self.path)
-        self._adopt(file)
         try:
             self._disk.sync_dir(self._dir)
-        except (DiskFull, DiskFailed) as error:
+        except Exception as error:
             # A power cut may bring the old file back, without what will be written to this one.
             self._fail(error)
             raise DiskFailed(str(error)) from error
+        finally:
+            # Not before: as long as the old file may come back, it is the one that `secure` has to sync.
+            self._adopt(file)
 
     def _adopt(self, file: File) -> None:
         self._file = file

@@ -51,11 +51,8 @@ class Watch:
         if health.failed:
             stores = "; ".join(f"{name}: {text}" for name, text in health.failed.items())
             found.append(Condition("disk", stores, failing=True))
-        if health.full:
-            found.append(Condition("full", health.full, failing=True))
-        elif health.refused_ns and self._clock() - health.refused_ns < _REFUSED_NS:
-            text = f"the data directory is at its cap of {health.cap_bytes} bytes, and publishers are refused"
-            found.append(Condition("full", text, failing=True))
+        if health.full or (health.refused and self._clock() - health.refused_ns < _REFUSED_NS):
+            found.append(Condition("full", health.refused, failing=True))
         elif health.cap_bytes and health.used_bytes >= health.cap_bytes * _NEARLY_PERCENT // 100:
             percent = 100 * health.used_bytes // health.cap_bytes
             text = f"the data directory holds {percent} % of the {health.cap_bytes} bytes that it may"

@@ -29,15 +29,12 @@ from busd.world.group_log import GroupLog
 from busd.world.log_info import sections
 from busd.world.log_questions import LogQuestions
 from busd.world.meta import MetaFile
+from busd.world.pace import Pace
 from busd.world.reader import Place, Reader
 from busd.world.room import Room
 from busd.world.store import Store
 from busd.world.stores import Stores
 from busd.world.upkeep import Health, Upkeep, error_of
-
-# A write on the loop that took longer than this sends the next SLOW_COMMITS to the thread.
-_QUICK_NS = 2_000_000
-_SLOW_COMMITS = 100
 
 
 class DiskLog(LogQuestions):
@@ -73,13 +70,14 @@ class DiskLog(LogQuestions):
         self._busy = False
         self._scheduled = False
         self._stopping = False
-        self._slow = 0
+        self._pace = Pace(runtime.monotonic_ns)
         self.health = Health()
         self._groups = GroupCommits(groups, runtime, settings.sync, self.health, self._wake)
         self.room = Room(settings, stores, runtime, lambda: self.groups, self._make_room)
         self._upkeep = Upkeep(
-            disk, settings, runtime, stores, self.health, self._stamp, self.roll, lambda: self.groups, self._freed
-        )
+            disk, settings, runtime, stores, self.health, self._stamp, self.roll, lambda: self.groups, self._freed,
+            self._groups.secure,
+        )  # fmt: skip
         self.admits, self.fullness, self.make_room = self.room.admits, self.room.fullness, self.room.make_room
         self.room.load()
         for store in stores.open.values():
@@ -101,9 +99,9 @@ class DiskLog(LogQuestions):
         over_bytes = health.used_bytes + self._waiting_bytes + run.size_bytes - health.cap_bytes
         # Dead letters have a reserve: what they stand for can only be settled, and go, behind them.
         if health.cap_bytes and over_bytes > 0 and (over_bytes > health.cap_bytes // 20 or not _is_dead_letter(run)):
-            health.full = f"the data directory is at its cap of {health.cap_bytes} bytes; nothing was kept"
-            health.refused_ns = self._runtime.monotonic_ns()
-            raise BusError("FULL", health.full)
+            text = f"the data directory is at its cap of {health.cap_bytes} bytes; nothing was kept"
+            health.refuse(text, self._runtime.monotonic_ns())
+            raise BusError("FULL", text)
         self.room.took(run)
         self._waiting.append((run, sink))
         self._waiting_bytes += run.size_bytes
@@ -184,6 +182,8 @@ class DiskLog(LogQuestions):
         self._committer.submit(work, done)
 
     def _refuse(self, runs: list[tuple[Publish, Sink]], error: BusError) -> None:
+        if error.code == "FULL":
+            self.health.refuse(error.text, self._runtime.monotonic_ns())
         self.room.decided([run for run, _ in runs], [])
         for run, sink in runs:
             count = len(run.items)
@@ -196,15 +196,12 @@ class DiskLog(LogQuestions):
         before = self._meta.due(sealed.next, bool(works))
         groups = self._groups.begin()
         commit = Commit(works, self._settings.sync == "always", before, groups)
-        waits = works and (commit.sync or self._slow or any(work.roll is not None for work in works))
+        waits = works and (commit.sync or self._pace.slow or any(work.roll is not None for work in works))
         if waits or before is not None or self._groups.needs_thread(groups):
-            self._slow = max(0, self._slow - 1)
+            self._pace.handed_over()
             self._committer.submit(commit.carry_out, lambda: self._decided(runs, sealed, commit))
             return
-        began_ns = self._runtime.monotonic_ns()
-        commit.carry_out()
-        if self._runtime.monotonic_ns() - began_ns > _QUICK_NS:
-            self._slow = _SLOW_COMMITS
+        self._pace.here(commit.carry_out)
         # What its answers bring about begins in another turn: here it would be a call within a call, without end.
         self._decided(runs, sealed, commit, at_once=False)
 
@@ -241,7 +238,7 @@ class DiskLog(LogQuestions):
             if isinstance(work.failure, DiskFailed):
                 self.health.failed[work.store.name] = error.text
             else:
-                self.health.full = error.text
+                self.health.refuse(error.text, self._runtime.monotonic_ns())
                 if any("r" in batch.flags for batch in work.batches):
                     # It takes little and makes room: the reserve has it for who asks again.
                     self._groups.log.reserve.give_up()
@@ -256,8 +253,7 @@ class DiskLog(LogQuestions):
             count = len(run.items)
             errors = {at: void[first + at] for at in range(count) if first + at in void} if void else {}
             self._tell(sink, Outcome(first, count, errors, sealed.removed.get(number, 0)))
-        if commit.groups is not None:
-            self._groups.decided(commit.groups)
+        if commit.groups is not None and self._groups.decided(commit.groups):
             self.room.regrouped()
         try:
             self.visible(kept if len(commit.works) == 1 else interleave(kept))
@@ -369,16 +365,17 @@ class DiskLog(LogQuestions):
         now_ns = self._stamp()
         clean = True
         for store in self.stores.open.values():
-            if store.name in self.health.failed:
+            # A store may know that it has failed before anybody was told.
+            if store.name in self.health.failed or store.failed:
                 clean = False
                 continue
             try:
                 store.close(self.horizon, now_ns)
-            except (DiskFull, DiskFailed):
+            except (DiskFull, DiskFailed, OSError):
                 clean = False
         try:
             self._groups.close()
-        except (DiskFull, DiskFailed):
+        except (DiskFull, DiskFailed, OSError):
             clean = False
         if clean:
             self._meta.close(self.horizon)

@@ -3,7 +3,9 @@
 A damaged segment is written anew: its readable records, and `+H … corrupt` for the rest, with the counts a reader would
 have been told.  So every reader is told after it what it was told before, and `verify` finds nothing any more.
 The caller holds the lock.  It must not know how anything is shown.  Invariants:
-1. A file is changed or taken away only when a copy of it lies in `repaired/<n>`, durable.
+1. A file is changed or taken away only when a copy of it lies in `repaired/<n>`, durable.  What every start does first
+   is done here, too, and needs none: a punch that was under way is finished in its place, a torn end is cut off and
+   kept as `.cut`.
 2. A segment is replaced at once and durably: after a crash at any point a second repair goes on.
 3. No message that can be read is lost, none is made up, and no offset that may have been given is free again.
 """

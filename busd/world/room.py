@@ -101,17 +101,14 @@ class Room:
         self._accounts: dict[str, _Account | None] = {}
         self._covers = Covers({})
         self._cover: dict[bytes, Cover] = {}
-        # How many groups there are, and the sum of their places: enough to see that something is not as it was.
-        self._places = 0, 0
 
     def load(self) -> None:
         """Count what the stores hold.  Waits for the disk."""
         if self.on:
-            self.regrouped()
             for store in self._stores.open.values():
                 account = self._account(store.name)
                 if account is not None and account.ledger is not None:
-                    account.ledger = _read(store, self._view())
+                    account.ledger = _read(store, self._view(), store.last + 1)
                     self._recount(account)
 
     # What the broker asks.
@@ -154,16 +151,10 @@ class Room:
     # What the log tells.
 
     def regrouped(self) -> None:
-        """Group records were decided: where a group is new, gone or went back, what was counted means nothing."""
-        if not self.on:
-            return
-        groups = self._groups()
-        places = len(groups), sum([state.next for state in groups.values()])
-        if places[0] != self._places[0] or places[1] < self._places[1]:
-            for account in self._accounts.values():
-                if account is not None and account.ledger is not None:
-                    account.bound = max(account.bound, account.rule.max_messages)
-        self._places = places
+        """A group is new, gone or was moved: what was counted means nothing."""
+        for account in self._accounts.values():
+            if account is not None and account.ledger is not None:
+                account.bound = max(account.bound, account.rule.max_messages)
 
     def took(self, run: Publish) -> None:
         """It is on its way."""
@@ -292,7 +283,8 @@ class Room:
     def _read_again(self, account: _Account, store: Store) -> None:
         """A group went back or is new: messages that were settled may count again."""
         since: list[Batch] = []
-        account.since = since
+        # What comes from here on is in one of the two, and not in both.
+        account.since, end = since, store.last + 1
         states = {name: state.copy() for name, state in self._groups().items()}
         # In a thread, so nothing is shared with the loop.
         view = _View(states, self._covers, {})
@@ -307,7 +299,7 @@ class Room:
             self._recount(account)
             self.on_room()
 
-        self._runtime.in_thread(lambda: _read(store, view), done)
+        self._runtime.in_thread(lambda: _read(store, view, end), done)
 
 
 def _capped(rule: StoreRule) -> bool:
@@ -329,13 +321,13 @@ def _floors(store: Store) -> Callable[[bytes], int]:
     return floor_of
 
 
-def _read(store: Store, view: _View) -> Ledger:
-    """A ledger of what the store holds.  Waits for the disk."""
+def _read(store: Store, view: _View, end: int) -> Ledger:
+    """A ledger of what the store holds below an offset.  Waits for the disk."""
     claims = [view.of(topic) for topic in list(store.topics)]
     # What every group has settled need not be read; what no group covers counts from the first one on.
     start = min([0 if claim is None else lowest(claim) for claim in claims], default=0)
     ledger = Ledger(start)
-    cursor, end = Cursor(max(start, store.first)), store.last + 1
+    cursor = Cursor(max(start, store.first))
     while True:
         chunk = store.read(cursor, _all, end, _READ_BYTES, may_block=True)
         assert chunk is not None

@@ -46,7 +46,6 @@ class LoopRuntime:
 
     def in_thread(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """See Runtime."""
-        self._away += 1
 
         def back(result: Any) -> None:
             self._away -= 1
@@ -59,7 +58,10 @@ class LoopRuntime:
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(back, result)
 
-        self._pool.submit(work).add_done_callback(finished)
+        future = self._pool.submit(work)
+        # Not before: where no thread could be had, none is away.
+        self._away += 1
+        future.add_done_callback(finished)
 
     def away(self, count: int) -> None:
         """So many more (or fewer) threads are at work that the loop should let in."""

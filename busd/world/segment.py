@@ -205,6 +205,9 @@ class Cache:
         weight = (index.weight_bytes() if index else 0) + (200 * len(topics) if topics else 0)
         self.touch(segment)
         with self._guard:
+            if segment.pinned and segment not in self._weights:
+                # It is gone from its store; a reader came late.  Nobody would drop it again.
+                return
             self._weights[segment] = weight
             total = sum(self._weights.values())
             for old in sorted(self._weights, key=lambda one: one.touched)[:-1]:

@@ -157,11 +157,8 @@ class Server:
         if self._tick is not None:
             self._tick.cancel()
         self._log.refuse()
-        if not self._log.idle:
-            decided = asyncio.Event()
-            self._log.on_idle = decided.set
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(decided.wait(), deadline - loop.time())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle(), deadline - loop.time())
         self._broker.stop()
         for connection in list(self._connections):
             if connection.session is not None:
@@ -178,10 +175,20 @@ class Server:
             return False
         return True
 
+    async def _idle(self) -> None:
+        """Until all that was accepted is decided."""
+        while not self._log.idle:
+            decided = asyncio.Event()
+            self._log.on_idle = decided.set
+            await decided.wait()
+
     async def _close_files(self, loop: asyncio.AbstractEventLoop) -> None:
+        # A commit may be under way still, and what becomes of it is taken in by the loop: nothing closes beside that.
+        await self._idle()
         await loop.run_in_executor(None, self._runtime.close)
         # What those threads brought back is taken in before the log closes.
         await asyncio.sleep(0)
+        await self._idle()
         await loop.run_in_executor(None, self._log.close)
         self._opened.lock.release()
 

@@ -59,9 +59,11 @@ def listen_unix(path: str, mode: int = 0o660) -> socket.socket:
     Raises:
         BadAddress: the path is too long, taken by a living server, or not a socket.
     """
-    if len(os.fsencode(path)) > _MAX_PATH_BYTES:
-        raise BadAddress(f"the socket path {path} has more than {_MAX_PATH_BYTES} bytes; use a shorter one")
-    _clear(path)
+    owner = owner_of(path)
+    if owner:
+        raise BadAddress(f"another server, process {owner}, listens on {path}")
+    if owner == 0:
+        os.unlink(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     old_mask = os.umask(0o777 & ~mode)
     try:
@@ -91,11 +93,18 @@ def unlink_own(path: str, own: tuple[int, int] | None) -> None:
         os.unlink(path)
 
 
-def _clear(path: str) -> None:
+def owner_of(path: str) -> int | None:
+    """The process that listens at a path: 0 when what stands there is left over, None when nothing does.
+
+    Raises:
+        BadAddress: the path is too long, or what stands there is not a socket, or cannot be probed.
+    """
+    if len(os.fsencode(path)) > _MAX_PATH_BYTES:
+        raise BadAddress(f"the socket path {path} has more than {_MAX_PATH_BYTES} bytes; use a shorter one")
     try:
         mode = os.stat(path, follow_symlinks=False).st_mode
     except FileNotFoundError:
-        return
+        return None
     except OSError as error:
         raise BadAddress(f"cannot listen on {path}: {error.strerror or error}") from None
     if not stat.S_ISSOCK(mode):
@@ -105,9 +114,8 @@ def _clear(path: str) -> None:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            os.unlink(path)
-            return
+            return 0
         except OSError as error:
             raise BadAddress(f"{path} exists and cannot be probed: {error.strerror or error}") from None
         pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-    raise BadAddress(f"another server, process {pid}, listens on {path}")
+    return int(pid)

@@ -21,12 +21,12 @@ from busd.rules.topic_state import TopicState, note
 from busd.rules.wanted import Claims
 from busd.words.settings import StoreRule
 from busd.world import store_lookup, store_reader
-from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
+from busd.world.disk import Disk, DiskFailed, File, try_remove
 from busd.world.pages import Pages, Roll
 from busd.world.segment import Cache, Segment, Shelf, index_path
 from busd.world.store_reader import Chunk, Cursor
 from busd.world.store_recovery import NewerFormat, Recovered, recover, segment_path
-from busd.world.store_trim import Sweep, Trim, Trimmed, Trimmer
+from busd.world.store_trim import Sweep, Trim, Trimmed, Trimmer, durable
 
 __all__ = ["Chunk", "Cursor", "NewerFormat", "Roll", "Store", "TopicState", "Trim", "Trimmed"]
 
@@ -181,7 +181,7 @@ class Store:
             self._active.index_bytes = self._pages.bytes
         try:
             file.append(records)
-        except (DiskFull, DiskFailed):
+        except Exception:
             self._cut_back(file, self._written)
             raise
         self._written += sum(map(len, records))
@@ -196,7 +196,7 @@ class Store:
     def _cut_back(self, file: File, size_bytes: int) -> None:
         try:
             file.truncate(size_bytes)
-        except (DiskFull, DiskFailed) as error:
+        except Exception as error:
             self._fail(error)
 
     def _roll(self, roll: Roll, records: Sequence[bytes]) -> None:
@@ -214,7 +214,7 @@ class Store:
             segment = Segment(path, head.first, head, len(opening), len(opening) + sum(map(len, loss)))
             segment.file = file
             self._sync_file(segment)  # Once older segments go, the states of all topics stand nowhere else.
-        except (DiskFull, DiskFailed):
+        except Exception:
             self._remove(path)
             raise
         roll.segment = segment
@@ -227,7 +227,7 @@ class Store:
     def _sync_names(self) -> None:
         try:
             self._disk.sync_dir(self._path)
-        except (DiskFull, DiskFailed) as error:
+        except Exception as error:
             self._fail(error)
             raise DiskFailed(str(error)) from error
 
@@ -237,7 +237,7 @@ class Store:
             try_remove(self._disk, index_path(path))
             self._disk.remove(path)
             self._disk.sync_dir(self._path)
-        except (DiskFull, DiskFailed) as error:
+        except Exception as error:
             self._fail(error)
 
     def sync(self) -> None:
@@ -253,7 +253,7 @@ class Store:
         assert segment.file is not None
         try:
             segment.file.sync()
-        except (DiskFull, DiskFailed) as error:
+        except Exception as error:
             # Also a full disk: nobody can tell any more which of the written pages were dropped.
             self._fail(error)
             raise DiskFailed(str(error)) from error
@@ -364,9 +364,9 @@ class Store:
         # What has failed once is not written to, not even to give space back.
         return trims if self.failed else [*trims, Trim(sweep=sweep)]
 
-    def trim(self, trims: Sequence[Trim]) -> Trimmed:
+    def trim(self, trims: Sequence[Trim], secure: Callable[[], None] = durable) -> Trimmed:
         """Delete, punch and rewrite files.  Errors are in the answer; readers of what is left are not disturbed."""
-        return self._trimmer.trim(trims)
+        return self._trimmer.trim(trims, secure)
 
     def trimmed(self, result: Trimmed) -> None:
         """Take in what `trim` did."""

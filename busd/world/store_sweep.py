@@ -25,7 +25,7 @@ from busd.words.settings import StoreRule
 from busd.world.disk import DiskFailed, DiskFull
 from busd.world.punch import Puncher
 from busd.world.segment import Segment, Shelf, reader_of
-from busd.world.store_merge import Choice, clear, merge
+from busd.world.store_merge import Choice
 from busd.world.trim_work import TrimWork
 
 # A punched stretch costs a few syncs, so it must be worth them; near the cap anything that frees some blocks is.
@@ -137,6 +137,7 @@ class Sweeper:
             while count < len(work.segments) - 1 and self._passed(sweep, work, count, found):
                 count += 1
             if count:
+                self._secure(work)
                 work.delete(count)
             self._punch(TIGHT_PUNCH_BYTES if tight else PUNCH_BYTES, work, found)
             self._rewrite(sweep, work, found)
@@ -287,6 +288,10 @@ class Sweeper:
 
     # Giving back.
 
+    def _secure(self, work: TrimWork) -> None:
+        if self._acked:
+            work.secure()
+
     def _passed(self, sweep: Sweep, work: TrimWork, number: int, found: Mapping[Segment, _Found]) -> bool:
         """True when nothing in a segment is wanted and no group can come to it any more."""
         segment = work.segments[number]
@@ -317,6 +322,8 @@ class Sweeper:
             # What is dead altogether is written anew, which takes a file; on a full disk there is no room for one.
             weights = look.weights or [0] * len(index)
             dead = stretches(index, weights, least_bytes) if not index.unknown else []
+            if dead:
+                self._secure(work)
             new = self._puncher.punch(work.segments, number, dead) if dead else None
             if new is not None:
                 self._known[new] = self._known[segment]
@@ -366,13 +373,9 @@ class Sweeper:
                 chosen.update({segment: self._weigh(sweep, work.segments, numbers[segment]) for segment in small})
 
     def _merge(self, sweep: Sweep, work: TrimWork, some: Sequence[Segment], chosen: Mapping[Segment, _Found]) -> None:
-        lo = work.segments.index(some[0])
-        numbers = range(lo, lo + len(some))
         choices = [Choice(chosen[segment].alive, lambda _, batch: self._marks(batch, sweep)) for segment in some]
-        before = work.segments
-        new = merge(self._shelf, before, numbers, choices, SETTLED)
-        work.replace(lo, lo + len(some), new)
-        clear(self._shelf, before, numbers)
+        self._secure(work)
+        work.merge(some, choices, SETTLED)
 
 
 def _runs(segments: Sequence[Segment], chosen: Container[Segment]) -> list[list[Segment]]:

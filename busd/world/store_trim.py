@@ -10,7 +10,7 @@ know readers: they keep the files they have open, and look their place up again 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from busd.rules import retention
@@ -22,11 +22,11 @@ from busd.rules.topic_state import TopicState
 from busd.words.settings import StoreRule
 from busd.world.disk import DiskFailed, DiskFull
 from busd.world.segment import Segment, Shelf
-from busd.world.store_merge import Choice, clear, merge
+from busd.world.store_merge import Choice
 from busd.world.store_sweep import Sweep, Sweeper
-from busd.world.trim_work import Trimmed, TrimWork, live_in, parts
+from busd.world.trim_work import Trimmed, TrimWork, durable, live_in, parts
 
-__all__ = ["Sweep", "Trim", "Trimmed", "Trimmer"]
+__all__ = ["Sweep", "Trim", "Trimmed", "Trimmer", "durable"]
 
 # What survives of a segment: entry -> (bytes it will take, about; topic -> how many of its newest).
 _Kept = dict[int, tuple[int, dict[bytes, int]]]
@@ -104,14 +104,15 @@ class Trimmer:
         if gone:
             self.first = result.first
         for topic, old, new in result.live:
-            state = topics[topic]
-            state.live = max(0, state.live + live_in(new, state) - live_in(old, state))
+            # One that stood only in a damaged opening has none.
+            if (state := topics.get(topic)) is not None:
+                state.live = max(0, state.live + live_in(new, state) - live_in(old, state))
 
     # In a thread.
 
-    def trim(self, trims: Sequence[Trim]) -> Trimmed:
+    def trim(self, trims: Sequence[Trim], secure: Callable[[], None] = durable) -> Trimmed:
         """See Store.trim."""
-        work = TrimWork(self._shelf)
+        work = TrimWork(self._shelf, secure)
         try:
             for trim in trims:
                 if trim.sweep is not None:
@@ -139,15 +140,7 @@ class Trimmer:
             if size == 0 and work.segments[0] is some[0]:
                 work.delete(count)
             elif count > 1 or not some[0].rewritten or 2 * size <= some[0].size:
-                self._merge(some, marks, work)
-
-    def _merge(self, some: Sequence[Segment], marks: Mapping[Segment, _Kept], work: TrimWork) -> None:
-        choices = [_choice(marks[segment]) for segment in some]
-        before = work.segments
-        numbers = range(before.index(some[0]), before.index(some[-1]) + 1)
-        new = merge(self._shelf, before, numbers, choices, "trimmed")
-        work.replace(numbers[0], numbers[-1] + 1, new)
-        clear(self._shelf, before, numbers)
+                work.merge(some, [_choice(marks[segment]) for segment in some], "trimmed")
 
     def _survivors(self, segments: Sequence[Segment], number: int) -> _Kept:
         """What survives of a segment by keep_last."""

@@ -2,18 +2,20 @@
 
 It must not know why anything is trimmed.  Invariants:
 1. `segments` is what a start after a crash would find, but for leftovers that it removes.
-2. Counts of what is left are told as differences, to be worked out on the loop: a RESET may come meanwhile.
+2. What goes because groups have settled it goes behind `secure`: were that lost in a power cut, they would miss it.
+3. Counts of what is left are told as differences, to be worked out on the loop: a RESET may come meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from busd.rules.record import TopicLine
 from busd.rules.topic_state import TopicState
 from busd.world.disk import try_remove
 from busd.world.segment import Segment, Shelf, thin_path
+from busd.world.store_merge import Choice, clear, merge
 
 # Messages of a topic: (how many there had been before and after) for each run of segments nothing was taken out of,
 # and (first offset, messages) of the batches left in the others.
@@ -40,13 +42,29 @@ class Trimmed:
         return sum([one.used_bytes for one in self.gone]) - sum([one.used_bytes for one in self.new])
 
 
-class TrimWork:
-    """See the module."""
+def durable() -> None:
+    """What groups have settled is durable as soon as it is known."""
 
-    def __init__(self, shelf: Shelf) -> None:
+
+class TrimWork:
+    """See the module.  `secure`: makes durable what groups have settled."""
+
+    def __init__(self, shelf: Shelf, secure: Callable[[], None] = durable) -> None:
+        self._secure = secure
+        self._secured = False
         self.segments: Sequence[Segment] = shelf.segments
         self.result = Trimmed()
         self._shelf = shelf
+
+    def secure(self) -> None:
+        """To be called before anything goes because groups have settled it.
+
+        Raises:
+            DiskFull, DiskFailed: it must stay.
+        """
+        if not self._secured:
+            self._secure()
+            self._secured = True
 
     def replace(self, lo: int, hi: int, new: Segment | None) -> TrimWork:
         """Segments lo … hi-1 are gone, `new` stands in their place; done on disk already."""
@@ -61,6 +79,19 @@ class TrimWork:
         self.result.gone += before[lo:hi]
         self.result.new += middle
         return self
+
+    def merge(self, some: Sequence[Segment], choices: Sequence[Choice], reason: str) -> None:
+        """Write what survives of some neighbours into one; `reason` names the holes that it leaves.
+
+        Raises:
+            DiskFull, DiskFailed, BadRecord: nothing has changed, or leftovers are there that the next start removes.
+        """
+        before, shelf = self.segments, self._shelf
+        lo = before.index(some[0])
+        numbers = range(lo, lo + len(some))
+        new = merge(shelf, before, numbers, choices, reason)
+        self.replace(lo, lo + len(some), new)
+        clear(shelf, before, numbers)
 
     def delete(self, count: int) -> None:
         """Remove the oldest segments, each durably before the next.

@@ -27,18 +27,25 @@ _POKE_NS = NS_PER_S // 50
 
 @dataclass(slots=True)
 class Health:
-    """What is wrong.  `failed`: by store, why it waits for a restart; `full`: why the last run was refused;
-    `refused_ns`: when one was refused for the cap; `trouble`: what kept retention from its work; `syncing_since_ns`:
-    when the sync began that is under way, 0 for none; `reserve_whole`: whether groups can be written on a full disk."""
+    """What is wrong.  `failed`: by store, why it waits for a restart; `full`: why there was no room in the last commit,
+    empty when there was; `refused`, `refused_ns`: the last refusal, and when that was; `trouble`: what kept retention
+    from its work; `syncing_since_ns`: when the sync began that is under way, 0 for none; `reserve_whole`: whether
+    groups can be written on a full disk."""
 
     failed: dict[str, str] = field(default_factory=dict)
     full: str = ""
     trouble: str = ""
     syncing_since_ns: int = 0
+    refused: str = ""
     refused_ns: int = 0
     reserve_whole: bool = True
     cap_bytes: int = 0
     used_bytes: int = 0
+
+    def refuse(self, text: str, now_ns: int) -> None:
+        """There was no room, by the cap or on the disk.  `now_ns` is of the clock that only rises."""
+        self.full = self.refused = text
+        self.refused_ns = now_ns
 
     @property
     def text(self) -> str:
@@ -54,7 +61,8 @@ class Upkeep:
     """See the module.
 
     `stamp`: the time of receipt, which does not leap; `roll`: begins segments that are due; `groups`: what is decided
-    of each group; `freed`: told when there is more room.
+    of each group; `freed`: told when there is more room; `secure`: makes durable what groups have
+    settled, in a thread, before anything goes because of it.
     """
 
     def __init__(
@@ -68,6 +76,7 @@ class Upkeep:
         roll: Callable[[], None],
         groups: Callable[[], Mapping[bytes, GroupState]] = dict,
         freed: Callable[[], None] = lambda: None,
+        secure: Callable[[], None] = lambda: None,
     ) -> None:
         self._disk = disk
         self._settings = settings
@@ -78,6 +87,7 @@ class Upkeep:
         self._roll = roll
         self._groups = groups
         self._freed = freed
+        self._secure = secure
         self._began_ns = runtime.monotonic_ns()
         self._newest_ns = max((store.newest_ns for store in stores.open.values()), default=0)
         self._claims: Claims | None = None
@@ -92,12 +102,13 @@ class Upkeep:
 
     def start(self) -> None:
         """The first look around, and one a second from then on."""
+        # First, so that a fault below costs one look around and not all that would follow.
+        self._cancel = self._runtime.later(_TICK_NS, self.start)
         if self._settings.sync == "interval":
             self._sync_written()
         self._trim()
         self._roll()
         self._measure_cap()
-        self._cancel = self._runtime.later(_TICK_NS, self.start)
 
     def stop(self) -> None:
         """No more of them."""
@@ -129,8 +140,6 @@ class Upkeep:
         written = [(store, last) for store, last in written if store.name not in self._health.failed]
         if not written:
             return
-        self._syncing = True
-        self._health.syncing_since_ns = self._runtime.monotonic_ns()
         failures: dict[str, str] = {}
 
         def work() -> None:
@@ -151,6 +160,8 @@ class Upkeep:
                     store.landed([], None, last)
 
         self._runtime.in_thread(work, done)
+        self._syncing = True
+        self._health.syncing_since_ns = self._runtime.monotonic_ns()
 
     def _trim(self) -> None:
         if self._trimming:
@@ -161,10 +172,9 @@ class Upkeep:
         found = [
             (store, store.expired(now_ns, self._claims, name in asked)) for name, store in self._stores.open.items()
         ]
-        self._trimming, self._asked = True, set()
 
         def work() -> list[tuple[Store, Trimmed]]:
-            return [(store, store.trim(trims)) for store, trims in found]
+            return [(store, store.trim(trims, self._secure)) for store, trims in found]
 
         def done(result: list[tuple[Store, Trimmed]] | Exception) -> None:
             self._trimming = False
@@ -179,6 +189,7 @@ class Upkeep:
                 self._stores.version += 1
                 self._health.used_bytes = self._stores.total_bytes
                 self._freed()
+                self._runtime.in_thread(lambda: _let_go(result), lambda _: None)
             closing = [store.name for store, trimmed in result if trimmed.roll]
             if closing:
                 self._roll()
@@ -186,6 +197,7 @@ class Upkeep:
                 self.poke(name)
 
         self._runtime.in_thread(work, done)
+        self._trimming, self._asked = True, set()
 
     def _expiry_ns(self) -> int:
         """The time that ages are measured by.  A machine may start with its clock years ahead and be corrected soon:
@@ -207,6 +219,13 @@ class Upkeep:
                 self._health.cap_bytes = usage[0] * limits.total_percent // 100
 
         self._runtime.in_thread(lambda: self._disk.usage(self._settings.data), done)
+
+
+def _let_go(result: list[tuple[Store, Trimmed]]) -> None:
+    """Unless readers have them, these are the last references: who closes a file whose name is gone waits until the
+    disk has taken back what it held."""
+    for _, trimmed in result:
+        trimmed.gone.clear()
 
 
 def error_of(failure: Exception) -> BusError:

@@ -106,10 +106,9 @@ busd_read() {
 # One at a time, unless WINDOW says otherwise; what takes longer than WAIT (30s) goes to another member as well.
 # Without a callback the lines are printed, and that is all there is to do.
 busd_work() {
-  local _busd_group=${1-}
-  [[ $_busd_group && $_busd_group != *[!A-Za-z0-9_-]* && ${2-} && ${2-} != -- ]] ||
+  [[ ${1-} && $1 != *[!A-Za-z0-9_-]* && ${2-} && ${2-} != -- ]] ||
     { _busd_fail 'usage: busd_work group pattern [options] [-- callback …]'; return; }
-  _busd_stream SUB "$2" GROUP "$_busd_group" "${@:3}"
+  _busd_stream WORK "$@"
 }
 
 # busd_command word …: any command with one answer (EOF, RESET, TOPICS, INFO, HELP, …); prints the answer.
@@ -263,10 +262,15 @@ _busd_print() {
   printf '%s\n' "$1${2:+ $2}${3:+ $3}${4:+ $4}"
 }
 
-# _busd_stream verb pattern [options] [-- callback …]
+# _busd_stream SUB|READ pattern [options] [-- callback …], or WORK group pattern …: a SUB that acknowledges
 _busd_stream() {
   local -a _busd_words=() _busd_call=()
-  [[ ${3-} == GROUP ]] || local _busd_group=
+  # Never that of a busd_work around this one.
+  local _busd_group=
+  if [[ $1 == WORK ]]; then
+    _busd_group=$2
+    set -- SUB "$3" GROUP "$2" "${@:4}"
+  fi
   local _busd_from_fd _busd_to_fd _busd_kind _busd_topic _busd_offset _busd_payload _busd_status=0
   while (($#)) && [[ $1 != -- ]]; do _busd_words+=("$1"); shift; done
   _busd_call=("${@:2}")

@@ -58,7 +58,7 @@ def watching(disk: MemoryDisk, seen: Callable[[str], None]) -> Iterator[None]:
 @pytest.mark.parametrize("sync", ["always", "interval", "never"])
 def test_a_power_cut_before_every_call(sync: str, cases: Cases) -> None:
     life = Life(sync)
-    enumeration = Enumeration(250) if sync == "always" else Enumeration(600, 10)
+    enumeration = Enumeration(250) if sync == "always" else Enumeration(500, 10)
 
     def seen(call: str) -> None:
         for said, disk in enumeration.cuts(life.disk, life.promises):

@@ -14,7 +14,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from busd.words.settings import settings_from
-from busd.world.disk import DiskFailed, File, RealDisk
+from busd.world.disk import DiskFailed, File
+from busd.world.real_disk import RealDisk
 from busd.world.server import Server
 
 SLOW_S = 2.0

@@ -308,6 +308,20 @@ def test_a_worker_that_is_too_late_goes_on(address: str) -> None:
     assert told.stderr == b"busd: too late: 1 was given to another meanwhile\n"
 
 
+def test_only_a_worker_acknowledges(address: str) -> None:
+    """Whoever reads as a group says nothing of what becomes of it, in the callback of a worker, too."""
+    script = """
+    busd_pub t one >/dev/null; busd_pub inner two >/dev/null
+    leave() { show "$@"; return 3; }
+    busd_sub t GROUP g -- leave || :
+    job() { show "$@"; busd_sub inner GROUP h -- leave || :; }
+    busd_work g t LIMIT 1 -- job
+    busd_work h inner LIMIT 1 -- show
+    """
+    told = lines(bash(script, address))
+    assert told == ["MSG|t|1|one", "MSG|t|1.2|one", "MSG|inner|2|two", "MSG|inner|2.2|two"]
+
+
 def test_a_worker_needs_a_group_and_a_pattern(address: str) -> None:
     for words in ("", "g", "g -- show", "'a b' t"):
         assert b"usage: busd_work" in bash(f"busd_work {words}", address, status=2).stderr

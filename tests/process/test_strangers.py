@@ -11,7 +11,7 @@ import pytest
 
 from busd.words.settings import Limits, Settings
 from busd.world import accept
-from busd.world.disk import RealDisk
+from busd.world.real_disk import RealDisk
 from busd.world.server import Server
 from tests.support.certificates import certificates
 from tests.support.users import peer, token_of, user

@@ -20,7 +20,7 @@ from busd_client.events import BusdError
 
 from busd.words.settings import Settings
 from busd.world import accept
-from busd.world.disk import RealDisk
+from busd.world.real_disk import RealDisk
 from busd.world.server import Server
 from tests.support.certificates import Files, authority, certificates
 from tests.support.users import token_of, user

@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from busd.words.settings import Settings
-from busd.world.disk import RealDisk
+from busd.world.real_disk import RealDisk
 from busd.world.server import Server
 from tests.support.certificates import certificates
 from tests.support.memory_server import MemoryConnection, MemoryServer

@@ -20,8 +20,8 @@ SMALL = StoreRule(segment_bytes=4096, max_bytes=16384)
 KEEP = StoreRule(segment_bytes=4096, max_bytes=16384, keep_last=2)
 
 
-class PowerCut(Exception):
-    """Nothing after this call happens."""
+class PowerCut(BaseException):
+    """Nothing after this call happens; nobody catches it."""
 
 
 def write(kit: Kit) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from busd.world import disk as disk_module
-from busd.world.disk import Disk, DiskFailed, DiskFull, Locked, RealDisk, try_remove
+from busd.world import real_disk
+from busd.world.disk import Disk, DiskFailed, DiskFull, Locked, try_remove
+from busd.world.real_disk import RealDisk
 from tests.support.memory_disk import MemoryDisk
 
 
@@ -158,6 +159,16 @@ def test_every_failed_sync_is_a_failure(tmp_path: Path, monkeypatch: pytest.Monk
         file.sync()
     with pytest.raises(DiskFailed, match="directory"):
         disk.sync_dir(str(tmp_path))
+    with pytest.raises(DiskFailed, match="No such file"):
+        disk.sync_dir(str(tmp_path / "removed by somebody"))
+    # A descriptor that fails altogether is a failure of the disk, too.
+    monkeypatch.setattr(os, "fstat", fail)
+    monkeypatch.setattr(os, "writev", lambda fd, data: fail(fd))
+    with pytest.raises(DiskFailed, match=f"{path}: fdatasync"):
+        file.sync()
+    with pytest.raises(DiskFull, match=f"{path}: No space"):
+        file.append([b"x"])
+    monkeypatch.undo()
 
 
 def test_reads_that_would_wait_are_for_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +180,7 @@ def test_reads_that_would_wait_are_for_a_thread(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "preadv", wait)
     assert file.read_now(0, 5) is None
-    monkeypatch.setattr(disk_module, "_NOWAIT", 0)
+    monkeypatch.setattr(real_disk, "_NOWAIT", 0)
     assert file.read_now(0, 5) is None
 
 

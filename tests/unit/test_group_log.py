@@ -22,7 +22,7 @@ from busd.rules.group_records import (
 from busd.rules.record import Batch
 from busd.words.errors import BusError
 from busd.words.settings import Settings, settings_from
-from busd.world import group_commits, group_log
+from busd.world import group_log
 from busd.world.disk import DiskFailed, DiskFull
 from busd.world.reserve import PIECE_BYTES, RESERVE_BYTES
 from tests.support.log_kit import LogKit
@@ -710,12 +710,6 @@ def test_a_large_file_is_made_smaller_at_the_start() -> None:
             continue
         assert list(found.log.groups[b"g"].unsettled) == [(1, 89, 1)]
         break
-
-
-def test_a_rule_for_slowness_that_is_that_of_messages() -> None:
-    from busd.world import log
-
-    assert (group_commits._QUICK_NS, group_commits._SLOW_WRITES) == (log._QUICK_NS, log._SLOW_COMMITS)
 
 
 def test_a_state_that_is_copied_stays() -> None:

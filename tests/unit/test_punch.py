@@ -10,7 +10,7 @@ import pytest
 from busd.rules.group_records import GroupState
 from busd.rules.wanted import Claims
 from busd.words.settings import StoreRule
-from busd.world.disk import RealDisk
+from busd.world.real_disk import RealDisk
 from busd.world.store import Store
 from tests.support.acked_kit import SMALL, AckedKit
 from tests.support.store_kit import batch_of, open_store, read_all

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from busd.broker.ports import Outcome
@@ -13,6 +16,7 @@ from busd.words.units import NS_PER_S
 from busd.world.room import Room, _Account
 from tests.support.log_kit import LogKit
 from tests.support.memory_disk import MemoryDisk
+from tests.support.memory_server import FakeRuntime
 
 KIB = 1024
 
@@ -180,6 +184,79 @@ def test_a_group_that_goes_back_counts_again_once_the_log_was_read() -> None:
     kit.publish(b"jobs.a", b"5")
     assert called == [1]
     assert left(kit) == 0
+
+
+def settled_kit() -> LogKit:
+    """Four messages, the cap, all of them settled; and a group of other messages."""
+    kit = kit_of(max_messages=4)
+    settle(kit, NEW)
+    settle(kit, line_new(b"h", (b"other",), 0, 1, 1))
+    kit.publish(b"jobs.a", b"1", b"2", b"3", b"4")
+    settle(kit, line_out(b"g", 5, 1, [(1, 4)]), line_done(b"g", [(1, 4)]))
+    assert left(kit) == 4
+    return kit
+
+
+def test_a_group_that_goes_back_while_another_goes_on_counts_again() -> None:
+    kit = settled_kit()
+    kit.log.note([line_out(b"h", 500, 0, [])], lambda: None)
+    settle(kit, line_seek(b"g", 2))
+    assert two_more(kit) == 1
+
+
+def two_more(kit: LogKit) -> int:
+    """How many of two messages fit, once the log was read again, if it had to be."""
+    two = run_of(b"5", b"6")
+    kit.log.admits(two, 0)
+    kit.runtime.run()
+    return kit.log.admits(two, 0)
+
+
+def test_a_group_that_goes_back_and_gives_out_at_once_counts_again() -> None:
+    kit = settled_kit()
+    again = [line_out(b"g", 5, 1, [(2, 4)])]
+    kit.log.settle([line_seek(b"g", 2)], lambda error: kit.log.note(again, lambda: None))
+    kit.runtime.run()
+    assert kit.log.groups[b"g"].next == 5
+    assert two_more(kit) == 1
+
+
+class HoldingRuntime(FakeRuntime):
+    """Threads that begin when told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hold = False
+        self._held: list[Callable[[], None]] = []
+
+    def in_thread(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """See Runtime."""
+        if self.hold:
+            self._held.append(lambda: super(HoldingRuntime, self).in_thread(work, done))
+        else:
+            super().in_thread(work, done)
+
+    def release(self) -> None:
+        """Now."""
+        self.hold = False
+        for begin in self._held:
+            begin()
+        self.run()
+
+
+def test_what_comes_before_the_log_is_read_again_counts_once() -> None:
+    runtime = HoldingRuntime()
+    kit = LogKit(jobs(max_messages=8), runtime=runtime)
+    settle(kit, NEW)
+    kit.publish(b"jobs.a", b"1", b"2", b"3", b"4")
+    settle(kit, line_out(b"g", 5, 1, [(1, 4)]), line_done(b"g", [(1, 4)]))
+    assert left(kit) == 8
+    settle(kit, line_seek(b"g", 2))
+    runtime.hold = True
+    left(kit)
+    kit.publish(b"jobs.a", b"5", b"6")
+    runtime.release()
+    assert left(kit) == 3
 
 
 def test_a_group_that_is_forgotten_leaves_what_it_had_settled_to_the_cap() -> None:

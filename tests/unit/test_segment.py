@@ -7,7 +7,40 @@ import threading
 import pytest
 
 from busd.world.disk import File
-from tests.support.store_kit import Kit
+from busd.world.store import Trim
+from tests.support.store_kit import Kit, read_all
+
+
+def test_a_reader_that_comes_late_does_not_keep_what_is_gone() -> None:
+    """It works on the segments that it took; what it loads of them is its own."""
+    kit = Kit()
+    for _ in range(4):
+        kit.commit((b"a", b"x"))
+        kit.roll()
+    shelf, segments = kit.store._shelf, kit.store._shelf.segments
+    result = kit.store.trim([Trim(segments[:2])])
+    kit.store.trimmed(result)
+    assert result.gone == list(segments[:2])
+    for number, segment in enumerate(segments[:2]):
+        segment.index = segment.topics = None
+        assert shelf.index(segments, number, True) is not None
+        assert shelf.topics(segment, True) is not None
+    assert shelf.index(segments, 2, True) is not None
+    assert not set(result.gone) & shelf.cache._weights.keys()
+    assert segments[2] in shelf.cache._weights
+
+
+def test_what_goes_may_hold_a_topic_that_nothing_is_known_of() -> None:
+    """It stood in an opening that is damaged now."""
+    kit = Kit()
+    for topic in (b"a", b"b", b"a"):
+        kit.commit((topic, b"x"))
+        kit.roll()
+    del kit.store.topics[b"b"]
+    segments = kit.store._shelf.segments
+    kit.store.trimmed(kit.store.trim([Trim(segments[:2])]))
+    assert kit.store.topics[b"a"].live == 1
+    assert [message[:2] for message in read_all(kit.store).messages] == [(3, b"a")]
 
 
 def test_a_segment_that_is_removed_while_a_reader_opens_it_can_be_read() -> None:

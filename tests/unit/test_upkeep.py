@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from busd.rules.group_records import line_done, line_new, line_out
@@ -10,6 +14,8 @@ from busd.words.requests import Publish
 from busd.words.settings import Settings, StoreRule
 from busd.world.disk import DiskFull
 from tests.support.log_kit import LogKit
+from tests.support.memory_disk import MemoryFile
+from tests.support.memory_server import FakeRuntime
 
 MS = 10**6
 S = 10**9
@@ -140,6 +146,50 @@ class Sizes:
         self.most = max(self.most, sum(len(inode.data) for path, inode in names.items() if "/jobs/" in path))
 
 
+class WatchingRuntime(FakeRuntime):
+    """Knows when a thread is at work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_work = False
+
+    def in_thread(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """See Runtime."""
+
+        def watched() -> Any:
+            self.in_work = True
+            try:
+                return work()
+            finally:
+                self.in_work = False
+
+        super().in_thread(watched, done)
+
+
+@pytest.mark.parametrize("rule", [RULE, replace(RULE, retain="limits", full="drop", groups=())])
+def test_what_is_gone_is_closed_in_a_thread(rule: StoreRule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk takes back what a file held when the last one closes it."""
+    runtime = WatchingRuntime()
+    closed: dict[str, bool] = {}
+    kit = LogKit(Settings(stores=(rule,)), runtime=runtime)
+    settle(kit, line_new(b"g", (b"jobs.>",), 0, 1, 1))
+    for _ in range(100):
+        kit.publish(b"jobs.a", PAYLOAD)
+    last = kit.log.horizon - 1
+    settle(kit, line_out(b"g", last + 1, 1, [(1, last)]), line_done(b"g", [(1, last - 20)]))
+    kit.log.read(kit.log.cursor(1), lambda topic: True, 1 << 20, lambda piece: None)
+
+    def closing(file: MemoryFile) -> None:
+        closed[file.path] = runtime.in_work
+
+    monkeypatch.setattr(MemoryFile, "__del__", closing, raising=False)
+    kit.log.start()
+    kit.runtime.advance(3 * S)
+    gone = [path for path in closed if path.endswith(".log") and "/jobs/" in path and not kit.disk.exists(path)]
+    assert len(gone) > 2
+    assert [path for path in gone if not closed[path]] == []
+
+
 def test_a_disk_that_refuses_is_told_and_tried_again() -> None:
     kit = full_kit()
     last = kit.log.horizon - 1
@@ -153,6 +203,38 @@ def test_a_disk_that_refuses_is_told_and_tried_again() -> None:
     kit.runtime.advance(S)
     assert dict(kit.log.info()["server"])["health"] == "ok"
     assert kit.log.stores.open["jobs"].first > 10
+
+
+def test_a_fault_costs_one_look_around_and_not_all_that_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under `interval` nothing would be synced any more."""
+    kit = LogKit(Settings(sync="interval", stores=(RULE,)))
+    kit.log.start()
+    for name in ("_trim", "_roll", "_measure_cap"):
+        with monkeypatch.context() as broken:
+            broken.setattr(kit.log._upkeep, name, lambda: 1 // 0)
+            with pytest.raises(ZeroDivisionError):
+                kit.runtime.advance(S)
+    kit.publish(b"a", b"x")
+    main = kit.log.stores.open["main"]
+    assert main.synced < main.last
+    kit.runtime.advance(S)
+    assert main.synced == main.last
+
+
+def test_without_a_thread_the_next_look_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`can't start new thread`: what was not begun is not under way."""
+    kit = full_kit()
+    last = kit.log.horizon - 1
+    kit.log.start()
+    kit.runtime.run()
+    settle(kit, line_out(b"g", last + 1, 1, [(1, last)]), line_done(b"g", [(1, last - 20)]))
+    with monkeypatch.context() as broken:
+        broken.setattr(kit.runtime, "in_thread", lambda work, done: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            kit.runtime.advance(S)
+    assert kit.log.stores.open["jobs"].first == 1
+    kit.runtime.advance(S)
+    assert kit.log.stores.open["jobs"].first > last - 40
 
 
 @pytest.mark.parametrize("seconds", [1, 5])

@@ -16,10 +16,9 @@ from typing import Self
 from busd_client import wire
 from busd_client.aio_group import GroupSubscription
 from busd_client.aio_link import Link, open_link
-from busd_client.channel_core import AGAIN_S, WAIT_NS, WINDOW, Full, Incoming, Outgoing
-from busd_client.channel_place import GROUP, Place
+from busd_client.channel_core import AGAIN_S, Full, Incoming, Outgoing, receiver_wish
+from busd_client.channel_place import Place, Stay
 from busd_client.events import BusdError, ConnectionLost
-from busd_client.group_stream import GroupWish
 from busd_client.stream import COMING_BACK
 
 
@@ -37,29 +36,29 @@ class Sender:
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._stay = Stay(place)
         self._outgoing = Outgoing()
         self._changed = asyncio.Condition()
         self._failure: Exception | None = None
         self._closed = False
         self._task: asyncio.Task[None] | None = None
         self._link: Link | None = None
-        self._used = False
 
     async def send(self, value: bytes) -> None:
         """Take a value, to be sent; waits only while 1 MiB or 10,000 of them are under way.
 
         Raises:
             Full: there is no room; it was not taken, and may be sent again later.
-            ValueError: it is too large.
+            ValueError: it is too large, or the sender is closed.
             BusdError: the channel has failed.
+            OSError: the server does not start.
         """
         self._usable()
         if not self._outgoing.roomy and self._outgoing.full is None:
             async with self._changed:
                 await self._changed.wait_for(self._settled)
             self._usable()
-        if self._outgoing.full is not None:
-            raise Full(self._outgoing.full.text)
+        self._outgoing.check()
         self._outgoing.take(value)
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._run())
@@ -69,24 +68,26 @@ class Sender:
 
         Raises:
             Full: there is no room for some; they stay here and are sent when there is.
+            ValueError: the sender is closed.
             BusdError: the channel has failed.
+            OSError: the server does not start.
         """
         async with self._changed:
             await self._changed.wait_for(lambda: not self._outgoing or self._settled(False))
         self._usable()
-        if self._outgoing.full is not None:
-            raise Full(self._outgoing.full.text)
+        self._outgoing.check()
 
     async def close(self, *, end: bool = True, wait_s: float = 30.0) -> None:
         """Send what is left, and the end: the receiver stops behind the last value.
 
         Args:
             end: False when other senders go on.
-            wait_s: how long it may wait for room.
+            wait_s: how long it may wait for room, and for answers.
 
         Raises:
             Full: there was none; its `values` are what could not be sent, and the end was not sent.
             BusdError: the channel has failed.
+            OSError: the server does not start.
         """
         if self._closed:
             return
@@ -98,16 +99,17 @@ class Sender:
                 if end:
                     await self._end()
         except TimeoutError:
-            raise Full("there is no room", self._outgoing.values()) from None
+            raise Full(f"no room, or no answer, for {wait_s} s", self._outgoing.values()) from None
         finally:
             self._closed = True
+            async with self._changed:
+                self._changed.notify_all()
             if self._task is not None:
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
             if self._link is not None:
                 self._link.close()
-            if self._used:
-                await asyncio.to_thread(self._place.leave)
+            await asyncio.to_thread(self._stay.end)
 
     async def __aenter__(self) -> Self:
         return self
@@ -120,16 +122,10 @@ class Sender:
         failed = self._failure is not None or self._outgoing.full is not None or self._closed
         return failed or (roomy and self._outgoing.roomy)
 
-    def _use(self) -> None:
-        """The end that nobody uses does not keep the server."""
-        if not self._used:
-            self._used = True
-            self._place.use()
-
     def _usable(self) -> None:
         if self._closed:
             raise ValueError("the sender is closed")
-        self._use()
+        self._stay.begin()
         if self._failure is not None:
             raise self._failure
 
@@ -175,10 +171,10 @@ class Receiver:
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._stay = Stay(place)
         self._incoming = Incoming()
         self._subscription: GroupSubscription | None = None
         self._closed = False
-        self._used = False
 
     async def receive(self) -> bytes:
         """The next value; the one before is done.  May be cancelled, for a time limit: nothing is lost by it.
@@ -216,9 +212,8 @@ class Receiver:
         self._closed = True
         if self._subscription is not None:
             await self._subscription.close()
-            self._place.release()
-        if self._used:
-            await asyncio.to_thread(self._place.leave)
+        self._place.release()
+        await asyncio.to_thread(self._stay.end)
 
     async def __aenter__(self) -> Self:
         return self
@@ -226,25 +221,18 @@ class Receiver:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _use(self) -> None:
-        """The end that nobody uses does not keep the server."""
-        if not self._used:
-            self._used = True
-            self._place.use()
-
     def _check(self) -> None:
         if self._closed:
             raise ValueError("the receiver is closed")
-        self._use()
+        self._stay.begin()
 
     async def _joined(self) -> GroupSubscription:
         self._check()
         if self._subscription is None:
             self._place.claim()
-            wish = GroupWish(self._place.name, GROUP, window=WINDOW, wait_ns=WAIT_NS)
-            self._subscription = GroupSubscription(self._place.address, wish, on_lost=self._lost)
             await asyncio.to_thread(self._place.ensure)
+            wish, place = receiver_wish(self._place.name), self._place
+            subscription = GroupSubscription(place.address, wish, before=lambda: place.ensure(0))
+            await subscription.start()
+            self._subscription = subscription
         return self._subscription
-
-    def _lost(self, error: OSError) -> None:
-        self._place.ensure(0)

@@ -50,11 +50,14 @@ class GroupSubscription:
         wish: GroupWish,
         reconnect: bool = True,
         on_lost: Callable[[OSError], None] | None = None,
+        before: Callable[[], None] | None = None,
     ) -> None:
         self._address = address
         self._stream = GroupStream(wish, self._gather)
         self._reconnect = reconnect
         self._on_lost = on_lost
+        # Called before every attempt to connect, in a thread.
+        self._before = before
         self._backoff = Backoff(random.random)
         self._link: _Link | None = None
         self._sending = False
@@ -237,6 +240,8 @@ class GroupSubscription:
             self._link.send(told)
 
     async def _connect(self) -> _Link:
+        if self._before is not None:
+            await asyncio.to_thread(self._before)
         loop = asyncio.get_running_loop()
         if self._address.path:
             _, link = await loop.create_unix_connection(lambda: _Link(self._stream), self._address.path)

@@ -17,6 +17,10 @@ from itertools import islice
 from busd_client import wire
 from busd_client.deliveries import Deliveries, Delivery, GroupPart
 from busd_client.events import BusdError, EndOfStream
+from busd_client.group_stream import GroupWish
+
+# The group that the receiver is the one member of.
+GROUP = "receiver"
 
 # One command: a commit's worth; it has to stay below `command_bytes` of the server (2 MiB).
 BATCH_BYTES = 262_144
@@ -26,14 +30,17 @@ MAX_VALUE_BYTES = 1 << 20
 # Taken and not yet kept, over all: enough to fill the next command while one is under way.
 WINDOW_BYTES = 1 << 20
 WINDOW_VALUES = 10_000
-
-
 # While the channel is full, how often it is asked again whether there is room.
 AGAIN_S = 0.05
 # Messages under way to the receiver; what is not asked for stays in the socket.
 WINDOW = 1_000
 # A receiver may take its time: when it dies, the server knows at once.
 WAIT_NS = 24 * 3600 * 1_000_000_000
+
+
+def receiver_wish(name: str) -> GroupWish:
+    """What the receiver of a channel asks the server for."""
+    return GroupWish(name, GROUP, window=WINDOW, wait_ns=WAIT_NS)
 
 
 class Full(Exception):
@@ -68,6 +75,15 @@ class Outgoing:
     def roomy(self) -> bool:
         """True when another value may be taken.  A value alone may be of any size."""
         return not self._values or (self._bytes < WINDOW_BYTES and len(self._values) < WINDOW_VALUES)
+
+    def check(self) -> None:
+        """See whether the server had room the last time.
+
+        Raises:
+            Full: it had not.
+        """
+        if self.full is not None:
+            raise Full(self.full.text)
 
     def values(self) -> list[bytes]:
         """Those that are not known to be kept, in order."""

@@ -8,7 +8,7 @@ The server belongs to the process that started it and is stopped with it; who st
 another.  Invariants:
 1. At most one server has the directory (its own lock sees to that), and at most one process is the receiver.
 2. When the process that started the server ends, in whatever way, the server stops in good order: a shell waits for
-   the end of a pipe.
+   the end of a pipe.  One that hangs is killed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -28,15 +29,19 @@ from pathlib import Path
 
 from busd.words.topics import is_topic
 from busd_client.address import Address, parse_address
-from busd_client.channel_core import Busy
+from busd_client.channel_core import GROUP, Busy
 
-GROUP = "receiver"
 # Settled messages leave the disk by whole files, so a channel keeps up to this more than it holds.
 _SEGMENTS = 8
 _MIN_SEGMENT_BYTES, _MAX_SEGMENT_BYTES = 1 << 20, 1 << 24
 # A start is some 300 ms; recovery of a long log on a slow disk is longer.
 _START_S = 30.0
 _LOOK_S = 0.02
+# Who does not take connections for so long has a queue full of them: it is there, and hangs.
+_ANSWER_S = 1.0
+# A stop takes 10 s at most (the setting `stop`); a server that is not gone by then hangs, and is killed.
+_STOP_S = 15.0
+_KILLED_S = 5.0
 # The server lives as long as the pipe on standard input has a writer; the shell as long as the server.
 _KEEPER = """
 exec 3<&0
@@ -58,7 +63,14 @@ def _nothing() -> None:
 def _end(keeper: subprocess.Popen[bytes]) -> None:
     assert keeper.stdin is not None
     keeper.stdin.close()
-    keeper.wait()
+    try:
+        keeper.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        # It would keep the directory from everybody; what it has written is safe.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(keeper.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            keeper.wait(_KILLED_S)
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -114,11 +126,13 @@ class Place:
             time.sleep(_LOOK_S)
 
     def claim(self) -> None:
-        """Become the receiver.
+        """Become the receiver, or stay it.
 
         Raises:
-            Busy: somebody is.
+            Busy: somebody else is.
         """
+        if self._lock is not None:
+            return
         self.directory.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.directory / "receiver", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -136,8 +150,11 @@ class Place:
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(_ANSWER_S)
             try:
                 sock.connect(self.address.path)
+            except TimeoutError:
+                return True
             except OSError:
                 return False
             return True
@@ -181,6 +198,27 @@ class Place:
             if lines:
                 return lines[-1]
         return "it says nothing"
+
+
+class Stay:
+    """One end of a channel: it uses the place from its first use until it is closed, so that an end that nobody uses
+    does not keep the server."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._used = False
+
+    def begin(self) -> None:
+        """The end is used; harmless when repeated."""
+        if not self._used:
+            self._used = True
+            self._place.use()
+
+    def end(self) -> None:
+        """The end is closed.  May wait for the server to stop."""
+        if self._used:
+            self._used = False
+            self._place.leave()
 
 
 def _quoted(path: Path | str) -> str:

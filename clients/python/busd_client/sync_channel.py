@@ -20,13 +20,17 @@ from pathlib import Path
 from typing import Self
 
 from busd_client import wire
-from busd_client.channel_core import AGAIN_S, WAIT_NS, WINDOW, Full, Incoming, Outgoing
-from busd_client.channel_place import GROUP, Place
+from busd_client.channel_core import AGAIN_S, Full, Incoming, Outgoing, receiver_wish
+from busd_client.channel_place import Place, Stay
 from busd_client.events import BusdError, ConnectionLost
-from busd_client.group_stream import GroupWish
 from busd_client.stream import COMING_BACK
 from busd_client.sync_group import GroupSubscription
 from busd_client.sync_socket import Connection, greeted
+
+# The end is asked for at least for so long, however little time `close` was given.
+_END_S = 1.0
+# The thread ends at once, unless it waits for a server to start or to take its connection.
+_THREAD_S = 5.0
 
 
 def channel(
@@ -55,27 +59,30 @@ class Sender:
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._stay = Stay(place)
         self._outgoing = Outgoing()
         self._changed = threading.Condition()
         self._failure: Exception | None = None
         self._closed = False
         self._thread: threading.Thread | None = None
-        self._used = False
+        # That of the thread, while it may wait for an answer.
+        self._connection: Connection | None = None
 
     def send(self, value: bytes) -> None:
         """Take a value, to be sent; waits only while 1 MiB or 10,000 of them are under way.
 
         Raises:
             Full: there is no room; it was not taken, and may be sent again later.
-            BusdError: it is too large, or the channel has failed.
+            ValueError: it is too large, or the sender is closed.
+            BusdError: the channel has failed.
+            OSError: the server does not start.
         """
         with self._changed:
             self._usable()
             while not self._outgoing.roomy and self._outgoing.full is None:
                 self._changed.wait()
                 self._usable()
-            if self._outgoing.full is not None:
-                raise Full(self._outgoing.full.text)
+            self._outgoing.check()
             self._outgoing.take(value)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"busd-{self._place.name}", daemon=True)
@@ -87,36 +94,38 @@ class Sender:
 
         Raises:
             Full: there is no room for some; they stay here and are sent when there is.
+            ValueError: the sender is closed.
             BusdError: the channel has failed.
+            OSError: the server does not start.
         """
         with self._changed:
             while self._outgoing and self._outgoing.full is None:
                 self._usable()
                 self._changed.wait()
             self._usable()
-            if self._outgoing.full is not None:
-                raise Full(self._outgoing.full.text)
+            self._outgoing.check()
 
     def close(self, *, end: bool = True, wait_s: float = 30.0) -> None:
         """Send what is left, and the end: the receiver stops behind the last value.
 
         Args:
             end: False when other senders go on.
-            wait_s: how long it may wait for room.
+            wait_s: how long it may wait for room, and for answers.
 
         Raises:
             Full: there was none; its `values` are what could not be sent, and the end was not sent.
             BusdError: the channel has failed.
+            OSError: the server does not start.
         """
         if self._closed:
             return
+        give_up_s = time.monotonic() + wait_s
         try:
-            give_up_s = time.monotonic() + wait_s
             with self._changed:
                 while self._outgoing and self._failure is None:
                     left_s = give_up_s - time.monotonic()
                     if left_s <= 0:
-                        raise Full("there is no room", self._outgoing.values())
+                        raise Full(f"no room, or no answer, for {wait_s} s", self._outgoing.values())
                     self._changed.wait(left_s)
                 self._usable()
             if end:
@@ -124,11 +133,12 @@ class Sender:
         finally:
             with self._changed:
                 self._closed = True
+                if self._connection is not None:
+                    self._connection.break_off()
                 self._changed.notify_all()
             if self._thread is not None:
-                self._thread.join()
-            if self._used:
-                self._place.leave()
+                self._thread.join(_THREAD_S)
+            self._stay.end()
 
     def __enter__(self) -> Self:
         return self
@@ -137,28 +147,27 @@ class Sender:
         # A sender that fails half-way has not said all.
         self.close(end=kind is None)
 
-    def _use(self) -> None:
-        """The end that nobody uses does not keep the server."""
-        if not self._used:
-            self._used = True
-            self._place.use()
-
     def _usable(self) -> None:
         if self._closed:
             raise ValueError("the sender is closed")
-        self._use()
+        self._stay.begin()
         if self._failure is not None:
             raise self._failure
 
     def _end(self, give_up_s: float) -> None:
         while True:
-            with contextlib.closing(self._connect()) as connection, contextlib.suppress(ConnectionLost):
+            left_s = max(_END_S, give_up_s - time.monotonic())
+            self._place.ensure(left_s)
+            with (
+                contextlib.suppress(OSError),
+                contextlib.closing(greeted(self._place.address, left_s)) as connection,
+            ):
                 answer = connection.ask(wire.command("EOF", self._place.name))
                 if not (isinstance(answer, BusdError) and answer.code in ("FULL", *COMING_BACK)):
                     wire.check_integer(answer)
                     return
             if time.monotonic() > give_up_s:
-                raise Full("there is no room for the end")
+                raise Full("no room, or no answer, for the end")
             time.sleep(AGAIN_S)
 
     def _run(self) -> None:
@@ -199,11 +208,18 @@ class Sender:
                 connection.close()
 
     def _connect(self) -> Connection:
-        while True:
+        while not self._closed:
             self._place.ensure()
             # It may have stopped again since.
             with contextlib.suppress(OSError):
-                return greeted(self._place.address, None)
+                connection = Connection(self._place.address, None)
+                with self._changed:
+                    self._connection = connection
+                    if self._closed:
+                        connection.break_off()
+                connection.greet(self._place.address.token)
+                return connection
+        raise ConnectionLost("the sender was closed here")
 
 
 class Receiver:
@@ -211,10 +227,10 @@ class Receiver:
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._stay = Stay(place)
         self._incoming = Incoming()
         self._subscription: GroupSubscription | None = None
         self._closed = False
-        self._used = False
 
     def receive(self, timeout_s: float | None = None) -> bytes:
         """The next value; the one before is done.
@@ -256,9 +272,8 @@ class Receiver:
         self._closed = True
         if self._subscription is not None:
             self._subscription.close()
-            self._place.release()
-        if self._used:
-            self._place.leave()
+        self._place.release()
+        self._stay.end()
 
     def __enter__(self) -> Self:
         return self
@@ -266,25 +281,18 @@ class Receiver:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _use(self) -> None:
-        """The end that nobody uses does not keep the server."""
-        if not self._used:
-            self._used = True
-            self._place.use()
-
     def _check(self) -> None:
         if self._closed:
             raise ValueError("the receiver is closed")
-        self._use()
+        self._stay.begin()
 
     def _joined(self) -> GroupSubscription:
         self._check()
         if self._subscription is None:
             self._place.claim()
             self._place.ensure()
-            wish = GroupWish(self._place.name, GROUP, window=WINDOW, wait_ns=WAIT_NS)
-            self._subscription = GroupSubscription(self._place.address, wish, on_lost=self._lost)
+            wish, place = receiver_wish(self._place.name), self._place
+            subscription = GroupSubscription(place.address, wish, before=lambda: place.ensure(0))
+            subscription.start()
+            self._subscription = subscription
         return self._subscription
-
-    def _lost(self, error: OSError) -> None:
-        self._place.ensure(0)

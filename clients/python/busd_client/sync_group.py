@@ -51,11 +51,14 @@ class GroupSubscription:
         wish: GroupWish,
         reconnect: bool = True,
         on_lost: Callable[[OSError], None] | None = None,
+        before: Callable[[], None] | None = None,
     ) -> None:
         self._address = address
         self._stream = GroupStream(wish, self._gather)
         self._reconnect = reconnect
         self._on_lost = on_lost
+        # Called before every attempt to connect.
+        self._before = before
         self._backoff = Backoff(random.random)
         self._sock: socket.socket | None = None
         self._broken: ConnectionLost | None = None
@@ -100,6 +103,8 @@ class GroupSubscription:
         while not self._stream.live and self._stream.ended is None:
             try:
                 if self._sock is None:
+                    if self._before is not None:
+                        self._before()
                     self._sock = open_socket(self._address, None)
                     self._broken = None
                     self._sock.sendall(self._stream.opening(time.monotonic_ns(), self._address.token))

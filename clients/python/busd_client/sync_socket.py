@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections import deque
 
@@ -73,6 +74,24 @@ class Connection:
             raise ConnectionLost("the server closed the connection")
         return self._replies.feed(data)
 
+    def greet(self, token: str) -> None:
+        """Say HELLO and who this is; closed when that fails.
+
+        Raises:
+            ConnectionLost: there was no answer.
+            BusdError: the server refuses, or is no busd.
+        """
+        try:
+            wire.check_hello(self.ask(wire.hello(token)))
+        except BaseException:
+            self.close()
+            raise
+
+    def break_off(self) -> None:
+        """Wake whoever waits for it, with ConnectionLost; from any thread."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Hang up."""
         self._sock.close()
@@ -86,9 +105,5 @@ def greeted(address: Address, timeout_s: float | None) -> Connection:
         BusdError: the server refuses, or is no busd.
     """
     connection = Connection(address, timeout_s)
-    try:
-        wire.check_hello(connection.ask(wire.hello(address.token)))
-    except BaseException:
-        connection.close()
-        raise
+    connection.greet(address.token)
     return connection

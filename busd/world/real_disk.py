@@ -1,0 +1,275 @@
+"""The disk of this machine: the only file that touches `os` for data.
+
+See `disk` for what is promised.  Invariant: every call that the system refuses is DiskFull or DiskFailed, but for names
+that are not there or not ours to open (FileNotFoundError, PermissionError of `create` and `open`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Sequence
+
+from busd.world.disk import DiskFailed, DiskFull, File, Lock, Locked, replace_file
+from busd.world.fallocate import punch_hole
+
+# What means "no room": the file system, the user's quota, the process's RLIMIT_FSIZE.
+# The last two: connections may have taken all descriptors for a moment; the file itself is sound, and tried again.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
+# Linux takes at most 1024 buffers in one writev.
+_IOV_MAX = 1024
+# Absent on other systems: then every read that must not block is one for a thread.
+_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
+# What st_blocks counts, whatever the file system's own blocks are.
+_STAT_BLOCK_BYTES = 512
+_BUFFER_BYTES = 1 << 18
+_NO_BUFFER = bytearray()
+_buffers = threading.local()
+
+
+def _trouble(error: OSError, path: str, at: int | None = None) -> DiskFull | DiskFailed:
+    kind = DiskFull if error.errno in _FULL else DiskFailed
+    return kind(f"{_place(path, at)}: {error.strerror or error}")
+
+
+def _place(path: str, at: int | None) -> str:
+    return path if at is None else f"{path}:{at}"
+
+
+def _end_of(fd: int) -> int | None:
+    """Where a file ends, for a text; a descriptor that fails may not even tell that."""
+    with contextlib.suppress(OSError):
+        return os.fstat(fd).st_size
+    return None
+
+
+class RealFile:
+    """A descriptor of the operating system."""
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+
+    def append(self, data: Sequence[bytes]) -> None:
+        """See File."""
+        rest = [memoryview(one) for one in data if one]
+        while rest:
+            try:
+                written = os.writev(self._fd, rest[:_IOV_MAX])
+            except OSError as error:
+                raise _trouble(error, self.path, _end_of(self._fd)) from error
+            done = 0
+            while done < len(rest) and written >= len(rest[done]):
+                written -= len(rest[done])
+                done += 1
+            del rest[:done]
+            if written:
+                rest[0] = rest[0][written:]
+
+    def sync(self) -> None:
+        """See File."""
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            # A full disk may show only now (delayed allocation); what is lost then is not known: that is a failure.
+            where = _place(self.path, _end_of(self._fd))
+            raise DiskFailed(f"{where}: fdatasync: {error.strerror or error}") from error
+
+    def size(self) -> int:
+        """See File."""
+        return os.fstat(self._fd).st_size
+
+    def truncate(self, size_bytes: int) -> None:
+        """See File."""
+        try:
+            os.ftruncate(self._fd, size_bytes)
+        except OSError as error:
+            raise _trouble(error, self.path, size_bytes) from error
+
+    def read(self, at: int, length: int) -> bytes:
+        """See File."""
+        parts: list[bytes] = []
+        try:
+            while length > 0:
+                part = os.pread(self._fd, length, at)
+                if not part:
+                    break
+                parts.append(part)
+                at += len(part)
+                length -= len(part)
+        except OSError as error:
+            raise _trouble(error, self.path, at) from error
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_now(self, at: int, length: int) -> bytes | None:
+        """See File."""
+        if not _NOWAIT:
+            return None
+        # One buffer a thread: a new one each time is cleared first, which costs as much as the copy out of it.
+        buffer: bytearray = getattr(_buffers, "buffer", _NO_BUFFER)
+        if len(buffer) < length:
+            buffer = _buffers.buffer = bytearray(max(length, _BUFFER_BYTES))
+        view = memoryview(buffer)
+        try:
+            count = os.preadv(self._fd, [view[:length]], at, _NOWAIT)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL):
+                return None
+            raise _trouble(error, self.path, at) from error
+        return bytes(view[:count])
+
+    def overwrite(self, at: int, data: bytes) -> None:
+        """See File."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                written = os.pwrite(self._fd, rest, at)
+                at, rest = at + written, rest[written:]
+        except OSError as error:
+            raise _trouble(error, self.path, at) from error
+
+    def punch(self, at: int, length: int) -> bool:
+        """See File."""
+        try:
+            return punch_hole(self._fd, at, length)
+        except OSError as error:
+            raise _trouble(error, self.path, at) from error
+
+    def used_bytes(self) -> int:
+        """See File."""
+        found = os.fstat(self._fd)
+        return min(found.st_size, found.st_blocks * _STAT_BLOCK_BYTES)
+
+    def close(self) -> None:
+        """See File."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class RealLock:
+    """flock on a file that holds our process id; the kernel lets it go when the process dies."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def release(self) -> None:
+        """See Lock."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class RealDisk:
+    """The file system of this machine."""
+
+    def create(self, path: str) -> File:
+        """See Disk."""
+        return RealFile(path, self._open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL))
+
+    def open(self, path: str, writable: bool = False, patch: bool = False) -> File:
+        """See Disk."""
+        # With O_APPEND, Linux would put at the end also what is written to a position.
+        flags = os.O_RDWR if patch else os.O_RDWR | os.O_APPEND if writable else os.O_RDONLY
+        return RealFile(path, self._open(path, flags))
+
+    def _open(self, path: str, flags: int) -> int:
+        try:
+            return os.open(path, flags | os.O_CLOEXEC, 0o644)
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:
+            raise _trouble(error, path) from error
+
+    def exists(self, path: str) -> bool:
+        """See Disk."""
+        return os.path.lexists(path)
+
+    def listdir(self, path: str) -> list[str]:
+        """See Disk."""
+        return sorted(os.listdir(path))
+
+    def makedirs(self, path: str) -> None:
+        """See Disk."""
+        if os.path.isdir(path):
+            return
+        parent = os.path.dirname(os.path.abspath(path))
+        self.makedirs(parent)
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise _trouble(error, path) from error
+        self.sync_dir(parent)
+
+    def remove(self, path: str) -> None:
+        """See Disk."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _trouble(error, path) from error
+
+    def rename(self, source: str, target: str) -> None:
+        """See Disk."""
+        try:
+            os.replace(source, target)
+        except OSError as error:
+            raise _trouble(error, target) from error
+
+    def sync_dir(self, path: str) -> None:
+        """See Disk."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            # Also that it is gone: then what was done in it is not durable.
+            raise _trouble(error, path) from error
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            raise DiskFailed(f"{path}: fsync of the directory: {error.strerror or error}") from error
+        finally:
+            os.close(fd)
+
+    def write_file(self, path: str, data: bytes) -> None:
+        """See Disk."""
+        replace_file(self, path, data)
+
+    def read_file(self, path: str) -> bytes:
+        """See Disk."""
+        file = self.open(path)
+        try:
+            return file.read(0, file.size())
+        finally:
+            file.close()
+
+    def usage(self, path: str) -> tuple[int, int]:
+        """See Disk."""
+        answer = os.statvfs(path)
+        return answer.f_blocks * answer.f_frsize, answer.f_bavail * answer.f_frsize
+
+    def lock(self, path: str) -> Lock:
+        """See Disk."""
+        fd = self._open(path, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whose it is, is for people to read; a full disk must not keep the server from starting.
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        except BlockingIOError:
+            text = os.pread(fd, 32, 0).strip()
+            os.close(fd)
+            raise Locked(int(text) if text.isdigit() else 0) from None
+        except OSError as error:
+            os.close(fd)
+            raise _trouble(error, path) from error
+        return RealLock(fd)
