@@ -57,6 +57,10 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BUSD_")}
     kept["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'clients' / 'python'}"
     kept["PATH"] = f"{_scripts()}{os.pathsep}{kept.get('PATH', os.defpath)}"
+    if kept.pop("PYTHONDONTWRITEBYTECODE", ""):
+        # Who asks for no byte code in the checkout gets none there; but every start of a server would compile all of
+        # busd again, a third of its time.
+        kept["PYTHONPYCACHEPREFIX"] = f"{_scripts()}/bytecode"
     kept.update(extra or {})
     return kept
 
