@@ -12,14 +12,25 @@ from tests.support.server import ServerProcess
 from tests.support.tools import run
 
 
-@pytest.fixture
-def busd(server: ServerProcess) -> Busd:
-    """Runs `busd …` against the test's server."""
+def client_of(server: ServerProcess) -> Busd:
+    """Runs `busd …` against this server."""
 
     def call(*words: str, given: bytes = b"", status: int | None = 0) -> subprocess.CompletedProcess[bytes]:
         return run([*BUSD, *words], given, env={"BUSD_ADDRESS": server.address}, status=status)
 
     return call
+
+
+@pytest.fixture
+def busd(server: ServerProcess) -> Busd:
+    """Runs `busd …` against the test's server."""
+    return client_of(server)
+
+
+@pytest.fixture(scope="module")
+def shared_busd(shared_server: ServerProcess) -> Busd:
+    """Runs `busd …` against the server of all tests of a file that leave it as it was."""
+    return client_of(shared_server)
 
 
 @pytest.fixture

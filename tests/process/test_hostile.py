@@ -1,6 +1,6 @@
 """Mad, broken and vanished clients: each gets its error or its end, and costs nobody else anything.
 
-BUSD_STORM_S, BUSD_FUZZ_S: how long the storm of connects and the fuzzer of sockets last (3 s each).
+BUSD_STORM_S, BUSD_FUZZ_S: how long each of two storms of connects (1 s) and the fuzzer of sockets (3 s) last.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from tests.conftest import MakeServer
 from tests.support.server import ServerProcess, read_all, read_lines
 from tests.support.tools import need, until
 
-STORM_S = float(os.environ.get("BUSD_STORM_S", "3"))
+STORM_S = float(os.environ.get("BUSD_STORM_S", "1"))
+# Without turns a PING waits for half a second and more: the slowest tenth shows one such.
+FLOOD_S = 0.7
 FUZZ_S = float(os.environ.get("BUSD_FUZZ_S", "3"))
 MIB = 1 << 20
 
@@ -75,17 +77,17 @@ def limited(make_server: MakeServer, **limits: object) -> ServerProcess:
 
 @pytest.mark.parametrize("begun", [b"PUB t ", b"PING\nPUB t ", b"*3\r\n$3\r\nPUB\r\n$1\r\nt\r\n$500\r\n", b"G"])
 def test_a_command_dribbled_a_byte_at_a_time(make_server: MakeServer, begun: bytes) -> None:
-    server = limited(make_server, unfinished="2s")
+    server = limited(make_server, unfinished="1s")
     with server.connect() as dribbler:
         dribbler.sendall(begun)
         began = time.monotonic()
         answer = b""
         while b"-TIMEOUT" not in answer:
-            assert time.monotonic() - began < 8, answer
+            assert time.monotonic() - began < 7, answer
             dribbler.sendall(b"1")
             ready, _, _ = select.select([dribbler], [], [], 0.2)
             answer += dribbler.recv(4096) if ready else b""
-        assert time.monotonic() - began > 1.5
+        assert time.monotonic() - began > 0.75
         with contextlib.suppress(ConnectionResetError):
             assert read_all(dribbler) == b""
     assert server.ask(b"READ t\n") == b"END end next=1\n"
@@ -110,13 +112,21 @@ def test_many_large_commands_that_never_end_cost_no_more_than_the_limit(make_ser
         for connection in connections:
             with contextlib.suppress(ConnectionError):
                 connection.sendall(b"PUB t " + b"x" * (MIB - 1))
-        until(lambda: resident_bytes(server) - before > 4 * MIB, "they were read")
+        told: list[socket.socket] = []
+        grown = [0]
+
+        def read() -> bool:
+            told[:] = select.select(connections, [], [], 0)[0]
+            grown.append(resident_bytes(server) - before)
+            return len(told) > 85
+
+        until(read, "most are told, so all were read")
         other = stack.enter_context(server.connect())
         other.sendall(b"PUB t " + b"y" * 100_000 + b"\n")
         assert read_lines(other, 1) == [b":1"]
+        read()
         # The limit, what was read of one in between, and what the allocator keeps.
-        assert resident_bytes(server) - before < 24 * MIB
-        told = [connection for connection in connections if select.select([connection], [], [], 0)[0]]
+        assert 4 * MIB < max(grown) < 24 * MIB
         assert 85 < len(told) < 100
         assert told[0].recv(4096).startswith(b"-LIMIT unfinished commands of all connections hold 8388608 bytes")
 
@@ -126,15 +136,15 @@ def test_many_large_commands_that_never_end_cost_no_more_than_the_limit(make_ser
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUB", "PING", "READ"])
 @pytest.mark.parametrize("path", ["/", "/" + "a" * 6000])
-def test_nothing_of_a_web_request_is_carried_out(server: ServerProcess, method: str, path: str) -> None:
-    browser = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+def test_nothing_of_a_web_request_is_carried_out(shared_server: ServerProcess, method: str, path: str) -> None:
+    browser = http.client.HTTPConnection("127.0.0.1", shared_server.port, timeout=10)
     browser.request(
         method, path, body="PUB evil x\r\nRESET >\r\nPUB evil y\r\n", headers={"Origin": "https://example.com"}
     )
     with contextlib.suppress(http.client.HTTPException, ConnectionError):
         browser.getresponse()
     browser.close()
-    assert server.ask(b"TOPICS\n") == b"*0\n"
+    assert shared_server.ask(b"TOPICS\n") == b"*0\n"
 
 
 # Limits.
@@ -176,16 +186,16 @@ def test_each_limit_has_its_error_and_the_connection_goes_on(make_server: MakeSe
 @pytest.mark.parametrize(
     "head", [b"*1000000000\r\n", b"*-1\r\n", b"*1\r\n$99999999999\r\n", b"*1\r\n$-1\r\n", b"*01\r\n"]
 )
-def test_giant_and_crooked_counts(server: ServerProcess, head: bytes) -> None:
-    before = resident_bytes(server)
-    with server.connect() as one:
+def test_giant_and_crooked_counts(shared_server: ServerProcess, head: bytes) -> None:
+    before = resident_bytes(shared_server)
+    with shared_server.connect() as one:
         one.sendall(head)
         if not head.startswith(b"*1000000000"):
             assert read_all(one).startswith(b"-SYNTAX")
         else:
             one.sendall(b"$1\r\nx\r\n" * 1000)
-            assert server.ask(b"PING\n") == b"PONG\n"
-    assert resident_bytes(server) - before < 4 * MIB
+            assert shared_server.ask(b"PING\n") == b"PONG\n"
+    assert resident_bytes(shared_server) - before < 4 * MIB
 
 
 def publish_cpu_s(server: ServerProcess, count: int) -> float:
@@ -228,7 +238,7 @@ def test_a_flood_does_not_keep_others_waiting(server: ServerProcess, command: by
         read_lines(flood, 1)
         flood.setblocking(False)
         waits_s = []
-        end = time.monotonic() + 2
+        end = time.monotonic() + FLOOD_S
         data = command * (MIB // len(command))
         sent = 0
         while time.monotonic() < end:
@@ -267,11 +277,11 @@ def test_a_storm_of_connects_leaves_nothing_behind(server: ServerProcess) -> Non
     until(lambda: fact(server, "connections") == "1", "all are gone")
     assert descriptors(server) == fds
     assert fact(server, "subscriptions") == "0"
-    assert count > 300
+    assert count > 100
     assert resident_bytes(server) - before < 4 * MIB
 
 
-def test_with_few_descriptors_accepting_stops_and_the_rest_goes_on(make_server: MakeServer) -> None:
+def test_with_few_descriptors_accepting_stops_and_the_rest_goes_on(short_dir: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     class Poor(ServerProcess):
@@ -279,9 +289,7 @@ def test_with_few_descriptors_accepting_stops_and_the_rest_goes_on(make_server: 
             return ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *super().command(), "--segment-bytes", "4k"]
 
     assert soft > 256 or hard > 256
-    poor = Poor(make_server().base.parent / f"busd-poor-{os.getpid()}")
-    poor.base.mkdir()
-    try:
+    with contextlib.closing(Poor(short_dir)) as poor:
         poor.start()
         with contextlib.ExitStack() as stack:
             old = stack.enter_context(poor.connect())
@@ -304,8 +312,6 @@ def test_with_few_descriptors_accepting_stops_and_the_rest_goes_on(make_server: 
             assert read_lines(old, 2) == [b"*1", b"status=ok"]
         until(lambda: poor.ask(b"PING\n") == b"PONG\n", "there is room again")
         assert poor.log().count("connection refused") == 1
-    finally:
-        poor.close()
 
 
 # Peers that vanish.

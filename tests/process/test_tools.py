@@ -160,9 +160,9 @@ def documented_info() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("section", ["server", "log", "stores", "clients"])
-def test_info_has_the_documented_names(server: ServerProcess, section: str) -> None:
-    server.ask(b"PUB t x\n")
-    told = server.ask(b"INFO %b\n" % section.encode()).decode().splitlines()
+def test_info_has_the_documented_names(shared_server: ServerProcess, section: str) -> None:
+    shared_server.ask(b"PUB t x\n")
+    told = shared_server.ask(b"INFO %b\n" % section.encode()).decode().splitlines()
     assert told[0] == f"*{len(told) - 1}"
     names = re.findall(r"(\w+)=", "\n".join(told).partition("main=")[2]) if section == "stores" else None
     assert (names or [line.partition("=")[0] for line in told[1:]]) == documented_info()[section]
