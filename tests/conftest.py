@@ -19,13 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.server import ServerProcess
+from tests.support.tools import IN_CI
 
 # Below the limit of pytest-timeout, so that an async test ends by its own cancellation, with a useful traceback.
 ASYNC_TIMEOUT_S = 50.0
 
 MakeServer = Callable[..., ServerProcess]
+
+# A deadline for each example would be one of the machine, not of the code.  In CI the same examples each time.
+settings.register_profile(
+    "busd", deadline=None, derandomize=IN_CI, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busd")
 
 
 def guarded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from tests.conftest import MakeServer
 from tests.faults.conftest import MakeDisk, MakeLimited
 from tests.support.commands import BUSD
 from tests.support.server import ServerProcess, read_lines
-from tests.support.tools import environment, need, run, until
+from tests.support.tools import beside, environment, need, run, until
 
 LARGE = b"x" * 60_000
 
@@ -218,11 +219,12 @@ def test_two_servers_at_once_and_the_lock_after_a_kill(make_server: MakeServer) 
     """Started together on one directory: one runs, the other names it; after kill -9 the lock is free."""
     server = make_server()
     command = [*BUSD, "serve", "--tcp", "127.0.0.1:0", "--data", str(server.data)]
-    losers = [subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE) for _ in range(4)]
-    for loser in losers:
-        _, told = loser.communicate(timeout=60)
-        assert loser.returncode == 2
-        assert f"held by process {server.pid}".encode() in told
+    with contextlib.ExitStack() as stack:
+        started = [subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE) for _ in range(4)]
+        for loser in [stack.enter_context(beside(one)) for one in started]:
+            _, told = loser.communicate(timeout=60)
+            assert loser.returncode == 2
+            assert f"held by process {server.pid}".encode() in told
     assert server.ask(b"PUB t one\n") == b":1\n"
     server.kill()
     server.start()

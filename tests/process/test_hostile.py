@@ -23,7 +23,7 @@ import pytest
 
 from tests.conftest import MakeServer
 from tests.support.server import ServerProcess, read_all, read_lines
-from tests.support.tools import need, until
+from tests.support.tools import beside, need, until
 
 STORM_S = float(os.environ.get("BUSD_STORM_S", "1"))
 # Without turns a PING waits for half a second and more: the slowest tenth shows one such.
@@ -351,9 +351,8 @@ def island(short_dir: Path) -> Iterator[Island]:
     if subprocess.run(["unshare", *user, "-n", "ip", "link", "set", "lo", "up"], capture_output=True).returncode:
         pytest.skip("network namespaces are not allowed here")
     server = Island(short_dir, [], {"BUSD_LIMITS_KEEP_ALIVE": "3s"})
-    server.start()
-    yield server
-    server.close()
+    with contextlib.closing(server):
+        yield server.start()
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -362,7 +361,7 @@ def test_a_member_whose_network_is_gone_is_found_and_its_messages_go_to_others(i
     client += "s.sendall(b'PUB job a\\nPUB job b\\nSUB job GROUP g WINDOW 2 WAIT 1h\\n')\n"
     client += "while True: print(s.recv(999).decode(), flush=True)"
     command = island.inside(sys.executable, "-c", client)
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as member:
+    with beside(subprocess.Popen(command, stdout=subprocess.DEVNULL)):
         until(lambda: b"in_flight=2" in ask_unix(island, b"GROUPS\n"), "it has both")
         subprocess.run(island.inside("ip", "link", "set", "lo", "down"), check=True)
         began = time.monotonic()
@@ -379,7 +378,6 @@ def test_a_member_whose_network_is_gone_is_found_and_its_messages_go_to_others(i
             assert [line.split()[-1] for line in again] == [b"a", b"b"]
         # keep_alive, looked at every ten seconds, seen twice.
         assert time.monotonic() - began < 3 + 12 + 1
-        member.kill()
 
 
 # Anything.

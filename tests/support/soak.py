@@ -80,8 +80,19 @@ class Soak:
     def run(self) -> None:
         """All of it; raises what went wrong in a thread."""
         (self.base / "busd.toml").write_text(_CAP)
-        server = Limited(self.base, ["--config", str(self.base / "busd.toml"), "--sync", "interval"])
-        server.start()
+        options = ["--config", str(self.base / "busd.toml"), "--sync", "interval"]
+        with contextlib.closing(Limited(self.base, options)) as server:
+            server.start()
+            self._load(server)
+            self._account(server)
+            self.exit_status = server.stop()
+
+    def published(self, topic: str) -> int:
+        """How many messages of a topic were kept."""
+        return sum(self._answers[topic])
+
+    def _load(self, server: ServerProcess) -> None:
+        """The publishers and readers, for as long as it is to last."""
         failures: list[BaseException] = []
 
         def guarded(work: object, *arguments: object) -> threading.Thread:
@@ -98,18 +109,13 @@ class Soak:
 
         readers = [guarded(self._work, server), guarded(self._follow, server)]
         publishers = [guarded(self._publish, server, name) for name in ("jobs.a", "live.a", "log.a")]
-        self._watch(server, failures)
-        self._over.set()
-        for thread in (*publishers, *readers):
-            thread.join(60)
+        try:
+            self._watch(server, failures)
+        finally:
+            self._over.set()
+            for thread in (*publishers, *readers):
+                thread.join(60)
         assert not failures, failures
-        self._account(server)
-        self.exit_status = server.stop()
-        server.close()
-
-    def published(self, topic: str) -> int:
-        """How many messages of a topic were kept."""
-        return sum(self._answers[topic])
 
     def _publish(self, server: ServerProcess, topic: str) -> None:
         """A batch in a tenth of a second, where it is let: twice what is read."""

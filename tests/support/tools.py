@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -96,6 +96,16 @@ def until(true: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
     while not true():
         assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"
         time.sleep(LOOK_S)
+
+
+@contextlib.contextmanager
+def beside(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """The process for as long as the block lasts, however that ends; then it is killed, if it still runs."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def end_session(session: int) -> None:
