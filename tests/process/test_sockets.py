@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from busd.words.units import NS_PER_S
+from busd.world.peers import keep_alive
 from busd.world.sockets import BadAddress, identity, listen_tcp, listen_unix, split_address, unlink_own
 from tests.conftest import MakeServer
 from tests.support.server import ServerProcess, read_all, read_lines
@@ -20,6 +22,18 @@ from tests.support.tools import until
 def test_addresses_that_are_none(text: str) -> None:
     with pytest.raises(BadAddress, match=r"127\.0\.0\.1:7379"):
         split_address(text)
+
+
+@pytest.mark.parametrize("within_s", [1, *range(3, 31), 90, 100, 3600])
+def test_who_is_gone_is_found_within_the_time_told(within_s: int) -> None:
+    with socket.socket() as sock:
+        keep_alive(sock, within_s * NS_PER_S)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        idle_s, pause_s, probes = (sock.getsockopt(socket.IPPROTO_TCP, name) for name in names)
+    # It is over one pause behind the last question.
+    assert idle_s + pause_s * probes == max(3, within_s)
+    assert probes >= 2
 
 
 def test_a_taken_port_is_named() -> None:
