@@ -163,7 +163,7 @@ TOO_MUCH = {
     "groups": (b"SUB a GROUP other", b"-LIMIT"),
     "in_flight": (b"SUB a GROUP g WINDOW 6", b"-LIMIT WINDOW 6; the limit is 5"),
     "patterns": (b"SUB " + b",".join(b"p%d" % number for number in range(65)), b"-LIMIT"),
-    "id": (b"HPUB a id=" + b"i" * 201 + b" :x", b"-"),
+    "id": (b"HPUB a id=" + b"i" * 201 + b" :x", b"-ARG the header id takes 1 to 200 bytes, not 201"),
 }
 
 
