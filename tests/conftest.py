@@ -120,6 +120,18 @@ def make_server(short_dir: Path) -> Iterator[MakeServer]:
 
 
 @pytest.fixture
+def make_configured(make_server: MakeServer, tmp_path: Path) -> MakeServer:
+    """Starts servers with a configuration file: `make_configured(text, *options)`."""
+
+    def make(text: str, *options: str) -> ServerProcess:
+        path = tmp_path / "busd.toml"
+        path.write_text(text)
+        return make_server("--config", str(path), *options)
+
+    return make
+
+
+@pytest.fixture
 def server(make_server: MakeServer) -> ServerProcess:
     """A running server with the default settings."""
     return make_server()

@@ -14,8 +14,9 @@ import pytest
 from tests.conftest import MakeServer
 from tests.faults.conftest import MakeDisk, MakeLimited
 from tests.support.commands import BUSD
+from tests.support.proc import cpu_s
 from tests.support.server import ServerProcess, read_lines
-from tests.support.tools import beside, environment, need, run, until
+from tests.support.tools import ending, environment, need, run, until
 
 LARGE = b"x" * 60_000
 
@@ -175,12 +176,6 @@ def test_a_file_that_may_not_be_read(make_server: MakeServer) -> None:
     assert before == sorted((path, path.stat().st_size) for path in server.data.rglob("*") if path.name != "LOCK")
 
 
-def cpu_s(pid: int) -> float:
-    """CPU time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def test_out_of_descriptors(make_limited: MakeLimited) -> None:
     """With 64 of them: who is connected goes on, over new files of the log, too; nothing spins; later there is room."""
     server = make_limited("--segment-bytes", "64k", prefix=("prlimit", "--nofile=64:64"))
@@ -221,7 +216,7 @@ def test_two_servers_at_once_and_the_lock_after_a_kill(make_server: MakeServer) 
     command = [*BUSD, "serve", "--tcp", "127.0.0.1:0", "--data", str(server.data)]
     with contextlib.ExitStack() as stack:
         started = [subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE) for _ in range(4)]
-        for loser in [stack.enter_context(beside(one)) for one in started]:
+        for loser in [stack.enter_context(ending(one)) for one in started]:
             _, told = loser.communicate(timeout=60)
             assert loser.returncode == 2
             assert f"held by process {server.pid}".encode() in told

@@ -1,14 +1,16 @@
-"""The command `busd` against the test's server."""
+"""The command `busd` against the test's server, and scripts of bash beside the test."""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.commands import BUSD, Busd, Spawned
 from tests.support.server import ServerProcess
+from tests.support.shells import MakeShell, beside
 from tests.support.tools import run
 
 
@@ -48,3 +50,9 @@ def spawn(server: ServerProcess) -> Iterator[Callable[..., Spawned]]:
         one.process.wait()
         for stream in (one.stdin, one.stdout, one.stderr):
             stream.close()
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[MakeShell]:
+    """Starts scripts; they are killed behind the test."""
+    yield from beside(tmp_path)

@@ -20,7 +20,7 @@ from busd_client.channel_place import Place
 from busd_client.sync import connect
 from busd_client.sync_channel import Receiver, Sender
 
-from tests.support.tools import beside, environment, run, until
+from tests.support.tools import ending, environment, run, until
 
 PYTHON = sys.executable
 
@@ -147,7 +147,7 @@ def test_many_senders_in_other_processes(short_dir: Path) -> None:
     )
     words = [PYTHON, "-c", code, str(short_dir)]
     with receiver, contextlib.ExitStack() as stack:
-        children = [stack.enter_context(beside(subprocess.Popen(words, env=environment()))) for _ in range(3)]
+        children = [stack.enter_context(ending(subprocess.Popen(words, env=environment()))) for _ in range(3)]
         got = [int(receiver.receive()) for _ in range(3000)]
         assert sorted(got) == sorted([*range(1000)] * 3)
         assert [child.wait() for child in children] == [0, 0, 0]
@@ -178,7 +178,7 @@ def test_the_server_goes_when_its_owner_is_killed_and_others_start_another(short
     )
     owner = subprocess.Popen([PYTHON, "-c", code, str(short_dir)], env=environment(), stdout=subprocess.PIPE)
     assert owner.stdout is not None
-    with beside(owner):
+    with ending(owner):
         owner.stdout.readline()
         first = server_of(short_dir / "jobs")
         sender, receiver = channel("jobs", short_dir)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import BUSD, PATIENCE_S, Busd, Spawned, subscribers, until
+from tests.support.commands import BUSD, PATIENCE_S, Busd, Spawned, subscribers
 from tests.support.server import ServerProcess
-from tests.support.tools import run
+from tests.support.tools import run, until
 
 # pub
 

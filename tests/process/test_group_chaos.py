@@ -210,12 +210,10 @@ def stored(server: ServerProcess) -> dict[int, tuple[bytes, bytes]]:
 
 @pytest.mark.timeout(TIMEOUT_S)
 @pytest.mark.parametrize("retain", ["limits", "acked"])
-def test_nothing_is_lost_whoever_is_killed(retain: str, make_server: MakeServer, tmp_path: Path) -> None:
+def test_nothing_is_lost_whoever_is_killed(retain: str, make_configured: MakeServer) -> None:
     print(f"BUSD_CHAOS_SEED={SEED}")
     chance = random.Random(SEED)
-    config = tmp_path / "busd.toml"
-    config.write_text(f'sync = "always"\n[main]\nretain = "{retain}"\nsegment_bytes = "256k"\n')
-    server = make_server("--config", str(config))
+    server = make_configured(f'sync = "always"\n[main]\nretain = "{retain}"\nsegment_bytes = "256k"\n')
     # Both groups are there before the first message, as nothing has to wait for a group that is not.
     server.ask(b"SUB c.> GROUP wide\n")
     server.ask(b"SUB c.> GROUP narrow\n")

@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import MakeServer
 from tests.support.commands import BUSD
 from tests.support.server import ServerProcess, read_lines
-from tests.support.tools import beside, environment, run, until
+from tests.support.tools import ending, environment, run, until
 
 
 def health(server: ServerProcess, *options: str) -> subprocess.CompletedProcess[bytes]:
@@ -55,7 +55,7 @@ def test_at_its_cap_it_fails_and_is_well_again_when_there_is_room(make_server: M
 
 def test_events_as_json(short_dir: Path) -> None:
     env = {"BUSD_TCP": "127.0.0.1:0", "BUSD_DATA": str(short_dir / "d"), "BUSD_LOG_FORMAT": "json"}
-    with beside(subprocess.Popen([*BUSD, "serve"], stderr=subprocess.PIPE, env=environment(env))) as child:
+    with ending(subprocess.Popen([*BUSD, "serve"], stderr=subprocess.PIPE, env=environment(env))) as child:
         assert child.stderr is not None
         ready = json.loads(child.stderr.readline())
         child.terminate()

@@ -9,7 +9,6 @@ import contextlib
 import http.client
 import os
 import random
-import re
 import resource
 import select
 import socket
@@ -22,8 +21,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeServer
+from tests.support.proc import cpu_s, descriptors, resident_bytes
 from tests.support.server import ServerProcess, read_all, read_lines
-from tests.support.tools import beside, need, until
+from tests.support.tools import ending, need, until
 
 STORM_S = float(os.environ.get("BUSD_STORM_S", "1"))
 # Without turns a PING waits for half a second and more: the slowest tenth shows one such.
@@ -47,24 +47,6 @@ def fact(server: ServerProcess, name: str) -> str:
     """A line of INFO."""
     lines = ask_unix(server, b"INFO\n").decode().splitlines()
     return next(line.partition("=")[2] for line in lines if line.startswith(f"{name}="))
-
-
-def descriptors(server: ServerProcess) -> int:
-    """How many the server has open."""
-    return len(os.listdir(f"/proc/{server.pid}/fd"))
-
-
-def resident_bytes(server: ServerProcess) -> int:
-    """Its resident memory."""
-    match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())
-    assert match is not None
-    return int(match[1]) * 1024
-
-
-def cpu_s(server: ServerProcess) -> float:
-    """CPU time it has used."""
-    facts = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def limited(make_server: MakeServer, **limits: object) -> ServerProcess:
@@ -106,7 +88,7 @@ def test_a_half_typed_line_and_a_silent_connection_are_left_alone(make_server: M
 
 def test_many_large_commands_that_never_end_cost_no_more_than_the_limit(make_server: MakeServer) -> None:
     server = limited(make_server, unfinished_bytes=8 * MIB)
-    before = resident_bytes(server)
+    before = resident_bytes(server.pid)
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(server.connect()) for _ in range(100)]
         for connection in connections:
@@ -117,7 +99,7 @@ def test_many_large_commands_that_never_end_cost_no_more_than_the_limit(make_ser
 
         def read() -> bool:
             told[:] = select.select(connections, [], [], 0)[0]
-            grown.append(resident_bytes(server) - before)
+            grown.append(resident_bytes(server.pid) - before)
             return len(told) > 85
 
         until(read, "most are told, so all were read")
@@ -187,7 +169,7 @@ def test_each_limit_has_its_error_and_the_connection_goes_on(make_server: MakeSe
     "head", [b"*1000000000\r\n", b"*-1\r\n", b"*1\r\n$99999999999\r\n", b"*1\r\n$-1\r\n", b"*01\r\n"]
 )
 def test_giant_and_crooked_counts(shared_server: ServerProcess, head: bytes) -> None:
-    before = resident_bytes(shared_server)
+    before = resident_bytes(shared_server.pid)
     with shared_server.connect() as one:
         one.sendall(head)
         if not head.startswith(b"*1000000000"):
@@ -195,17 +177,17 @@ def test_giant_and_crooked_counts(shared_server: ServerProcess, head: bytes) -> 
         else:
             one.sendall(b"$1\r\nx\r\n" * 1000)
             assert shared_server.ask(b"PING\n") == b"PONG\n"
-    assert resident_bytes(shared_server) - before < 4 * MIB
+    assert resident_bytes(shared_server.pid) - before < 4 * MIB
 
 
 def publish_cpu_s(server: ServerProcess, count: int) -> float:
     """CPU time of the server for so many messages of new and old topics."""
     with server.connect() as one:
-        began_s = cpu_s(server)
+        began_s = cpu_s(server.pid)
         for start in range(0, count, 1000):
             one.sendall(b"".join(b"PUB m.%d.x x\n" % (number % 500) for number in range(start, start + 1000)))
             read_lines(one, 1000)
-        return cpu_s(server) - began_s
+        return cpu_s(server.pid) - began_s
 
 
 def test_a_hundred_thousand_patterns_cost_publishers_little(make_server: MakeServer) -> None:
@@ -272,13 +254,13 @@ def test_a_storm_of_connects_leaves_nothing_behind(server: ServerProcess) -> Non
 
     storm()
     until(lambda: fact(server, "connections") == "1", "all of the first are gone")
-    fds, before = descriptors(server), resident_bytes(server)
+    fds, before = descriptors(server.pid), resident_bytes(server.pid)
     count = storm()
     until(lambda: fact(server, "connections") == "1", "all are gone")
-    assert descriptors(server) == fds
+    assert descriptors(server.pid) == fds
     assert fact(server, "subscriptions") == "0"
     assert count > 100
-    assert resident_bytes(server) - before < 4 * MIB
+    assert resident_bytes(server.pid) - before < 4 * MIB
 
 
 def test_with_few_descriptors_accepting_stops_and_the_rest_goes_on(short_dir: Path) -> None:
@@ -305,9 +287,9 @@ def test_with_few_descriptors_accepting_stops_and_the_rest_goes_on(short_dir: Pa
             # Segments go on to be made: no publisher is refused, and the store is not given up.
             old.sendall(b"".join(b"PUB t %b\n" % (b"x" * 1000) for _ in range(100)))
             assert read_lines(old, 100)[-1] == b":100"
-            began_s = cpu_s(poor)
+            began_s = cpu_s(poor.pid)
             time.sleep(1)
-            assert cpu_s(poor) - began_s < 0.3, "it spins"
+            assert cpu_s(poor.pid) - began_s < 0.3, "it spins"
             old.sendall(b"INFO health\n")
             assert read_lines(old, 2) == [b"*1", b"status=ok"]
         until(lambda: poor.ask(b"PING\n") == b"PONG\n", "there is room again")
@@ -361,7 +343,7 @@ def test_a_member_whose_network_is_gone_is_found_and_its_messages_go_to_others(i
     client += "s.sendall(b'PUB job a\\nPUB job b\\nSUB job GROUP g WINDOW 2 WAIT 1h\\n')\n"
     client += "while True: print(s.recv(999).decode(), flush=True)"
     command = island.inside(sys.executable, "-c", client)
-    with beside(subprocess.Popen(command, stdout=subprocess.DEVNULL)):
+    with ending(subprocess.Popen(command, stdout=subprocess.DEVNULL)):
         until(lambda: b"in_flight=2" in ask_unix(island, b"GROUPS\n"), "it has both")
         subprocess.run(island.inside("ip", "link", "set", "lo", "down"), check=True)
         began = time.monotonic()

@@ -70,15 +70,8 @@ def test_a_unix_path_living_dead_or_not_a_socket(short_dir: Path) -> None:
         listen_unix(str(short_dir / ("y" * 120)))
 
 
-def configured(make_server: MakeServer, short_dir: Path, text: str) -> ServerProcess:
-    """A server with this configuration file."""
-    config = short_dir / "busd.toml"
-    config.write_text(text)
-    return make_server("--config", str(config))
-
-
-def test_connections_beyond_the_limit_are_told_and_the_others_go_on(make_server: MakeServer, short_dir: Path) -> None:
-    server = configured(make_server, short_dir, "[limits]\nconnections = 2\n")
+def test_connections_beyond_the_limit_are_told_and_the_others_go_on(make_configured: MakeServer) -> None:
+    server = make_configured("[limits]\nconnections = 2\n")
     with server.connect() as one, server.connect() as two:
         for connection in (one, two):
             connection.sendall(b"PING\n")
@@ -90,8 +83,8 @@ def test_connections_beyond_the_limit_are_told_and_the_others_go_on(make_server:
     until(lambda: server.ask(b"PING\n") == b"PONG\n", "a place became free")
 
 
-def test_a_command_that_is_never_finished(make_server: MakeServer, short_dir: Path) -> None:
-    server = configured(make_server, short_dir, '[limits]\nunfinished = "1s"\n')
+def test_a_command_that_is_never_finished(make_configured: MakeServer) -> None:
+    server = make_configured('[limits]\nunfinished = "1s"\n')
     with server.connect() as dribbler, server.connect() as other:
         dribbler.sendall(b"PUB t half a mess")
         assert read_all(dribbler).startswith(b"-TIMEOUT")

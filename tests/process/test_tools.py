@@ -21,7 +21,7 @@ import redis
 
 from tests.conftest import MakeServer
 from tests.support.server import ServerFailed, ServerProcess, read_all, read_lines
-from tests.support.tools import ROOT, beside, need, run, until
+from tests.support.tools import ROOT, ending, need, run, until
 
 # The way in, by tool and transport; each takes stdin to the server and the answers to stdout, and ends with the server.
 WAYS = {
@@ -100,7 +100,7 @@ def test_quit_ends_it_without_a_half_close(server: ServerProcess) -> None:
 @pytest.mark.parametrize("name", WAYS)
 def test_a_half_closed_reader_that_dies_is_found(name: str, server: ServerProcess) -> None:
     command = f"exec {way_of(name, server)}"
-    with beside(subprocess.Popen(["bash", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE)) as child:
+    with ending(subprocess.Popen(["bash", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE)) as child:
         assert child.stdin is not None
         child.stdin.write(b"SUB t\n")
         child.stdin.close()

@@ -8,7 +8,6 @@ The server has a limit on its address space: beyond it, it would die.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import socket
 import threading
@@ -16,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.proc import descriptors, resident_bytes
 from tests.support.server import ServerProcess, read_lines
 
 _CAP = """
@@ -186,14 +186,10 @@ class Soak:
         pause_s = min(5.0, max(0.5, self.seconds / 300))
         while (at_s := time.monotonic() - began) < self.seconds and not failures:
             facts = dict(line.split("=", 1) for line in server.ask(b"INFO\n").decode().splitlines()[1:] if "=" in line)
-            status = Path(f"/proc/{server.pid}/status").read_text()
-            match = re.search(r"VmRSS:\s+(\d+) kB", status)
-            assert match is not None
             files = (self.base / "data").rglob("*.log")
             sizes = [path.stat().st_blocks * 512 for path in files if path.exists()]
-            descriptors = len(os.listdir(f"/proc/{server.pid}/fd"))
             sample = Sample(
-                at_s, int(match[1]) * 1024, descriptors, sum(sizes), self.kept, self.refused,
+                at_s, resident_bytes(server.pid), descriptors(server.pid), sum(sizes), self.kept, self.refused,
                 int(facts["delivered"]), int(facts["gaps"]),
             )  # fmt: skip
             self.samples.append(sample)

@@ -99,7 +99,7 @@ def until(true: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
 
 
 @contextlib.contextmanager
-def beside(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+def ending(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """The process for as long as the block lasts, however that ends; then it is killed, if it still runs."""
     with process:
         try:
