@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import sys
@@ -18,13 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.server import ServerProcess
+from tests.support.tools import IN_CI
 
 # Below the limit of pytest-timeout, so that an async test ends by its own cancellation, with a useful traceback.
 ASYNC_TIMEOUT_S = 50.0
 
 MakeServer = Callable[..., ServerProcess]
+
+# A deadline for each example would be one of the machine, not of the code.  In CI the same examples each time.
+settings.register_profile(
+    "busd", deadline=None, derandomize=IN_CI, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busd")
 
 
 def guarded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
@@ -77,31 +86,59 @@ def short_dir() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.fixture
-def make_server(short_dir: Path) -> Iterator[MakeServer]:
-    """Starts servers: `make_server(*options, name="a", env={…})`; all of them are stopped at the end."""
+@contextlib.contextmanager
+def making(directory: Path) -> Iterator[MakeServer]:
+    """Starts servers in a directory: `make(*options, name="a", env={…})`; all of them are stopped at the end."""
     servers: list[ServerProcess] = []
 
     def make(*options: str, name: str = "", env: dict[str, str] | None = None) -> ServerProcess:
-        base = short_dir / name
+        base = directory / name
         base.mkdir(exist_ok=True)
         server = ServerProcess(base, options, env)
         servers.append(server)
         return server.start()
 
-    yield make
-    failures = []
-    for server in servers:
-        try:
-            server.close()
-        except AssertionError as failure:
-            failures.append(str(failure))
-        # pytest shows this when the test failed, and only then.
-        print(f"--- stderr of busd in {server.base}\n{server.log()}", file=sys.stderr)
-    assert not failures, "\n".join(failures)
+    try:
+        yield make
+    finally:
+        failures = []
+        for server in servers:
+            try:
+                server.close()
+            except AssertionError as failure:
+                failures.append(str(failure))
+            # pytest shows this when the test failed, and only then.
+            print(f"--- stderr of busd in {server.base}\n{server.log()}", file=sys.stderr)
+        assert not failures, "\n".join(failures)
+
+
+@pytest.fixture
+def make_server(short_dir: Path) -> Iterator[MakeServer]:
+    """See `making`."""
+    with making(short_dir) as make:
+        yield make
+
+
+@pytest.fixture
+def make_configured(make_server: MakeServer, tmp_path: Path) -> MakeServer:
+    """Starts servers with a configuration file: `make_configured(text, *options)`."""
+
+    def make(text: str, *options: str) -> ServerProcess:
+        path = tmp_path / "busd.toml"
+        path.write_text(text)
+        return make_server("--config", str(path), *options)
+
+    return make
 
 
 @pytest.fixture
 def server(make_server: MakeServer) -> ServerProcess:
     """A running server with the default settings."""
     return make_server()
+
+
+@pytest.fixture(scope="module")
+def shared_server() -> Iterator[ServerProcess]:
+    """As `server`, one for all tests of a file that leave it as it was."""
+    with tempfile.TemporaryDirectory(prefix="busd-") as name, making(Path(name)) as make:
+        yield make()

@@ -17,7 +17,7 @@ from bench.peers.busd_server import Busd
 from bench.peers.redis_server import Redis, entry_id
 from bench.plan import Job, Row, Sample, System, Target, Workload
 from bench.workloads.fanout import AHEAD_BLOCKS
-from bench.workloads.replay import fill
+from bench.workloads.replay import fill, fill_streams
 
 TOPIC, LONE = b"bench", b"lone"
 SIZE_BYTES = 100
@@ -42,9 +42,8 @@ def replay(context: Context, server: Peer) -> Prepare:
         expected, marker, requests = count + 2, b"\n", [b"SUB %b FROM first UNTIL end\n" % TOPIC]
     else:
         assert isinstance(server, Redis)
-        made = [server.preload(TOPIC, at, one) for at, one in enumerate(contents)]
-        fill(server, [b"".join(made[at : at + BLOCK]) for at in range(0, len(made), BLOCK)], Counting(len(made), b"$"))
-        pages = range(0, len(made), BLOCK)
+        fill_streams(server, [(TOPIC, one) for one in contents])
+        pages = range(0, len(contents), BLOCK)
         # Nothing has a dash but the id of an entry.
         expected, marker = count, b"-"
         requests = [resp("XRANGE", TOPIC, entry_id(at), "+", "COUNT", BLOCK) for at in pages] * repeats

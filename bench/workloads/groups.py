@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from bench.context import Context, check_kept, measured, payloads
-from bench.load import BLOCK, Counting, Exactly, Lane, Stream, ask, drive
+from bench.load import Exactly, Lane, Stream, ask, drive
 from bench.peers.base import resp
 from bench.peers.busd_server import Busd
 from bench.peers.redis_server import Redis, entry, entry_id
 from bench.plan import Job, Row, Sample, Target, Workload, WrongAnswer
-from bench.workloads.replay import fill
+from bench.workloads.replay import fill, fill_streams
 
 TOPIC = b"bench"
 MESSAGES = 300_000
@@ -70,8 +70,7 @@ def from_redis(context: Context) -> Mapping[Row, Sample]:
     count = len(contents)
     found = {}
     with context.running(Redis, "interval", [TOPIC]) as server:
-        made = [server.preload(TOPIC, at, one) for at, one in enumerate(contents)]
-        fill(server, [b"".join(made[at : at + BLOCK]) for at in range(0, count, BLOCK)], Counting(count, b"$"))
+        fill_streams(server, [(TOPIC, one) for one in contents])
         for row, page in ((WHOLE, WINDOW), (HALVES, HALF)):
             lane = redis_member(server, page, contents)
             with lane.sock:

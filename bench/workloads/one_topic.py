@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bench.context import Context, payloads
-from bench.load import BLOCK, Counting, Exactly, Lane, Stream
+from bench.load import Exactly, Lane, Stream
 from bench.peers.base import resp
 from bench.peers.busd_server import Busd
 from bench.peers.redis_server import Redis, entry
 from bench.plan import Job, Row, Sample, Target, Workload
-from bench.workloads.replay import fill, read
+from bench.workloads.replay import fill, fill_streams, read
 from bench.workloads.topics import topics
 
 MESSAGES = 1_000_000
@@ -42,9 +42,7 @@ def from_redis(context: Context) -> Mapping[Row, Sample]:
     names = topics(TOPICS, len(contents))
     numbered = list(enumerate(zip(names, contents, strict=True)))
     with context.running(Redis, "interval", names) as server:
-        requests = [server.preload(name, at, one) for at, (name, one) in numbered]
-        blocks = [b"".join(requests[at : at + BLOCK]) for at in range(0, len(requests), BLOCK)]
-        fill(server, blocks, Counting(len(requests), b"$"))
+        fill_streams(server, zip(names, contents, strict=True))
         entries = [entry(at, one) for at, (name, one) in numbered if name == CHOSEN]
         stream = Stream.of(entries, head=b"*%d\r\n" % len(entries))
         lane = Lane(server.connect(), Exactly(stream), [resp("XRANGE", CHOSEN, "-", "+")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from zlib import crc32
 
 from bench.context import Context, Meter, measured, payloads
@@ -29,6 +29,12 @@ def fill(server: Peer, blocks: Sequence[bytes], answers: Sink) -> None:
     """Publish everything; not measured."""
     with server.publisher() as sock:
         drive([Lane(sock, answers, blocks)])
+
+
+def fill_streams(server: Redis, entries: Iterable[tuple[bytes, bytes]]) -> None:
+    """Topics and payloads into streams, with the ids 0, 1, … of `entry_id`; not measured."""
+    made = [server.preload(topic, at, payload) for at, (topic, payload) in enumerate(entries)]
+    fill(server, [b"".join(made[at : at + BLOCK]) for at in range(0, len(made), BLOCK)], Counting(len(made), b"$"))
 
 
 def read(context: Context, server: Peer, lane: Lane) -> Meter:
@@ -96,8 +102,7 @@ def from_redis(context: Context) -> Mapping[Row, Sample]:
     count = len(contents)
     found = {}
     with context.running(Redis, "interval", [TOPIC]) as server:
-        requests = [server.preload(TOPIC, at, one) for at, one in enumerate(contents)]
-        fill(server, [b"".join(requests[at : at + BLOCK]) for at in range(0, count, BLOCK)], Counting(count, b"$"))
+        fill_streams(server, [(TOPIC, one) for one in contents])
         entries = [entry(at, one) for at, one in enumerate(contents)]
         lane = Lane(
             server.connect(), Exactly(Stream.of(entries, head=b"*%d\r\n" % count)), [resp("XRANGE", TOPIC, "-", "+")]

@@ -4,6 +4,7 @@
     BUSD_USERS BUSD_TLS BUSD_TLS_CERT BUSD_TLS_KEY BUSD_TLS_CLIENT_CA    as the flags
     BUSD_LOG_FORMAT BUSD_STOP BUSD_UNIX_MODE                             as in the file
     BUSD_SEGMENT_BYTES BUSD_MAX_BYTES BUSD_MAX_AGE BUSD_MAX_MESSAGES     caps of the main store
+    BUSD_KEEP_LAST BUSD_ROTATE_AT                                        as in the file, of the main store
     BUSD_LIMITS_PAYLOAD_BYTES …                                          any setting of [limits]
 
 Other variables that begin with BUSD_ are not ours to judge: container platforms invent such names for services.

@@ -21,14 +21,16 @@ _PROBES = 3
 
 
 def keep_alive(sock: socket.socket, within_ns: int) -> None:
-    """Have the kernel find a TCP peer that is gone within this time, in seconds, 3 at least: asked after two thirds
-    of it, then three times."""
+    """Have the kernel find a TCP peer that is gone within this time, in seconds, 3 at least: asked after about two
+    thirds of it, then three times (twice, when three do not fit)."""
     within_s = max(3, within_ns // NS_PER_S)
+    pause_s = max(1, within_s // 9)
+    probes = min(_PROBES, within_s - 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
-        ("TCP_KEEPIDLE", max(1, within_s * 2 // 3)),
-        ("TCP_KEEPINTVL", max(1, within_s // 9)),
-        ("TCP_KEEPCNT", _PROBES),
+        ("TCP_KEEPIDLE", within_s - probes * pause_s),
+        ("TCP_KEEPINTVL", pause_s),
+        ("TCP_KEEPCNT", probes),
     ):
         if hasattr(socket, option):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

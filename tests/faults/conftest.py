@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,22 +25,22 @@ def make_disk(short_dir: Path) -> Iterator[MakeDisk]:
     disk in memory by test_failing_calls.py.
     """
     need("mount", "umount")
-    mounted: list[Path] = []
+    stack = contextlib.ExitStack()
+    number = itertools.count()
 
     def make(size: str) -> Path:
-        place = short_dir / f"disk{len(mounted)}"
+        place = short_dir / f"disk{next(number)}"
         place.mkdir()
         done = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", f"size={size},mode=777", "tmpfs", str(place)], capture_output=True
         )
         if done.returncode:
             pytest.skip(f"no file system can be mounted here: {done.stderr.decode().strip()}")
-        mounted.append(place)
+        stack.callback(subprocess.run, ["umount", "--lazy", str(place)], check=True)
         return place
 
-    yield make
-    for place in mounted:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+    with stack:
+        yield make
 
 
 class Limited(ServerProcess):
@@ -54,7 +56,7 @@ class Limited(ServerProcess):
 @pytest.fixture
 def make_limited(make_disk: MakeDisk, short_dir: Path) -> Iterator[MakeLimited]:
     """`make_limited(*options, disk=…, prefix=("prlimit", …))`: started, and stopped behind the test."""
-    servers: list[ServerProcess] = []
+    stack = contextlib.ExitStack()
 
     def make(*options: str, disk: Path | None = None, prefix: tuple[str, ...] = ()) -> ServerProcess:
         if prefix:
@@ -62,9 +64,8 @@ def make_limited(make_disk: MakeDisk, short_dir: Path) -> Iterator[MakeLimited]:
         server = Limited(short_dir, options)
         server.data = (disk or short_dir) / "data"
         server.prefix = prefix
-        servers.append(server)
+        stack.callback(server.close)
         return server.start()
 
-    yield make
-    for server in servers:
-        server.close()
+    with stack:
+        yield make

@@ -7,11 +7,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import Cases
 from tests.support.server import ServerProcess, read_lines
 from tests.support.tools import until
 
@@ -44,19 +47,33 @@ MakeShifted = Callable[..., Shifted]
 
 @pytest.fixture
 def make(short_dir: Path) -> Iterator[MakeShifted]:
-    """Makes the server; stopped at the end."""
-    servers: list[Shifted] = []
+    """Makes servers; stopped at the end."""
+    with ExitStack() as stack:
 
-    def start(*options: str, seconds: int = 0) -> Shifted:
-        server = Shifted(short_dir, options, {"SHIFT_FILE": str(short_dir / "shift")})
-        server.shift(seconds)
-        servers.append(server)
-        server.start()
-        return server
+        def start(*options: str, name: str = "") -> Shifted:
+            base = short_dir / name
+            base.mkdir(exist_ok=True)
+            server = Shifted(base, options, {"SHIFT_FILE": str(base / "shift")})
+            server.shift(0)
+            stack.callback(server.close)
+            server.start()
+            return server
 
-    yield start
-    for server in servers:
-        server.close()
+        yield start
+
+
+def each_jump(cases: Cases, check: Callable[[str, int], None]) -> None:
+    """The same check for every jump, side by side: they mostly wait.
+
+    Args:
+        check: gets a name for the server's directory and the seconds of the jump.
+    """
+    with ThreadPoolExecutor(len(JUMPS)) as pool:
+        running = {jump: pool.submit(check, str(number), JUMPS[jump]) for number, jump in enumerate(JUMPS)}
+    cases.add(len(running))
+    failures = {jump: error for jump, one in running.items() if (error := one.exception()) is not None}
+    if failures:
+        raise BaseExceptionGroup(", ".join(failures), list(failures.values()))
 
 
 def times_ns(server: Shifted) -> list[int]:
@@ -87,59 +104,65 @@ def test_time_never_falls_nor_stands_still_nor_leaps(make: MakeShifted) -> None:
     assert found[-1] - began_ns < (HOUR_S + 60) * 1_000_000_000
 
 
-@pytest.mark.parametrize("jump", JUMPS)
-def test_retention_by_age_deletes_nothing_it_should_not(make: MakeShifted, jump: str) -> None:
-    server = make("--max-age", "1h", "--segment-bytes", "4k")
-    publish(server)
-    server.ask(b"".join(b"PUB t %b\n" % (b"x" * 500) for _ in range(40)))
-    server.shift(JUMPS[jump])
-    time.sleep(2.5)
-    publish(server)
-    assert len(times_ns(server)) == 50
-    status = server.facts("health")
-    assert status["status"] == "degraded"
-    assert ("ahead" if JUMPS[jump] > 0 else "behind") in status["clock"]
-    until(lambda: "warning: clock" in server.log(), "it is told")
-    server.shift(0)
-    until(lambda: server.facts("health")["status"] == "ok", "it is well again")
+def test_retention_by_age_deletes_nothing_it_should_not(make: MakeShifted, cases: Cases) -> None:
+    def check(name: str, seconds: int) -> None:
+        server = make("--max-age", "1h", "--segment-bytes", "4k", name=name)
+        publish(server)
+        server.ask(b"".join(b"PUB t %b\n" % (b"x" * 500) for _ in range(40)))
+        server.shift(seconds)
+        time.sleep(2.5)
+        publish(server)
+        assert len(times_ns(server)) == 50
+        status = server.facts("health")
+        assert status["status"] == "degraded"
+        assert ("ahead" if seconds > 0 else "behind") in status["clock"]
+        until(lambda: "warning: clock" in server.log(), "it is told")
+        server.shift(0)
+        until(lambda: server.facts("health")["status"] == "ok", "it is well again")
+
+    each_jump(cases, check)
 
 
-@pytest.mark.parametrize("jump", JUMPS)
-def test_a_clock_that_is_wrong_at_the_start(make: MakeShifted, jump: str) -> None:
-    server = make("--max-age", "1h", "--segment-bytes", "4k")
-    server.ask(b"".join(b"PUB t %b\n" % (b"x" * 500) for _ in range(40)))
-    before = times_ns(server)
-    assert server.stop() == 0
-    server.shift(JUMPS[jump])
-    server.start()
-    publish(server)
-    time.sleep(2.5)
-    after = times_ns(server)
-    assert after[:40] == before
-    assert len(after) == 45
-    assert all(one < two for one, two in pairwise(after[39:]))
+def test_a_clock_that_is_wrong_at_the_start(make: MakeShifted, cases: Cases) -> None:
+    def check(name: str, seconds: int) -> None:
+        server = make("--max-age", "1h", "--segment-bytes", "4k", name=name)
+        server.ask(b"".join(b"PUB t %b\n" % (b"x" * 500) for _ in range(40)))
+        before = times_ns(server)
+        assert server.stop() == 0
+        server.shift(seconds)
+        server.start()
+        publish(server)
+        time.sleep(2.5)
+        after = times_ns(server)
+        assert after[:40] == before
+        assert len(after) == 45
+        assert all(one < two for one, two in pairwise(after[39:]))
+
+    each_jump(cases, check)
 
 
-@pytest.mark.parametrize("jump", JUMPS)
-def test_timers_go_on(make: MakeShifted, jump: str) -> None:
-    server = make("--sync", "interval")
-    with server.connect() as worker, server.connect() as other:
-        worker.sendall(b"SUB job GROUP g WAIT 2s WINDOW 9\n")
-        read_lines(worker, 1)
-        other.sendall(b"PUB job out\nHPUB job delay=2s :delayed\nHPUB job ttl=1h :lasting\n")
-        read_lines(other, 3)
-        assert sorted(read_lines(worker, 2)) == [b"MSG job 1 out", b"MSG job 3 lasting"]
-        server.shift(JUMPS[jump])
-        began = time.monotonic()
-        # Not acknowledged within WAIT, and due.
-        came = read_lines(worker, 3)
-        assert 1 < time.monotonic() - began < 8
-        assert sorted(came) == [b"MSG job 1.2 out", b"MSG job 2 delayed", b"MSG job 3.2 lasting"]
-        other.sendall(b"READ none WITHIN 500ms\n")
-        read_lines(other, 1)
-        assert time.monotonic() - began < 10
-    # The sync of `interval` has a timer, too.
-    until(lambda: server.facts("log")["synced"] == "3", "everything is synced")
+def test_timers_go_on(make: MakeShifted, cases: Cases) -> None:
+    def check(name: str, seconds: int) -> None:
+        server = make("--sync", "interval", name=name)
+        with server.connect() as worker, server.connect() as other:
+            worker.sendall(b"SUB job GROUP g WAIT 2s WINDOW 9\n")
+            read_lines(worker, 1)
+            other.sendall(b"PUB job out\nHPUB job delay=2s :delayed\nHPUB job ttl=1h :lasting\n")
+            read_lines(other, 3)
+            assert sorted(read_lines(worker, 2)) == [b"MSG job 1 out", b"MSG job 3 lasting"]
+            server.shift(seconds)
+            began = time.monotonic()
+            # Not acknowledged within WAIT, and due.
+            came = read_lines(worker, 3)
+            assert 1 < time.monotonic() - began < 8
+            assert sorted(came) == [b"MSG job 1.2 out", b"MSG job 2 delayed", b"MSG job 3.2 lasting"]
+            other.sendall(b"READ none WITHIN 500ms\n")
+            read_lines(other, 1)
+            assert time.monotonic() - began < 10
+        # The sync of `interval` has a timer, too.
+        until(lambda: server.facts("log")["synced"] == "3", "everything is synced")
+
+    each_jump(cases, check)
 
 
 def test_a_time_asked_for_is_the_servers(make: MakeShifted) -> None:

@@ -98,24 +98,23 @@ def device(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Device]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["drop", "error"])
 def test_a_device_that_stops_writing(device: Device, how: str, short_dir: Path, cases: Cases) -> None:
-    server = Limited(short_dir, ["--segment-bytes", "256k"])
-    server.data = device.mount / "data"
-    server.start()
-    answered: dict[int, bytes] = {}
-    with server.connect() as connection, contextlib.suppress(OSError, EOFError):
-        for number in range(400):
-            if number == 300:
-                device.become(how)
-            connection.sendall(b"PUB t %d %b\n" % (number, b"x" * 3000))
-            (answer,) = read_lines(connection, 1)
-            if number < 300:
-                answered[int(answer[1:])] = b"%d " % number
-            elif how == "error" and answer.startswith(b"-"):
-                assert answer.startswith((b"-DISK", b"-FULL")), answer
-    server.kill()
-    device.again()
-    server.start()
-    try:
+    with contextlib.closing(Limited(short_dir, ["--segment-bytes", "256k"])) as server:
+        server.data = device.mount / "data"
+        server.start()
+        answered: dict[int, bytes] = {}
+        with server.connect() as connection, contextlib.suppress(OSError, EOFError):
+            for number in range(400):
+                if number == 300:
+                    device.become(how)
+                connection.sendall(b"PUB t %d %b\n" % (number, b"x" * 3000))
+                (answer,) = read_lines(connection, 1)
+                if number < 300:
+                    answered[int(answer[1:])] = b"%d " % number
+                elif how == "error" and answer.startswith(b"-"):
+                    assert answer.startswith((b"-DISK", b"-FULL")), answer
+        server.kill()
+        device.again()
+        server.start()
         lines = server.ask(b"READ t\n", 60).splitlines()
         found = {int(line.split(b" ")[2]): line.split(b" ", 3)[3] for line in lines if line.startswith(b"MSG")}
         for offset, begin in answered.items():
@@ -123,5 +122,3 @@ def test_a_device_that_stops_writing(device: Device, how: str, short_dir: Path, 
             cases.add()
         assert not [line for line in lines if line.startswith(b"GAP")]
         assert server.ask(b"PUB t again\n").startswith(b":")
-    finally:
-        server.close()

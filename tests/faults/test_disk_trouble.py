@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -13,8 +14,9 @@ import pytest
 from tests.conftest import MakeServer
 from tests.faults.conftest import MakeDisk, MakeLimited
 from tests.support.commands import BUSD
+from tests.support.proc import cpu_s
 from tests.support.server import ServerProcess, read_lines
-from tests.support.tools import environment, need, run, until
+from tests.support.tools import ending, environment, need, run, until
 
 LARGE = b"x" * 60_000
 
@@ -174,12 +176,6 @@ def test_a_file_that_may_not_be_read(make_server: MakeServer) -> None:
     assert before == sorted((path, path.stat().st_size) for path in server.data.rglob("*") if path.name != "LOCK")
 
 
-def cpu_s(pid: int) -> float:
-    """CPU time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def test_out_of_descriptors(make_limited: MakeLimited) -> None:
     """With 64 of them: who is connected goes on, over new files of the log, too; nothing spins; later there is room."""
     server = make_limited("--segment-bytes", "64k", prefix=("prlimit", "--nofile=64:64"))
@@ -218,11 +214,12 @@ def test_two_servers_at_once_and_the_lock_after_a_kill(make_server: MakeServer) 
     """Started together on one directory: one runs, the other names it; after kill -9 the lock is free."""
     server = make_server()
     command = [*BUSD, "serve", "--tcp", "127.0.0.1:0", "--data", str(server.data)]
-    losers = [subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE) for _ in range(4)]
-    for loser in losers:
-        _, told = loser.communicate(timeout=60)
-        assert loser.returncode == 2
-        assert f"held by process {server.pid}".encode() in told
+    with contextlib.ExitStack() as stack:
+        started = [subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE) for _ in range(4)]
+        for loser in [stack.enter_context(ending(one)) for one in started]:
+            _, told = loser.communicate(timeout=60)
+            assert loser.returncode == 2
+            assert f"held by process {server.pid}".encode() in told
     assert server.ask(b"PUB t one\n") == b":1\n"
     server.kill()
     server.start()

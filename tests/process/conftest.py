@@ -1,25 +1,38 @@
-"""The command `busd` against the test's server."""
+"""The command `busd` against the test's server, and scripts of bash beside the test."""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.commands import BUSD, Busd, Spawned
 from tests.support.server import ServerProcess
+from tests.support.shells import MakeShell, beside
 from tests.support.tools import run
 
 
-@pytest.fixture
-def busd(server: ServerProcess) -> Busd:
-    """Runs `busd …` against the test's server."""
+def client_of(server: ServerProcess) -> Busd:
+    """Runs `busd …` against this server."""
 
     def call(*words: str, given: bytes = b"", status: int | None = 0) -> subprocess.CompletedProcess[bytes]:
         return run([*BUSD, *words], given, env={"BUSD_ADDRESS": server.address}, status=status)
 
     return call
+
+
+@pytest.fixture
+def busd(server: ServerProcess) -> Busd:
+    """Runs `busd …` against the test's server."""
+    return client_of(server)
+
+
+@pytest.fixture(scope="module")
+def shared_busd(shared_server: ServerProcess) -> Busd:
+    """Runs `busd …` against the server of all tests of a file that leave it as it was."""
+    return client_of(shared_server)
 
 
 @pytest.fixture
@@ -37,3 +50,9 @@ def spawn(server: ServerProcess) -> Iterator[Callable[..., Spawned]]:
         one.process.wait()
         for stream in (one.stdin, one.stdout, one.stderr):
             stream.close()
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[MakeShell]:
+    """Starts scripts; they are killed behind the test."""
+    yield from beside(tmp_path)

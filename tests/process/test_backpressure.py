@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from pathlib import Path
 
 import pytest
 
@@ -13,18 +12,6 @@ from tests.support.server import ServerProcess, read_lines
 
 # Long enough for a slow machine, and each wait ends as soon as it can.
 WAIT_S = 20.0
-
-
-@pytest.fixture
-def serve(make_server: MakeServer, tmp_path: Path) -> MakeServer:
-    """Starts a server with a configuration: `serve(text)`."""
-
-    def start(text: str) -> ServerProcess:
-        path = tmp_path / "busd.toml"
-        path.write_text(text)
-        return make_server("--config", str(path))
-
-    return start
 
 
 def rule(**options: object) -> str:
@@ -60,8 +47,8 @@ def ask(server: ServerProcess, command: bytes) -> bytes:
     return server.ask(command + b"\n").rstrip(b"\n")
 
 
-def test_depth_one_a_pipelined_producer_gets_on_as_a_consumer_acknowledges(serve: MakeServer) -> None:
-    server = serve('sync = "never"\n' + ONE)
+def test_depth_one_a_pipelined_producer_gets_on_as_a_consumer_acknowledges(make_configured: MakeServer) -> None:
+    server = make_configured('sync = "never"\n' + ONE)
     count = 1000
     with member(server) as worker, server.connect() as producer:
         producer.sendall(b"".join(b"PUB jobs.a %d\n" % number for number in range(count)))
@@ -77,8 +64,8 @@ def test_depth_one_a_pipelined_producer_gets_on_as_a_consumer_acknowledges(serve
     assert b"lag=0" in ask(server, b"GROUPS g")
 
 
-def test_no_answer_before_there_is_room(serve: MakeServer) -> None:
-    server = serve(ONE)
+def test_no_answer_before_there_is_room(make_configured: MakeServer) -> None:
+    server = make_configured(ONE)
     with member(server) as worker, server.connect() as producer:
         producer.sendall(b"PUB jobs.a 1\nPUB jobs.a 2\nPUB other 3\n")
         assert read_lines(producer, 1) == [b":1"]
@@ -92,8 +79,8 @@ def test_no_answer_before_there_is_room(serve: MakeServer) -> None:
         assert sorted(read_lines(worker, 2)) == [b":1", b"MSG jobs.a 3 2"]
 
 
-def test_after_full_wait_it_is_refused(serve: MakeServer) -> None:
-    server = serve(ONE.replace("20s", "300ms"))
+def test_after_full_wait_it_is_refused(make_configured: MakeServer) -> None:
+    server = make_configured(ONE.replace("20s", "300ms"))
     with member(server), server.connect() as producer:
         began = time.monotonic()
         producer.sendall(b"PUB jobs.a 1\nPUB jobs.a 2\nPUB other 3\n")
@@ -106,8 +93,8 @@ def test_after_full_wait_it_is_refused(serve: MakeServer) -> None:
         )
 
 
-def test_reject_refuses_at_once_and_takes_again_after_an_acknowledgement(serve: MakeServer) -> None:
-    server = serve(ONE.replace("block", "reject"))
+def test_reject_refuses_at_once_and_takes_again_after_an_acknowledgement(make_configured: MakeServer) -> None:
+    server = make_configured(ONE.replace("block", "reject"))
     with member(server) as worker, server.connect() as producer:
         for number in range(1, 20):
             producer.sendall(b"PUB jobs.a x\nPUB jobs.a y\n")
@@ -120,8 +107,8 @@ def test_reject_refuses_at_once_and_takes_again_after_an_acknowledgement(serve: 
             assert read_lines(worker, 1) == [b":1"], number
 
 
-def test_a_member_is_refused_instead_of_held(serve: MakeServer) -> None:
-    server = serve(ONE)
+def test_a_member_is_refused_instead_of_held(make_configured: MakeServer) -> None:
+    server = make_configured(ONE)
     with member(server) as worker:
         assert ask(server, b"PUB jobs.a 1") == b":1"
         assert read_lines(worker, 1) == [b"MSG jobs.a 1 1"]
@@ -132,8 +119,8 @@ def test_a_member_is_refused_instead_of_held(serve: MakeServer) -> None:
 
 
 @pytest.mark.parametrize("unix", [False, True])
-def test_who_goes_away_publishes_nothing_more(serve: MakeServer, unix: bool) -> None:
-    server = serve(ONE)
+def test_who_goes_away_publishes_nothing_more(make_configured: MakeServer, unix: bool) -> None:
+    server = make_configured(ONE)
     with member(server) as worker:
         assert ask(server, b"PUB jobs.a 1") == b":1"
         assert read_lines(worker, 1) == [b"MSG jobs.a 1 1"]
@@ -159,9 +146,9 @@ def test_who_goes_away_publishes_nothing_more(serve: MakeServer, unix: bool) -> 
         assert read_lines(worker, 1) == [b"MSG jobs.a 2 next"]
 
 
-def test_by_bytes_nothing_is_lost_and_the_files_stay_under_the_cap(serve: MakeServer) -> None:
+def test_by_bytes_nothing_is_lost_and_the_files_stay_under_the_cap(make_configured: MakeServer) -> None:
     cap = 64 * 1024
-    server = serve('sync = "never"\n' + rule(retain="acked", full="block", max_bytes=cap, full_wait="20s"))
+    server = make_configured('sync = "never"\n' + rule(retain="acked", full="block", max_bytes=cap, full_wait="20s"))
     count, payload = 600, b"x" * 1000
     with member(server, b" WINDOW 20") as worker, server.connect() as producer:
         producer.sendall(b"".join(b"PUB jobs.a %d-%b\n" % (number, payload) for number in range(count)))
@@ -184,8 +171,8 @@ def test_by_bytes_nothing_is_lost_and_the_files_stay_under_the_cap(serve: MakeSe
         assert cap // 4 < largest <= cap
 
 
-def test_over_a_kill_what_was_answered_is_kept_and_the_cap_holds(serve: MakeServer) -> None:
-    server = serve(rule(retain="acked", full="block", max_messages=3, full_wait="20s"))
+def test_over_a_kill_what_was_answered_is_kept_and_the_cap_holds(make_configured: MakeServer) -> None:
+    server = make_configured(rule(retain="acked", full="block", max_messages=3, full_wait="20s"))
     with member(server) as worker, server.connect() as producer:
         producer.sendall(b"".join(b"PUB jobs.a %d\n" % number for number in range(6)))
         assert read_lines(producer, 3) == [b":1", b":2", b":3"]
@@ -204,8 +191,8 @@ def test_over_a_kill_what_was_answered_is_kept_and_the_cap_holds(serve: MakeServ
         assert read_lines(producer, 1) == [b":5"]
 
 
-def test_a_stop_answers_who_is_held(serve: MakeServer) -> None:
-    server = serve(ONE)
+def test_a_stop_answers_who_is_held(make_configured: MakeServer) -> None:
+    server = make_configured(ONE)
     with member(server), server.connect() as producer:
         producer.sendall(b"PUB jobs.a 1\nPUB jobs.a 2\n")
         assert read_lines(producer, 1) == [b":1"]
@@ -239,8 +226,8 @@ def test_the_same_ids_from_two_connections_at_once_are_kept_once(server: ServerP
         assert sorted(answers) == sorted({b":%d" % number for number in range(1, count + 1)})
 
 
-def test_a_duplicate_is_answered_while_the_store_is_full(serve: MakeServer) -> None:
-    server = serve(ONE.replace("block", "reject"))
+def test_a_duplicate_is_answered_while_the_store_is_full(make_configured: MakeServer) -> None:
+    server = make_configured(ONE.replace("block", "reject"))
     assert ask(server, b"HPUB jobs.a id=a :1") == b":1"
     assert ask(server, b"HPUB jobs.a id=b :2").startswith(b"-FULL ")
     assert ask(server, b"HPUB jobs.a id=a :1") == b":1"

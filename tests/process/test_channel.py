@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -19,7 +20,7 @@ from busd_client.channel_place import Place
 from busd_client.sync import connect
 from busd_client.sync_channel import Receiver, Sender
 
-from tests.support.tools import environment, run, until
+from tests.support.tools import ending, environment, run, until
 
 PYTHON = sys.executable
 
@@ -144,8 +145,9 @@ def test_many_senders_in_other_processes(short_dir: Path) -> None:
         "import os, sys, busd_client; s, _ = busd_client.channel('jobs', sys.argv[1]);"
         "[s.send(b'%d' % n) for n in range(1000)]; s.close(end=False)"
     )
-    children = [subprocess.Popen([PYTHON, "-c", code, str(short_dir)], env=environment()) for _ in range(3)]
-    with receiver:
+    words = [PYTHON, "-c", code, str(short_dir)]
+    with receiver, contextlib.ExitStack() as stack:
+        children = [stack.enter_context(ending(subprocess.Popen(words, env=environment()))) for _ in range(3)]
         got = [int(receiver.receive()) for _ in range(3000)]
         assert sorted(got) == sorted([*range(1000)] * 3)
         assert [child.wait() for child in children] == [0, 0, 0]
@@ -176,7 +178,7 @@ def test_the_server_goes_when_its_owner_is_killed_and_others_start_another(short
     )
     owner = subprocess.Popen([PYTHON, "-c", code, str(short_dir)], env=environment(), stdout=subprocess.PIPE)
     assert owner.stdout is not None
-    with owner, owner.stdout:
+    with ending(owner):
         owner.stdout.readline()
         first = server_of(short_dir / "jobs")
         sender, receiver = channel("jobs", short_dir)

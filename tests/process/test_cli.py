@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import BUSD, PATIENCE_S, Busd, Spawned, subscribers, until
+from tests.support.commands import BUSD, PATIENCE_S, Busd, Spawned, subscribers
 from tests.support.server import ServerProcess
-from tests.support.tools import run
+from tests.support.tools import run, until
 
 # pub
 
@@ -114,11 +114,13 @@ def test_nothing_ends_a_stream_that_was_cut_short(busd: Busd) -> None:
         ["info", "nosuch"],
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(busd: Busd, words: list[str]) -> None:
-    done = busd(*words, status=2)
+def test_a_mistake_is_one_line_and_status_2(shared_busd: Busd, words: list[str]) -> None:
+    done = shared_busd(*words, status=2)
     assert done.stdout == b""
     assert done.stderr.startswith(b"busd: ")
     assert done.stderr.count(b"\n") == 1
+    # Nothing of it was done.
+    assert shared_busd("topics", "t,a.>").stdout == b""
 
 
 @pytest.mark.parametrize("words", [["pub", "t", "-m", "x"], ["sub", "t"], ["read", "t"], ["ping"], ["topics"]])
@@ -198,24 +200,31 @@ def test_a_pattern_does_not_end(busd: Busd) -> None:
     assert busd("sub", "*", "--from", "first", "--limit", "2", "--within", "300ms", status=1).stdout == b"1\n"
 
 
+@pytest.fixture(scope="module")
+def one(shared_busd: Busd) -> str:
+    """A topic with one message."""
+    shared_busd("pub", "one", "-m", "1")
+    return "one"
+
+
 @pytest.mark.parametrize(
     ("words", "status"),
     [
-        (["sub", "t", "--limit", "1", "--from", "first"], 0),
-        (["sub", "t", "--until", "end"], 0),
-        (["sub", "t", "--within", "50ms"], 1),
-        (["sub", "t", "--within", "50ms", "--from", "first"], 0),
-        (["sub", "t", "--within", "50ms", "--from", "first", "--limit", "9"], 1),
-        (["read", "t"], 0),
+        (["sub", "one", "--limit", "1", "--from", "first"], 0),
+        (["sub", "one", "--until", "end"], 0),
+        (["sub", "one", "--within", "50ms"], 1),
+        (["sub", "one", "--within", "50ms", "--from", "first"], 0),
+        (["sub", "one", "--within", "50ms", "--from", "first", "--limit", "9"], 1),
+        (["read", "one"], 0),
         (["read", "none"], 0),
         (["read", "none", "--within", "50ms"], 1),
-        (["read", "t", "--within", "50ms"], 0),
-        (["sub", "t", "--from", "99"], 2),
+        (["read", "one", "--within", "50ms"], 0),
+        (["sub", "one", "--from", "99"], 2),
     ],
 )
-def test_exit_status(busd: Busd, words: list[str], status: int) -> None:
-    busd("pub", "t", "-m", "1")
-    busd(*words, status=status)
+def test_exit_status(shared_busd: Busd, one: str, words: list[str], status: int) -> None:
+    shared_busd(*words, status=status)
+    assert shared_busd("topics").stdout.startswith(f"{one}\t1\t".encode())
 
 
 @pytest.mark.parametrize("start", ["first", "next"])

@@ -7,8 +7,9 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.commands import Busd, Spawned, until
+from tests.support.commands import Busd, Spawned
 from tests.support.server import ServerProcess, read_lines
+from tests.support.tools import until
 
 Spawn = Callable[..., Spawned]
 

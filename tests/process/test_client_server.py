@@ -1,8 +1,12 @@
-"""Both clients against a real server: over TCP and a Unix socket, on asyncio's loop and uvloop."""
+"""Both clients against a real server: over TCP and a Unix socket, on asyncio's loop and uvloop.
+
+BUSD_KILL_ROUNDS: a tenth of it (10) is how often the test with kills is done.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine
 
@@ -14,6 +18,8 @@ from busd_client.events import BusdError, End, EndOfStream, Message, Reset
 
 from tests.support.server import ServerProcess
 
+# make kill and make faults ask for some hundred kills; this dies four times a round.
+ROUNDS = max(1, int(os.environ.get("BUSD_KILL_ROUNDS", "10")) // 10)
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
@@ -99,7 +105,7 @@ def test_a_batch_with_other_topics_between(address: str) -> None:
         assert got == [b"%d" % number for number in range(1, 3000, 3)]
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(ROUNDS))
 def test_nothing_is_lost_or_doubled_while_the_server_is_killed(server: ServerProcess, number: int) -> None:
     """A publisher that repeats what was not answered, a reader that resumes, a server that dies four times."""
     kept: list[tuple[int, bytes]] = []

@@ -51,12 +51,13 @@ class Publisher:
     allowed: int
     answered: dict[int, int] = field(default_factory=dict)
     resent: int = 0
+    stop: bool = False
 
     def run(self, server: ServerProcess) -> None:
         """All of them."""
-        while len(self.answered) < len(self.messages):
+        while len(self.answered) < len(self.messages) and not self.stop:
             with contextlib.suppress(OSError, EOFError), server.connect() as connection:
-                while (begin := len(self.answered)) < len(self.messages):
+                while (begin := len(self.answered)) < len(self.messages) and not self.stop:
                     count = min(BURST, len(self.messages) - begin, self.allowed - begin)
                     if count <= 0:
                         time.sleep(0.005)
@@ -92,15 +93,16 @@ class Lossy:
     """A reader that nobody waits for and that waits for nobody; joins again at the end after a lost connection."""
 
     stop: bool = False
+    connection: socket.socket | None = None
     seen: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
     problems: list[bytes] = field(default_factory=list)
 
     def run(self, server: ServerProcess) -> None:
         """Until told to stop."""
         while not self.stop:
-            with contextlib.suppress(OSError), server.connect() as connection:
-                connection.sendall(b"SUB c.>\n")
-                self._read(connection.makefile("rb"))
+            with contextlib.suppress(OSError), server.connect() as self.connection:
+                self.connection.sendall(b"SUB c.>\n")
+                self._read(self.connection.makefile("rb"))
             time.sleep(0.02)
 
     def _read(self, lines: Iterator[bytes]) -> None:
@@ -169,18 +171,27 @@ class Team:
 
 
 @contextlib.contextmanager
-def at_work(publisher: Publisher, lossy: Lossy, teams: list[Team], server: ServerProcess) -> Iterator[None]:
-    """All of them; at the end the workers are killed."""
+def at_work(publisher: Publisher, lossy: Lossy, teams: list[Team], server: ServerProcess) -> Iterator[threading.Thread]:
+    """All of them, with the publisher's thread; at the end the workers are killed and the threads are over."""
     threads = [threading.Thread(target=one.run, args=(server,), daemon=True) for one in (publisher, lossy)]
     for thread in threads:
         thread.start()
     try:
         for team in teams:
             team.start()
-        yield
+        yield threads[0]
     finally:
         for team in teams:
             team.close()
+        publisher.stop = lossy.stop = True
+        if lossy.connection is not None:
+            # It is waiting for more.
+            with contextlib.suppress(OSError):
+                lossy.connection.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            # As long as a read may take, when it was just connecting.
+            thread.join(25)
+            assert not thread.is_alive(), "a thread does not end"
 
 
 def settled(server: ServerProcess, groups: int) -> bool:
@@ -199,12 +210,10 @@ def stored(server: ServerProcess) -> dict[int, tuple[bytes, bytes]]:
 
 @pytest.mark.timeout(TIMEOUT_S)
 @pytest.mark.parametrize("retain", ["limits", "acked"])
-def test_nothing_is_lost_whoever_is_killed(retain: str, make_server: MakeServer, tmp_path: Path) -> None:
+def test_nothing_is_lost_whoever_is_killed(retain: str, make_configured: MakeServer) -> None:
     print(f"BUSD_CHAOS_SEED={SEED}")
     chance = random.Random(SEED)
-    config = tmp_path / "busd.toml"
-    config.write_text(f'sync = "always"\n[main]\nretain = "{retain}"\nsegment_bytes = "256k"\n')
-    server = make_server("--config", str(config))
+    server = make_configured(f'sync = "always"\n[main]\nretain = "{retain}"\nsegment_bytes = "256k"\n')
     # Both groups are there before the first message, as nothing has to wait for a group that is not.
     server.ask(b"SUB c.> GROUP wide\n")
     server.ask(b"SUB c.> GROUP narrow\n")
@@ -215,7 +224,7 @@ def test_nothing_is_lost_whoever_is_killed(retain: str, make_server: MakeServer,
         Team(server, "narrow", chance.getrandbits(32), ["WINDOW", "20", "WAIT", "500ms"]),
     ]
     began, broker_kills = time.monotonic(), 0
-    with at_work(publisher, lossy, teams, server):
+    with at_work(publisher, lossy, teams, server) as publishing:
         for number in range(KILLS):
             time.sleep(chance.uniform(MIN_LIFE_S, MAX_LIFE_S))
             # The first is the broker's whatever the dice say.
@@ -226,10 +235,10 @@ def test_nothing_is_lost_whoever_is_killed(retain: str, make_server: MakeServer,
             else:
                 chance.choice(teams).kill_one()
             publisher.allowed = MESSAGES * (number + 2) // (KILLS + 1)
-        until(lambda: len(publisher.answered) == MESSAGES, "all is published", TIMEOUT_S)
+        until(lambda: not publishing.is_alive(), "all is published", TIMEOUT_S)
+        assert len(publisher.answered) == MESSAGES, "the publisher died"
         until(lambda: settled(server, len(teams)), "all is settled", TIMEOUT_S)
         took_s = time.monotonic() - began
-        lossy.stop = True
     # By the ids each message is kept once, where its answer said, in the order sent.
     kept = {publisher.answered[number]: (topic, said) for number, (topic, _, said) in enumerate(publisher.messages)}
     assert list(kept) == sorted(kept)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.server import ServerProcess
-from tests.support.shells import MakeShell, beside
+from tests.support.shells import MakeShell
 from tests.support.tools import need, run, until
 
 # Of each worker: `reply` tells busd, `payload` undoes the escapes of ESC.
@@ -19,12 +18,6 @@ exec 3<&"${busd[0]}" 4>&"${busd[1]}"
 reply() { printf '%%s\\n' "$*" >&4; }
 payload() { case $kind in ESC) printf '%%b' "$rest" ;; *) printf '%%s' "$rest" ;; esac; }
 """
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[MakeShell]:
-    """Starts scripts; they are killed behind the test."""
-    yield from beside(tmp_path)
 
 
 @pytest.fixture(params=["nc", "socat"])

@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import MakeServer
 from tests.support.commands import BUSD
 from tests.support.server import ServerProcess, read_lines
-from tests.support.tools import environment, run, until
+from tests.support.tools import ending, environment, run, until
 
 
 def health(server: ServerProcess, *options: str) -> subprocess.CompletedProcess[bytes]:
@@ -55,12 +55,12 @@ def test_at_its_cap_it_fails_and_is_well_again_when_there_is_room(make_server: M
 
 def test_events_as_json(short_dir: Path) -> None:
     env = {"BUSD_TCP": "127.0.0.1:0", "BUSD_DATA": str(short_dir / "d"), "BUSD_LOG_FORMAT": "json"}
-    with subprocess.Popen([*BUSD, "serve"], stderr=subprocess.PIPE, env=environment(env)) as child:
+    with ending(subprocess.Popen([*BUSD, "serve"], stderr=subprocess.PIPE, env=environment(env))) as child:
         assert child.stderr is not None
         ready = json.loads(child.stderr.readline())
         child.terminate()
         rest = [json.loads(line) for line in child.stderr]
-    assert child.returncode == 0
+        assert child.wait(20) == 0
     assert (ready["event"], ready["level"], ready["data"]) == ("ready", "info", str(short_dir / "d"))
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT[\d:.]+Z", ready["time"])
     assert [line["event"] for line in rest] == ["stopping", "stopped"]
@@ -153,23 +153,23 @@ def test_a_stuck_disk_is_seen(make_server: MakeServer, short_dir: Path) -> None:
         def command(self) -> list[str]:
             return [super().command()[0], str(stall), *super().command()[3:]]
 
-    server = Stalling(short_dir, [], {"STALL": str(short_dir / "now"), "BUSD_STOP": "2s"})
-    server.start()
-    assert server.ask(b"PUB t kept\n") == b":1\n"
-    (short_dir / "now").touch()
-    with server.connect() as publisher:
-        publisher.sendall(b"PUB t stuck\n")
-        until(
-            # The reserve may be unmade still: it waits for the same disk.
-            lambda: b"\nstatus=failing\nsync=the disk has not finished" in server.ask(b"INFO health\n"),
-            "said",
-        )
+    stalling = Stalling(short_dir, [], {"STALL": str(short_dir / "now"), "BUSD_STOP": "2s"})
+    with contextlib.closing(stalling) as server:
+        server.start()
+        assert server.ask(b"PUB t kept\n") == b":1\n"
+        (short_dir / "now").touch()
+        with server.connect() as publisher:
+            publisher.sendall(b"PUB t stuck\n")
+            until(
+                # The reserve may be unmade still: it waits for the same disk.
+                lambda: b"\nstatus=failing\nsync=the disk has not finished" in server.ask(b"INFO health\n"),
+                "said",
+            )
+            assert server.ask(b"READ t\n").splitlines()[0] == b"MSG t 1 kept"
+            began = time.monotonic()
+            assert server.stop() == 1
+            assert time.monotonic() - began < 4
+        assert "error: stopped unclean" in server.log()
+        (short_dir / "now").unlink()
+        server.start()
         assert server.ask(b"READ t\n").splitlines()[0] == b"MSG t 1 kept"
-        began = time.monotonic()
-        assert server.stop() == 1
-        assert time.monotonic() - began < 4
-    assert "error: stopped unclean" in server.log()
-    (short_dir / "now").unlink()
-    server.start()
-    assert server.ask(b"READ t\n").splitlines()[0] == b"MSG t 1 kept"
-    server.close()

@@ -1,6 +1,6 @@
 """Mad, broken and vanished clients: each gets its error or its end, and costs nobody else anything.
 
-BUSD_STORM_S, BUSD_FUZZ_S: how long the storm of connects and the fuzzer of sockets last (3 s each).
+BUSD_STORM_S, BUSD_FUZZ_S: how long each of two storms of connects (1 s) and the fuzzer of sockets (3 s) last.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import contextlib
 import http.client
 import os
 import random
-import re
 import resource
 import select
 import socket
@@ -22,10 +21,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeServer
+from tests.support.proc import cpu_s, descriptors, resident_bytes
 from tests.support.server import ServerProcess, read_all, read_lines
-from tests.support.tools import need, until
+from tests.support.tools import ending, need, until
 
-STORM_S = float(os.environ.get("BUSD_STORM_S", "3"))
+STORM_S = float(os.environ.get("BUSD_STORM_S", "1"))
+# Without turns a PING waits for half a second and more: the slowest tenth shows one such.
+FLOOD_S = 0.7
 FUZZ_S = float(os.environ.get("BUSD_FUZZ_S", "3"))
 MIB = 1 << 20
 
@@ -47,24 +49,6 @@ def fact(server: ServerProcess, name: str) -> str:
     return next(line.partition("=")[2] for line in lines if line.startswith(f"{name}="))
 
 
-def descriptors(server: ServerProcess) -> int:
-    """How many the server has open."""
-    return len(os.listdir(f"/proc/{server.pid}/fd"))
-
-
-def resident_bytes(server: ServerProcess) -> int:
-    """Its resident memory."""
-    match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())
-    assert match is not None
-    return int(match[1]) * 1024
-
-
-def cpu_s(server: ServerProcess) -> float:
-    """CPU time it has used."""
-    facts = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def limited(make_server: MakeServer, **limits: object) -> ServerProcess:
     """A server with these limits."""
     return make_server(env={f"BUSD_LIMITS_{name.upper()}": str(value) for name, value in limits.items()})
@@ -75,17 +59,17 @@ def limited(make_server: MakeServer, **limits: object) -> ServerProcess:
 
 @pytest.mark.parametrize("begun", [b"PUB t ", b"PING\nPUB t ", b"*3\r\n$3\r\nPUB\r\n$1\r\nt\r\n$500\r\n", b"G"])
 def test_a_command_dribbled_a_byte_at_a_time(make_server: MakeServer, begun: bytes) -> None:
-    server = limited(make_server, unfinished="2s")
+    server = limited(make_server, unfinished="1s")
     with server.connect() as dribbler:
         dribbler.sendall(begun)
         began = time.monotonic()
         answer = b""
         while b"-TIMEOUT" not in answer:
-            assert time.monotonic() - began < 8, answer
+            assert time.monotonic() - began < 7, answer
             dribbler.sendall(b"1")
             ready, _, _ = select.select([dribbler], [], [], 0.2)
             answer += dribbler.recv(4096) if ready else b""
-        assert time.monotonic() - began > 1.5
+        assert time.monotonic() - began > 0.75
         with contextlib.suppress(ConnectionResetError):
             assert read_all(dribbler) == b""
     assert server.ask(b"READ t\n") == b"END end next=1\n"
@@ -104,19 +88,27 @@ def test_a_half_typed_line_and_a_silent_connection_are_left_alone(make_server: M
 
 def test_many_large_commands_that_never_end_cost_no_more_than_the_limit(make_server: MakeServer) -> None:
     server = limited(make_server, unfinished_bytes=8 * MIB)
-    before = resident_bytes(server)
+    before = resident_bytes(server.pid)
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(server.connect()) for _ in range(100)]
         for connection in connections:
             with contextlib.suppress(ConnectionError):
                 connection.sendall(b"PUB t " + b"x" * (MIB - 1))
-        until(lambda: resident_bytes(server) - before > 4 * MIB, "they were read")
+        told: list[socket.socket] = []
+        grown = [0]
+
+        def read() -> bool:
+            told[:] = select.select(connections, [], [], 0)[0]
+            grown.append(resident_bytes(server.pid) - before)
+            return len(told) > 85
+
+        until(read, "most are told, so all were read")
         other = stack.enter_context(server.connect())
         other.sendall(b"PUB t " + b"y" * 100_000 + b"\n")
         assert read_lines(other, 1) == [b":1"]
+        read()
         # The limit, what was read of one in between, and what the allocator keeps.
-        assert resident_bytes(server) - before < 24 * MIB
-        told = [connection for connection in connections if select.select([connection], [], [], 0)[0]]
+        assert 4 * MIB < max(grown) < 24 * MIB
         assert 85 < len(told) < 100
         assert told[0].recv(4096).startswith(b"-LIMIT unfinished commands of all connections hold 8388608 bytes")
 
@@ -126,15 +118,15 @@ def test_many_large_commands_that_never_end_cost_no_more_than_the_limit(make_ser
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUB", "PING", "READ"])
 @pytest.mark.parametrize("path", ["/", "/" + "a" * 6000])
-def test_nothing_of_a_web_request_is_carried_out(server: ServerProcess, method: str, path: str) -> None:
-    browser = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+def test_nothing_of_a_web_request_is_carried_out(shared_server: ServerProcess, method: str, path: str) -> None:
+    browser = http.client.HTTPConnection("127.0.0.1", shared_server.port, timeout=10)
     browser.request(
         method, path, body="PUB evil x\r\nRESET >\r\nPUB evil y\r\n", headers={"Origin": "https://example.com"}
     )
     with contextlib.suppress(http.client.HTTPException, ConnectionError):
         browser.getresponse()
     browser.close()
-    assert server.ask(b"TOPICS\n") == b"*0\n"
+    assert shared_server.ask(b"TOPICS\n") == b"*0\n"
 
 
 # Limits.
@@ -153,7 +145,7 @@ TOO_MUCH = {
     "groups": (b"SUB a GROUP other", b"-LIMIT"),
     "in_flight": (b"SUB a GROUP g WINDOW 6", b"-LIMIT WINDOW 6; the limit is 5"),
     "patterns": (b"SUB " + b",".join(b"p%d" % number for number in range(65)), b"-LIMIT"),
-    "id": (b"HPUB a id=" + b"i" * 201 + b" :x", b"-"),
+    "id": (b"HPUB a id=" + b"i" * 201 + b" :x", b"-ARG the header id takes 1 to 200 bytes, not 201"),
 }
 
 
@@ -176,26 +168,26 @@ def test_each_limit_has_its_error_and_the_connection_goes_on(make_server: MakeSe
 @pytest.mark.parametrize(
     "head", [b"*1000000000\r\n", b"*-1\r\n", b"*1\r\n$99999999999\r\n", b"*1\r\n$-1\r\n", b"*01\r\n"]
 )
-def test_giant_and_crooked_counts(server: ServerProcess, head: bytes) -> None:
-    before = resident_bytes(server)
-    with server.connect() as one:
+def test_giant_and_crooked_counts(shared_server: ServerProcess, head: bytes) -> None:
+    before = resident_bytes(shared_server.pid)
+    with shared_server.connect() as one:
         one.sendall(head)
         if not head.startswith(b"*1000000000"):
             assert read_all(one).startswith(b"-SYNTAX")
         else:
             one.sendall(b"$1\r\nx\r\n" * 1000)
-            assert server.ask(b"PING\n") == b"PONG\n"
-    assert resident_bytes(server) - before < 4 * MIB
+            assert shared_server.ask(b"PING\n") == b"PONG\n"
+    assert resident_bytes(shared_server.pid) - before < 4 * MIB
 
 
 def publish_cpu_s(server: ServerProcess, count: int) -> float:
     """CPU time of the server for so many messages of new and old topics."""
     with server.connect() as one:
-        began_s = cpu_s(server)
+        began_s = cpu_s(server.pid)
         for start in range(0, count, 1000):
             one.sendall(b"".join(b"PUB m.%d.x x\n" % (number % 500) for number in range(start, start + 1000)))
             read_lines(one, 1000)
-        return cpu_s(server) - began_s
+        return cpu_s(server.pid) - began_s
 
 
 def test_a_hundred_thousand_patterns_cost_publishers_little(make_server: MakeServer) -> None:
@@ -228,7 +220,7 @@ def test_a_flood_does_not_keep_others_waiting(server: ServerProcess, command: by
         read_lines(flood, 1)
         flood.setblocking(False)
         waits_s = []
-        end = time.monotonic() + 2
+        end = time.monotonic() + FLOOD_S
         data = command * (MIB // len(command))
         sent = 0
         while time.monotonic() < end:
@@ -262,16 +254,16 @@ def test_a_storm_of_connects_leaves_nothing_behind(server: ServerProcess) -> Non
 
     storm()
     until(lambda: fact(server, "connections") == "1", "all of the first are gone")
-    fds, before = descriptors(server), resident_bytes(server)
+    fds, before = descriptors(server.pid), resident_bytes(server.pid)
     count = storm()
     until(lambda: fact(server, "connections") == "1", "all are gone")
-    assert descriptors(server) == fds
+    assert descriptors(server.pid) == fds
     assert fact(server, "subscriptions") == "0"
-    assert count > 300
-    assert resident_bytes(server) - before < 4 * MIB
+    assert count > 100
+    assert resident_bytes(server.pid) - before < 4 * MIB
 
 
-def test_with_few_descriptors_accepting_stops_and_the_rest_goes_on(make_server: MakeServer) -> None:
+def test_with_few_descriptors_accepting_stops_and_the_rest_goes_on(short_dir: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     class Poor(ServerProcess):
@@ -279,9 +271,7 @@ def test_with_few_descriptors_accepting_stops_and_the_rest_goes_on(make_server: 
             return ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *super().command(), "--segment-bytes", "4k"]
 
     assert soft > 256 or hard > 256
-    poor = Poor(make_server().base.parent / f"busd-poor-{os.getpid()}")
-    poor.base.mkdir()
-    try:
+    with contextlib.closing(Poor(short_dir)) as poor:
         poor.start()
         with contextlib.ExitStack() as stack:
             old = stack.enter_context(poor.connect())
@@ -297,15 +287,13 @@ def test_with_few_descriptors_accepting_stops_and_the_rest_goes_on(make_server: 
             # Segments go on to be made: no publisher is refused, and the store is not given up.
             old.sendall(b"".join(b"PUB t %b\n" % (b"x" * 1000) for _ in range(100)))
             assert read_lines(old, 100)[-1] == b":100"
-            began_s = cpu_s(poor)
+            began_s = cpu_s(poor.pid)
             time.sleep(1)
-            assert cpu_s(poor) - began_s < 0.3, "it spins"
+            assert cpu_s(poor.pid) - began_s < 0.3, "it spins"
             old.sendall(b"INFO health\n")
             assert read_lines(old, 2) == [b"*1", b"status=ok"]
         until(lambda: poor.ask(b"PING\n") == b"PONG\n", "there is room again")
         assert poor.log().count("connection refused") == 1
-    finally:
-        poor.close()
 
 
 # Peers that vanish.
@@ -345,9 +333,8 @@ def island(short_dir: Path) -> Iterator[Island]:
     if subprocess.run(["unshare", *user, "-n", "ip", "link", "set", "lo", "up"], capture_output=True).returncode:
         pytest.skip("network namespaces are not allowed here")
     server = Island(short_dir, [], {"BUSD_LIMITS_KEEP_ALIVE": "3s"})
-    server.start()
-    yield server
-    server.close()
+    with contextlib.closing(server):
+        yield server.start()
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -356,7 +343,7 @@ def test_a_member_whose_network_is_gone_is_found_and_its_messages_go_to_others(i
     client += "s.sendall(b'PUB job a\\nPUB job b\\nSUB job GROUP g WINDOW 2 WAIT 1h\\n')\n"
     client += "while True: print(s.recv(999).decode(), flush=True)"
     command = island.inside(sys.executable, "-c", client)
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as member:
+    with ending(subprocess.Popen(command, stdout=subprocess.DEVNULL)):
         until(lambda: b"in_flight=2" in ask_unix(island, b"GROUPS\n"), "it has both")
         subprocess.run(island.inside("ip", "link", "set", "lo", "down"), check=True)
         began = time.monotonic()
@@ -373,7 +360,6 @@ def test_a_member_whose_network_is_gone_is_found_and_its_messages_go_to_others(i
             assert [line.split()[-1] for line in again] == [b"a", b"b"]
         # keep_alive, looked at every ten seconds, seen twice.
         assert time.monotonic() - began < 3 + 12 + 1
-        member.kill()
 
 
 # Anything.

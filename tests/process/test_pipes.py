@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 
@@ -36,10 +35,8 @@ max_bytes = {CAP_BYTES}
 
 
 @pytest.mark.timeout(TIMEOUT_S)
-def test_persistent_pipes_carry_more_than_the_disk_holds(make_server: MakeServer, tmp_path: Path) -> None:
-    config = tmp_path / "busd.toml"
-    config.write_text(CONFIG)
-    server = make_server("--config", str(config))
+def test_persistent_pipes_carry_more_than_the_disk_holds(make_configured: MakeServer) -> None:
+    server = make_configured(CONFIG)
     # The group is made before there is anything, with a limit for what fails.
     assert server.ask(b"SUB pipe GROUP g TRIES 3\n").startswith(b"+OK next=1 ")
     store = server.data / "logs" / "pipe"

@@ -12,6 +12,7 @@ from statistics import quantiles
 
 import pytest
 
+from tests.support.proc import resident_bytes
 from tests.support.server import ServerProcess, read_lines
 
 BLOCK = 500
@@ -23,14 +24,6 @@ def connect(server: ServerProcess) -> Iterator[Connect]:
     """Connections to the server that are closed behind the test."""
     with ExitStack() as stack:
         yield lambda: stack.enter_context(server.connect(timeout_s=60))
-
-
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process."""
-    with open(f"/proc/{pid}/status", encoding="ascii") as file:
-        match = re.search(r"VmRSS:\s+(\d+) kB", file.read())
-    assert match is not None
-    return int(match[1]) * 1024
 
 
 def publish(connection: socket.socket, topic: str, first: int, count: int, size: int = 100) -> None:

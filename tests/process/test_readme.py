@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from busd.wiring import config
-from busd.words.settings import Limits, StoreRule
+from busd.words.settings import Limits, Settings, StoreRule
 from tests.support.tools import LOOK_S, ROOT, end_session, environment, need
 
 TEXT = (ROOT / "README.md").read_text()
@@ -155,9 +155,14 @@ def test_the_settings_shown_are_all_there_are(tmp_path: Path) -> None:
     assert settings.stores[0].match == (b"metrics.>", b"trace.>")
     assert settings.limits == Limits(), "the limits shown are not the defaults"
     table = tomllib.loads(block)
-    named = {"rotate_at_s": "rotate_at", "max_age_ns": "max_age", "full_wait_ns": "full_wait"}
-    fields = {named.get(name, name) for name in StoreRule.__dataclass_fields__} - {"name", "match"}
-    assert set(table["main"]) == fields
+
+    def keys(kind: type[StoreRule | Settings]) -> set[str]:
+        # The fields of times say their unit, the settings do not.
+        return {re.sub("_n?s$", "", name) for name in kind.__dataclass_fields__}
+
+    assert set(table["main"]) == keys(StoreRule) - {"name", "match"}
+    assert set(table["store"][0]) >= {"name", "match"}
+    assert set(table) == keys(Settings) - {"stores"} | {"store"}
 
 
 def test_every_file_linked_to_is_there() -> None:
@@ -165,13 +170,29 @@ def test_every_file_linked_to_is_there() -> None:
         "README.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
+        "protocol.md",
+        "docs/operations.md",
+        "docs/performance.md",
         "docs/security.md",
+        "bench/results.md",
         "clients/bash/README.md",
         "clients/python/README.md",
     ):
         page = ROOT / name
         links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
         assert [link for link in links if not (page.parent / link).exists()] == [], name
+
+
+def test_the_programs_that_tests_need_are_told() -> None:
+    calls = [
+        call for path in ROOT.glob("tests/**/*.py") for call in re.findall(r"\bneed\((\".*\")\)", path.read_text())
+    ]
+    needed = {name for call in calls for name in re.findall(r"\"(\w[\w-]+)\"", call)}
+    # Those are for tests that run by themselves nowhere: make faults-root.
+    needed -= {"dmsetup", "losetup", "modprobe"}
+    assert {"bash", "nc", "openssl", "unshare"} <= needed
+    told = TEXT.partition("The tests use")[2].partition("\n")[0]
+    assert sorted(name for name in needed if not re.search(rf"\b{name}\b", told)) == []
 
 
 def test_the_dependencies_told_are_those_there_are() -> None:

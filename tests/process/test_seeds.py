@@ -16,16 +16,16 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from busd_client import Full, channel
 
 from tests.conftest import MakeServer
-from tests.process.test_promises import resident_bytes
+from tests.support.proc import resident_bytes
 from tests.support.server import ServerProcess, read_all, read_lines
-from tests.support.shells import MakeShell, beside
+from tests.support.shells import MakeShell
 from tests.support.tools import environment, need, run, until
 
 MakeStore = Callable[[str], ServerProcess]
@@ -34,21 +34,9 @@ HOPPER_RSS_BYTES = 100 << 20
 
 
 @pytest.fixture
-def store(make_server: MakeServer, tmp_path: Path) -> MakeStore:
+def store(make_configured: MakeServer) -> MakeStore:
     """A server with these lines in a [[store]]."""
-
-    def make(lines: str) -> ServerProcess:
-        config = tmp_path / "busd.toml"
-        config.write_text(f"[[store]]\n{lines}\n")
-        return make_server("--config", str(config))
-
-    return make
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[MakeShell]:
-    """Starts scripts; they are killed behind the test."""
-    yield from beside(tmp_path)
+    return lambda lines: make_configured(f"[[store]]\n{lines}\n")
 
 
 def reader(server: ServerProcess) -> socket.socket:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from busd.words.units import NS_PER_S
+from busd.world.peers import keep_alive
 from busd.world.sockets import BadAddress, identity, listen_tcp, listen_unix, split_address, unlink_own
 from tests.conftest import MakeServer
 from tests.support.server import ServerProcess, read_all, read_lines
@@ -20,6 +22,18 @@ from tests.support.tools import until
 def test_addresses_that_are_none(text: str) -> None:
     with pytest.raises(BadAddress, match=r"127\.0\.0\.1:7379"):
         split_address(text)
+
+
+@pytest.mark.parametrize("within_s", [1, *range(3, 31), 90, 100, 3600])
+def test_who_is_gone_is_found_within_the_time_told(within_s: int) -> None:
+    with socket.socket() as sock:
+        keep_alive(sock, within_s * NS_PER_S)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        idle_s, pause_s, probes = (sock.getsockopt(socket.IPPROTO_TCP, name) for name in names)
+    # It is over one pause behind the last question.
+    assert idle_s + pause_s * probes == max(3, within_s)
+    assert probes >= 2
 
 
 def test_a_taken_port_is_named() -> None:
@@ -56,15 +70,8 @@ def test_a_unix_path_living_dead_or_not_a_socket(short_dir: Path) -> None:
         listen_unix(str(short_dir / ("y" * 120)))
 
 
-def configured(make_server: MakeServer, short_dir: Path, text: str) -> ServerProcess:
-    """A server with this configuration file."""
-    config = short_dir / "busd.toml"
-    config.write_text(text)
-    return make_server("--config", str(config))
-
-
-def test_connections_beyond_the_limit_are_told_and_the_others_go_on(make_server: MakeServer, short_dir: Path) -> None:
-    server = configured(make_server, short_dir, "[limits]\nconnections = 2\n")
+def test_connections_beyond_the_limit_are_told_and_the_others_go_on(make_configured: MakeServer) -> None:
+    server = make_configured("[limits]\nconnections = 2\n")
     with server.connect() as one, server.connect() as two:
         for connection in (one, two):
             connection.sendall(b"PING\n")
@@ -76,8 +83,8 @@ def test_connections_beyond_the_limit_are_told_and_the_others_go_on(make_server:
     until(lambda: server.ask(b"PING\n") == b"PONG\n", "a place became free")
 
 
-def test_a_command_that_is_never_finished(make_server: MakeServer, short_dir: Path) -> None:
-    server = configured(make_server, short_dir, '[limits]\nunfinished = "1s"\n')
+def test_a_command_that_is_never_finished(make_configured: MakeServer) -> None:
+    server = make_configured('[limits]\nunfinished = "1s"\n')
     with server.connect() as dribbler, server.connect() as other:
         dribbler.sendall(b"PUB t half a mess")
         assert read_all(dribbler).startswith(b"-TIMEOUT")

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from busd.words.settings import Limits, Settings
 from busd.world import accept
-from busd.world.real_disk import RealDisk
-from busd.world.server import Server
 from tests.support.certificates import certificates
+from tests.support.in_loop import serving
 from tests.support.users import peer, token_of, user
 
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-@contextlib.asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[Server]:
-    """A server in this loop."""
-    server = Server(settings, RealDisk())
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.stop()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ from busd_client.address import choose_address
 from busd_client.deliveries import Delivery
 from busd_client.events import BusdError
 
-from busd.words.settings import Settings
 from busd.world import accept
-from busd.world.real_disk import RealDisk
 from busd.world.server import Server
 from tests.support.certificates import Files, authority, certificates
+from tests.support.in_loop import serving
 from tests.support.users import token_of, user
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -35,17 +34,6 @@ Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     return certificates(tmp_path)
-
-
-@contextlib.asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[Server]:
-    """A server in this loop."""
-    server = Server(settings, RealDisk())
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.stop()
 
 
 def port_of(server: Server) -> int:

@@ -21,7 +21,7 @@ import redis
 
 from tests.conftest import MakeServer
 from tests.support.server import ServerFailed, ServerProcess, read_all, read_lines
-from tests.support.tools import ROOT, need, run, until
+from tests.support.tools import ROOT, ending, need, run, until
 
 # The way in, by tool and transport; each takes stdin to the server and the answers to stdout, and ends with the server.
 WAYS = {
@@ -100,7 +100,7 @@ def test_quit_ends_it_without_a_half_close(server: ServerProcess) -> None:
 @pytest.mark.parametrize("name", WAYS)
 def test_a_half_closed_reader_that_dies_is_found(name: str, server: ServerProcess) -> None:
     command = f"exec {way_of(name, server)}"
-    with subprocess.Popen(["bash", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    with ending(subprocess.Popen(["bash", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE)) as child:
         assert child.stdin is not None
         child.stdin.write(b"SUB t\n")
         child.stdin.close()
@@ -160,9 +160,9 @@ def documented_info() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("section", ["server", "log", "stores", "clients"])
-def test_info_has_the_documented_names(server: ServerProcess, section: str) -> None:
-    server.ask(b"PUB t x\n")
-    told = server.ask(b"INFO %b\n" % section.encode()).decode().splitlines()
+def test_info_has_the_documented_names(shared_server: ServerProcess, section: str) -> None:
+    shared_server.ask(b"PUB t x\n")
+    told = shared_server.ask(b"INFO %b\n" % section.encode()).decode().splitlines()
     assert told[0] == f"*{len(told) - 1}"
     names = re.findall(r"(\w+)=", "\n".join(told).partition("main=")[2]) if section == "stores" else None
     assert (names or [line.partition("=")[0] for line in told[1:]]) == documented_info()[section]

@@ -5,7 +5,7 @@ The disk forgets what was not synced: names, bytes, half of a write, or bytes bu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -14,14 +14,11 @@ from busd.world.disk import DiskFailed
 from busd.world.store import Store
 from tests.conftest import Cases
 from tests.support.memory_disk import MemoryDisk
+from tests.support.power_kit import CuttingDisk, PowerCut, crashes
 from tests.support.store_kit import Kit, Message, open_store, read_all
 
 SMALL = StoreRule(segment_bytes=4096, max_bytes=16384)
 KEEP = StoreRule(segment_bytes=4096, max_bytes=16384, keep_last=2)
-
-
-class PowerCut(BaseException):
-    """Nothing after this call happens; nobody catches it."""
 
 
 def write(kit: Kit) -> None:
@@ -67,43 +64,6 @@ SEQUENCES: dict[str, tuple[Callable[[], Kit], Callable[[Kit], None]]] = {
     "rewrite": (lambda: full(KEEP), trim),
     "close": (lambda: full(SMALL), close),
 }
-
-
-class CuttingDisk(MemoryDisk):
-    """Stops before call number `stop_at`, or right behind it when `done` is set."""
-
-    stop_at = -1
-
-    def step(self, kind: str, path: str) -> None:
-        """See MemoryDisk."""
-        if len(self.calls) == self.stop_at:
-            raise PowerCut
-        super().step(kind, path)
-
-
-def crashes(name: str) -> Iterator[tuple[str, Kit, MemoryDisk]]:
-    """Every crash of a sequence: (where, the kit with what was promised by then, the disk that is found)."""
-    make, sequence = SEQUENCES[name]
-    stop = 0
-    while True:
-        kit = make()
-        disk = CuttingDisk()
-        for path, data in kit.disk.contents().items():
-            disk.set_contents(path, data)
-        kit.disk = disk
-        kit.reopen()
-        disk.calls.clear()
-        disk.stop_at = stop
-        try:
-            sequence(kit)
-            ended = True
-        except PowerCut:
-            ended = False
-        for where, found in disk.crashes():
-            yield f"before call {stop} ({disk.calls[-1:]}), {where}", kit, found
-        if ended:
-            return
-        stop += 1
 
 
 def check(kit: Kit, disk: MemoryDisk, where: str, keep_last: int) -> None:
@@ -159,7 +119,7 @@ def goes_on(store: Store, where: str) -> None:
 
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_a_power_cut_behind_every_call(name: str, cases: Cases) -> None:
-    for where, kit, disk in crashes(name):
+    for where, kit, disk in crashes(*SEQUENCES[name]):
         check(kit, disk, where, kit.rule.keep_last)
         cases.add()
     # Enumerated, not sampled: a sequence that shrank would hide what is not tried any more.

@@ -5,7 +5,7 @@ Deleting, rewriting and punching; the disk loses, tears or keeps what was not sy
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -13,9 +13,9 @@ import pytest
 from busd.world import store_sweep
 from busd.world.inspect import verify
 from tests.conftest import Cases
-from tests.recovery.test_crashes import CuttingDisk, PowerCut
 from tests.support.acked_kit import SMALL, AckedKit
 from tests.support.memory_disk import MemoryDisk
+from tests.support.power_kit import crashes
 from tests.support.store_kit import Kit, read_all
 
 LARGE = replace(SMALL, segment_bytes=1 << 16)
@@ -77,31 +77,6 @@ MAKERS: dict[str, Callable[[], AckedKit]] = {
 }
 
 
-def crashes(make: Callable[[], AckedKit]) -> Iterator[tuple[str, AckedKit, MemoryDisk]]:
-    """Every crash of a sweep: (where, the kit, the disk that is found)."""
-    stop = 0
-    while True:
-        kit = make()
-        disk = CuttingDisk()
-        for path, data in kit.disk.contents().items():
-            disk.set_contents(path, data)
-            disk.names[path].durable_punched = disk.names[path].punched = kit.disk.names[path].punched[:]
-        kit.disk = disk
-        kit.reopen()
-        disk.calls.clear()
-        disk.stop_at = stop
-        try:
-            kit.sweep()
-            ended = True
-        except PowerCut:
-            ended = False
-        for where, found in disk.crashes():
-            yield f"before call {stop} ({disk.calls[-1:]}), {where}", kit, found
-        if ended:
-            return
-        stop += 1
-
-
 def check(kit: AckedKit, disk: MemoryDisk, where: str) -> None:
     """What a start finds."""
     found = AckedKit(disk=disk, rule=kit.rule, groups=kit.groups, kept=kit.kept.copy(), next=kit.next, step=40)
@@ -130,7 +105,7 @@ def goes_on(kit: Kit, where: str) -> None:
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_power_cut_behind_every_call(name: str, monkeypatch: pytest.MonkeyPatch, cases: Cases) -> None:
     monkeypatch.setattr(store_sweep, "PUNCH_BYTES", 2000)
-    for where, kit, disk in crashes(MAKERS[name]):
+    for where, kit, disk in crashes(MAKERS[name], AckedKit.sweep):
         check(kit, disk, where)
         cases.add()
     # Enumerated, not sampled: a sequence that shrank would hide what is not tried any more.
@@ -169,7 +144,7 @@ def test_a_full_disk_is_punched_where_a_sector_takes_the_record(monkeypatch: pyt
 def test_verify_finds_no_damage_after_a_power_cut(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_sweep, "PUNCH_BYTES", 2000)
     leftovers = 0
-    for where, _, disk in crashes(MAKERS[name]):
+    for where, _, disk in crashes(MAKERS[name], AckedKit.sweep):
         findings = list(verify(disk, "/data"))
         assert [str(one) for one in findings if one.bad] == [], where
         leftovers += sum(one.kind == "leftover" for one in findings)

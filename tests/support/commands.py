@@ -7,7 +7,6 @@ import os
 import pty
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 
 from tests.support.server import ServerProcess
@@ -44,14 +43,6 @@ class Spawned:
     def wait(self) -> int:
         """Its exit status."""
         return self.process.wait(PATIENCE_S)
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 def subscribers(busd: Busd) -> int:

@@ -8,7 +8,6 @@ The server has a limit on its address space: beyond it, it would die.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import socket
 import threading
@@ -16,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.proc import descriptors, resident_bytes
 from tests.support.server import ServerProcess, read_lines
 
 _CAP = """
@@ -80,8 +80,19 @@ class Soak:
     def run(self) -> None:
         """All of it; raises what went wrong in a thread."""
         (self.base / "busd.toml").write_text(_CAP)
-        server = Limited(self.base, ["--config", str(self.base / "busd.toml"), "--sync", "interval"])
-        server.start()
+        options = ["--config", str(self.base / "busd.toml"), "--sync", "interval"]
+        with contextlib.closing(Limited(self.base, options)) as server:
+            server.start()
+            self._load(server)
+            self._account(server)
+            self.exit_status = server.stop()
+
+    def published(self, topic: str) -> int:
+        """How many messages of a topic were kept."""
+        return sum(self._answers[topic])
+
+    def _load(self, server: ServerProcess) -> None:
+        """The publishers and readers, for as long as it is to last."""
         failures: list[BaseException] = []
 
         def guarded(work: object, *arguments: object) -> threading.Thread:
@@ -98,18 +109,13 @@ class Soak:
 
         readers = [guarded(self._work, server), guarded(self._follow, server)]
         publishers = [guarded(self._publish, server, name) for name in ("jobs.a", "live.a", "log.a")]
-        self._watch(server, failures)
-        self._over.set()
-        for thread in (*publishers, *readers):
-            thread.join(60)
+        try:
+            self._watch(server, failures)
+        finally:
+            self._over.set()
+            for thread in (*publishers, *readers):
+                thread.join(60)
         assert not failures, failures
-        self._account(server)
-        self.exit_status = server.stop()
-        server.close()
-
-    def published(self, topic: str) -> int:
-        """How many messages of a topic were kept."""
-        return sum(self._answers[topic])
 
     def _publish(self, server: ServerProcess, topic: str) -> None:
         """A batch in a tenth of a second, where it is let: twice what is read."""
@@ -180,14 +186,10 @@ class Soak:
         pause_s = min(5.0, max(0.5, self.seconds / 300))
         while (at_s := time.monotonic() - began) < self.seconds and not failures:
             facts = dict(line.split("=", 1) for line in server.ask(b"INFO\n").decode().splitlines()[1:] if "=" in line)
-            status = Path(f"/proc/{server.pid}/status").read_text()
-            match = re.search(r"VmRSS:\s+(\d+) kB", status)
-            assert match is not None
             files = (self.base / "data").rglob("*.log")
             sizes = [path.stat().st_blocks * 512 for path in files if path.exists()]
-            descriptors = len(os.listdir(f"/proc/{server.pid}/fd"))
             sample = Sample(
-                at_s, int(match[1]) * 1024, descriptors, sum(sizes), self.kept, self.refused,
+                at_s, resident_bytes(server.pid), descriptors(server.pid), sum(sizes), self.kept, self.refused,
                 int(facts["delivered"]), int(facts["gaps"]),
             )  # fmt: skip
             self.samples.append(sample)
