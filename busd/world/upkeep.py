@@ -173,8 +173,17 @@ class Upkeep:
             (store, store.expired(now_ns, self._claims, name in asked)) for name, store in self._stores.open.items()
         ]
 
+        faults: list[Exception] = []
+
         def work() -> list[tuple[Store, Trimmed]]:
-            return [(store, store.trim(trims, self._secure)) for store, trims in found]
+            done = []
+            for store, trims in found:
+                try:
+                    done.append((store, store.trim(trims, self._secure)))
+                except Exception as error:
+                    # What became of the other stores' files is to be known all the same.
+                    faults.append(error)
+            return done
 
         def done(result: list[tuple[Store, Trimmed]] | Exception) -> None:
             self._trimming = False
@@ -195,6 +204,8 @@ class Upkeep:
                 self._roll()
             for name in (*closing, *self._asked):
                 self.poke(name)
+            for fault in faults:
+                self._runtime.fault(fault)
 
         self._runtime.in_thread(work, done)
         self._trimming, self._asked = True, set()

@@ -38,3 +38,4 @@ def test_a_soak_at_twice_the_pace_of_the_readers(short_dir: Path) -> None:
     assert max(one.log_bytes for one in soak.samples) <= 64 << 20
     assert max(one.descriptors for one in soak.samples[third:]) - soak.samples[third].descriptors < 20
     assert soak.exit_status == 0
+    assert "error" not in soak.told

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import socket
 import threading
 import time
@@ -59,6 +60,28 @@ class Limited(ServerProcess):
         return ["sh", "-c", f'ulimit -v {_ADDRESS_SPACE_KIB}; exec "$@"', "sh", *super().command()]
 
 
+class _Lines:
+    """Lines of a connection, in portions; what has come of the next one is kept while there is none."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._rest = b""
+
+    def take(self, count: int) -> list[bytes]:
+        """So many lines, or none when they are not there within a second."""
+        until_s = time.monotonic() + 1
+        while self._rest.count(b"\n") < count:
+            left_s = max(0.0, until_s - time.monotonic())
+            if not select.select([self._connection], [], [], left_s)[0]:
+                return []
+            # Little at a time: who reads all that is there is not slow.
+            piece = self._connection.recv(16 << 10)
+            assert piece, "the server closed"
+            self._rest += piece
+        *lines, self._rest = self._rest.split(b"\n", count)
+        return lines
+
+
 @dataclass(slots=True)
 class Soak:
     """See the module."""
@@ -72,6 +95,7 @@ class Soak:
     group_missing: int = 0
     slow_missing: int = 0
     exit_status: int = -1
+    told: str = ""
     _over: threading.Event = field(default_factory=threading.Event)
     _answers: dict[str, list[int]] = field(default_factory=dict)
     _worked: int = 0
@@ -86,6 +110,7 @@ class Soak:
             self._load(server)
             self._account(server)
             self.exit_status = server.stop()
+            self.told = server.log()
 
     def published(self, topic: str) -> int:
         """How many messages of a topic were kept."""
@@ -141,20 +166,18 @@ class Soak:
         with server.connect(60) as connection:
             connection.sendall(b"SUB jobs.> GROUP g WINDOW 50\n")
             read_lines(connection, 1)
-            last_acked = 0
+            last_acked, lines = 0, _Lines(connection)
             while not self._over.is_set():
-                with contextlib.suppress(TimeoutError):
-                    connection.settimeout(1)
-                    events = read_lines(connection, 50)
-                    offsets = [event.split(b" ", 3)[2] for event in events if event.startswith(b"MSG")]
-                    assert len(offsets) == 50
-                    assert all(b"." not in offset for offset in offsets), "given out twice"
-                    assert int(offsets[0]) > last_acked
-                    last_acked = int(offsets[-1])
-                    connection.settimeout(60)
-                    connection.sendall(b"QUIET\nACK ..%b\n" % offsets[-1])
-                    self._worked += 50
-                    time.sleep(0.1)
+                if not (events := lines.take(50)):
+                    continue
+                offsets = [event.split(b" ", 3)[2] for event in events if event.startswith(b"MSG")]
+                assert len(offsets) == 50
+                assert all(b"." not in offset for offset in offsets), "given out twice"
+                assert int(offsets[0]) > last_acked
+                last_acked = int(offsets[-1])
+                connection.sendall(b"QUIET\nACK ..%b\n" % offsets[-1])
+                self._worked += 50
+                time.sleep(0.1)
 
     def _follow(self, server: ServerProcess) -> None:
         """A live reader that takes half of what comes in and is told what it misses."""
@@ -162,24 +185,24 @@ class Soak:
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
             connection.connect(("127.0.0.1", server.port))
-            connection.settimeout(2)
+            connection.settimeout(60)
             connection.sendall(b"SUB live.> SLOW drop\n")
             read_lines(connection, 1)
+            lines = _Lines(connection)
             while not self._over.is_set():
-                with contextlib.suppress(TimeoutError):
-                    for event in read_lines(connection, 50):
-                        words = event.split(b" ")
-                        if words[0] == b"GAP":
-                            self.gaps += 1
-                            assert words[5] == b"slow"
-                            self._live += int(words[4])
-                            expected = int(words[3])
-                        else:
-                            offset = int(words[2])
-                            self.slow_missing += offset <= expected
-                            expected = offset
-                            self._live += 1
-                    time.sleep(0.1)
+                for event in lines.take(50):
+                    words = event.split(b" ")
+                    if words[0] == b"GAP":
+                        self.gaps += 1
+                        assert words[5] == b"slow"
+                        self._live += int(words[4])
+                        expected = int(words[3])
+                    else:
+                        offset = int(words[2])
+                        self.slow_missing += offset <= expected
+                        expected = offset
+                        self._live += 1
+                time.sleep(0.1)
 
     def _watch(self, server: ServerProcess, failures: list[BaseException]) -> None:
         began = time.monotonic()

@@ -13,6 +13,7 @@ from busd.words.errors import BusError
 from busd.words.requests import Publish
 from busd.words.settings import Settings, StoreRule
 from busd.world.disk import DiskFull
+from busd.world.store import Store
 from tests.support.log_kit import LogKit
 from tests.support.memory_disk import MemoryFile
 from tests.support.memory_server import FakeRuntime
@@ -249,3 +250,30 @@ def test_a_ttl_ends_without_traffic(seconds: int) -> None:
     before = kit.log.stores.total_bytes
     kit.runtime.advance(seconds * S)
     assert (kit.log.stores.total_bytes < before / 2) == (seconds > 3)
+
+
+def test_a_fault_in_one_store_leaves_what_was_done_in_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = full_kit()
+    faults: list[Exception] = []
+    monkeypatch.setattr(kit.runtime, "fault", faults.append)
+
+    def trim(*_: object) -> None:
+        raise IndexError("a fault of busd")
+
+    monkeypatch.setattr(type(kit.log.stores.open["main"]), "trim", _only_for("main", trim))
+    last = kit.log.horizon - 1
+    settle(kit, line_out(b"g", last + 1, 1, [(1, last)]), line_done(b"g", [(1, last)]))
+    kit.log.make_room("jobs")
+    kit.runtime.advance(200 * MS)
+    assert room(kit) > 45
+    assert faults
+    assert all(isinstance(fault, IndexError) for fault in faults)
+
+
+def _only_for(name: str, act: Callable[..., Any]) -> Callable[..., Any]:
+    real = Store.trim
+
+    def trim(store: Store, *arguments: Any) -> Any:
+        return act() if store.name == name else real(store, *arguments)
+
+    return trim
