@@ -195,7 +195,8 @@ async def test_a_subscription_goes_on_where_it_was() -> None:
         peer.send(b"-STOPPING the server is going down\r\n")
 
     async def second(peer: Peer) -> None:
-        assert (await peer.subscribed(7))[2:4] == [b"FROM", b"7"]
+        # At the beginning of the GAP: with several stores messages of others may lie within it.
+        assert (await peer.subscribed(7))[2:4] == [b"FROM", b"5"]
         peer.messages(7, b"c")
         peer.send(b">3\r\n$3\r\nEOF\r\n$1\r\nt\r\n:8\r\n>3\r\n$3\r\nEND\r\n$3\r\nend\r\n:9\r\n")
         await stay(peer)
