@@ -14,6 +14,8 @@ from tests.conftest import Cases, MakeServer
 from tests.support.server import ServerProcess, read_lines
 
 ROUNDS = 12
+# A loaded machine may let every reader keep up for a while.
+MOST_ROUNDS = 60
 BURST = 250
 
 
@@ -81,7 +83,9 @@ def test_replays_beside_retention_and_reset(make_server: MakeServer, cases: Case
             for payload, answer in zip(payloads, read_lines(publisher, len(payloads)), strict=True):
                 sent[int(answer[1:])] = payload
 
-        for number in range(ROUNDS):
+        for number in range(MOST_ROUNDS):
+            if number >= ROUNDS and any(b"\nGAP " in reader.data for reader in readers):
+                break
             publish([b"%d-%d %b" % (number, one, b"x" * 4000) for one in range(BURST)])
             readers += [Reader(server, slowness_s) for slowness_s in (0.0, 0.04)]
             for reader in readers[-2:]:
