@@ -176,14 +176,14 @@ class Upkeep:
         faults: list[Exception] = []
 
         def work() -> list[tuple[Store, Trimmed]]:
-            done = []
+            trimmed = []
             for store, trims in found:
                 try:
-                    done.append((store, store.trim(trims, self._secure)))
+                    trimmed.append((store, store.trim(trims, self._secure)))
                 except Exception as error:
                     # What became of the other stores' files is to be known all the same.
                     faults.append(error)
-            return done
+            return trimmed
 
         def done(result: list[tuple[Store, Trimmed]] | Exception) -> None:
             self._trimming = False
