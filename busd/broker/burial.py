@@ -15,7 +15,7 @@ from busd.broker.admission import size_of
 from busd.broker.feed import Fetched, fetch
 from busd.broker.opening import House
 from busd.broker.ports import Outcome, Piece
-from busd.broker.subscription import PIECE_BYTES
+from busd.broker.stride import PIECE_BYTES
 from busd.rules.group import Dying
 from busd.rules.group_records import line_done, ranges_of
 from busd.rules.record import Batch

@@ -18,7 +18,7 @@ from itertools import groupby
 
 from busd.broker.opening import House
 from busd.broker.ports import Piece, Wanted
-from busd.broker.subscription import PIECE_BYTES
+from busd.broker.stride import PIECE_BYTES
 from busd.rules.record import Batch, Hole
 from busd.rules.select import Selection, only, select, split
 from busd.words.headers import Steering, steering

@@ -13,7 +13,7 @@ from busd.broker.desk import Desk
 from busd.broker.opening import House, beyond, resolve, shared_encoder, unknown_group
 from busd.broker.ports import Piece, Subscriber
 from busd.broker.seat import Place, Seat
-from busd.broker.subscription import PIECE_BYTES
+from busd.broker.stride import PIECE_BYTES
 from busd.rules.group_records import GroupState, line_gone, line_new, line_seek
 from busd.rules.record import Batch
 from busd.rules.replies import Row

@@ -13,25 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from busd.broker.cork import Cork
+from busd.broker.ends import all_ended, ended
 from busd.broker.gap import PendingGap
 from busd.broker.ports import Log, Outbox, Piece, Runtime
+from busd.broker.stride import BATCH_BYTES, Handful, Stride
 from busd.broker.terms import Tally, Terms
 from busd.rules.formats import Encoder
 from busd.rules.losses import told
 from busd.rules.record import Batch, Hole
 from busd.rules.select import Selection, Wanted, build, select
 from busd.rules.subscription import Action, Event, State, step
-from busd.words.topics import is_literal
 from busd.words.units import MAX_OFFSET
-
-# A piece of the log read in one step, or as much as the outbox takes when that is less: long enough that its fixed
-# cost (about 30 µs) does not show, short enough that a step stays well under a millisecond.
-PIECE_BYTES = 256 * 1024
-# A stored batch is about this long at most (busd.rules.seal), a line of text about twice that: an outbox that is half
-# empty takes one whole, because reading it again for a slice costs more than the bytes are worth.
-_BATCH_BYTES = 64 * 1024
-# Ends of stream and RESETs that a skipping reader gets after its GAP, at most; in a small outbox a quarter of it.
-_MARKS_BYTES = 16 * 1024
 
 
 class Subscription:
@@ -57,21 +49,22 @@ class Subscription:
         self.over: Callable[[], None] = lambda: None
         self.failed: Callable[[Exception], None] = lambda error: None
         self._outbox = Cork(outbox)
-        # How much of the log is read in one step; see _pace.
-        self._step_bytes = min(PIECE_BYTES, terms.outbox_bytes)
+        self._stride = Stride(terms.outbox_bytes)
+        self._few = Handful()
         self._log = log
         self._runtime = runtime
         self._tally = tally
         self._left = terms.limit
         self._until = terms.until
         self._told = False
-        self._gap = PendingGap(min(_MARKS_BYTES, terms.outbox_bytes // 4))
+        self._gap = PendingGap(terms.marks_bytes)
         # Holes already named: with several stores one may reach beyond messages of another.
         self._named: set[tuple[int, int, str]] = set()
         self._reading = False
         self._scheduled = False
         self._cursor = log.cursor(terms.position)
         self._bounded = terms.until != MAX_OFFSET or terms.limit is not None
+        self._gathers = terms.limit is None and not terms.wait_first and not terms.one_answer
 
     # What happens to it.
 
@@ -185,7 +178,7 @@ class Subscription:
             return
         self._reading = True
         try:
-            self._log.read(self._cursor, self.wanted, self._step_bytes, self._got)
+            self._log.read(self._cursor, self.wanted, self._stride.bytes, self._got)
         except Exception as error:
             self.failed(error)
 
@@ -199,31 +192,27 @@ class Subscription:
                 self._take(piece)
             finally:
                 written = self._outbox.release()
-            self._pace(written)
+            easy = self.state is not State.HELD and not self._runtime.hurried
+            self._stride.took(written, easy, not self._outbox.buffered())
             if self.state is State.HELD and self._roomy:
                 # It was full of what has just gone out.
                 self.drained()
         except Exception as error:
             self.failed(error)
 
-    def _pace(self, written_bytes: int) -> None:
-        """Read more next time where all was taken at once or little was for us; less beside a commit, which waits."""
-        easy = 8 * written_bytes < self._step_bytes or not self._outbox.buffered()
-        if easy and self.state is not State.HELD and not self._runtime.hurried:
-            self._step_bytes = min(PIECE_BYTES, 2 * self._step_bytes)
-        else:
-            self._step_bytes = min(PIECE_BYTES, self.terms.outbox_bytes)
-
     def _take(self, piece: Piece) -> None:
         for record in piece.records:
             if step(self.state, Event.READ)[0] is not Action.DELIVER:
                 return
-            whole = self._deliver_gap(record) if isinstance(record, Hole) else self._deliver_stored(record)
-            if not whole:
+            if isinstance(record, Hole):
+                whole = self._deliver_few() and self._deliver_gap(record)
+            elif record.control or not self._gathers:
+                whole = self._deliver_few() and self._deliver_stored(record, self._select(record))
+            else:
+                whole = self._gather(record)
+            if not whole or self._check_bounds():
                 return
-            if self._check_bounds():
-                return
-        if step(self.state, Event.READ)[0] is not Action.DELIVER:
+        if step(self.state, Event.READ)[0] is not Action.DELIVER or not self._deliver_few():
             return
         self.position = max(self.position, piece.next)
         self._runtime.breathe()
@@ -238,9 +227,31 @@ class Subscription:
         _, self.state = step(self.state, Event.HORIZON)
         self.live(self)
 
-    def _deliver_stored(self, batch: Batch) -> bool:
+    def _gather(self, batch: Batch) -> bool:
+        """Deliver it, or let it wait for others of its kind when it is small; answers as `_deliver_stored`."""
+        selection = self._matching(batch)
+        if self._few.add(batch, selection):
+            return True
+        return self._deliver_few() and (self._few.add(batch, selection) or self._deliver_stored(batch, selection))
+
+    def _deliver_few(self) -> bool:
+        """Deliver what was gathered: in one write where there is room for all of it, else one by one."""
+        selections, last = self._few.take()
+        if len(selections) > 1:
+            data, count = self.encoder.several(selections), sum([selection.count for selection in selections])
+            if self._outbox.buffered() + len(data) <= self.terms.outbox_bytes:
+                self._outbox.write(data, count)
+                self._told = True
+                self._tally.delivered += count
+                selections = []
+        for selection in selections:
+            if not self._deliver_stored(selection.batch, selection):
+                return False
+        self._pass(last)
+        return True
+
+    def _deliver_stored(self, batch: Batch, selection: Selection | None) -> bool:
         """False when not all of it had room, or the subscription ended."""
-        selection = self._select(batch)
         if selection is not None:
             done = self._deliver(selection, self.encoder.messages(selection))
             if done < selection.count and self.state is State.REPLAYING:
@@ -311,8 +322,8 @@ class Subscription:
             self._outbox.flush()  # What has waited for more may be all that is in it.
         buffered, replaying = self._outbox.buffered(), self.state is State.REPLAYING
         easy = buffered <= (self.terms.low_bytes if replaying else limit // 2)
-        if easy and len(data) <= 2 * _BATCH_BYTES <= 2 * limit:
-            limit += 2 * _BATCH_BYTES
+        if easy and len(data) <= 2 * BATCH_BYTES <= 2 * limit:
+            limit += 2 * BATCH_BYTES
         # Without data (a payload of no bytes, an end of stream in a bare format) there is always room.
         while data and buffered + len(data) > limit and not (count == 1 and easy):
             fitting = count * max(0, limit - buffered) // len(data) if easy or not replaying else 0
@@ -366,12 +377,7 @@ class Subscription:
 
     def _announce_ended(self) -> None:
         """Literal topics that are at their end, and that this reader would wait for in vain."""
-        ended = []
-        for pattern in self.terms.patterns:
-            topic = self._log.topic(pattern) if is_literal(pattern) else None
-            if topic is not None and topic.ended and topic.last < self._begin(pattern):
-                ended.append((topic.last, pattern))
-        for offset, pattern in sorted(ended):
+        for offset, pattern in ended(self._log.topic, self.terms.patterns, self._begin):
             mark = build([offset], [pattern], [b""], 0, "e")
             selection = Selection(mark, 0, 1, None, 1)
             self._outbox.write(self.encoder.messages(selection))
@@ -388,8 +394,5 @@ class Subscription:
         if not self.encoder.bare or "e" not in selection.batch.flags:
             return
         here = max(selection.last, self.position - 1)
-        for pattern in self.terms.patterns:
-            topic = self._log.topic(pattern) if is_literal(pattern) else None
-            if topic is None or not topic.ended or here < topic.last >= self._begin(pattern):
-                return
-        self.end("eof")
+        if all_ended(self._log.topic, self.terms.patterns, self._begin, here):
+            self.end("eof")

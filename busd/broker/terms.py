@@ -10,6 +10,9 @@ from busd.rules.select import Selection, only
 from busd.words.errors import BusError
 from busd.words.units import MAX_OFFSET
 
+# In a small outbox a quarter of it.
+_MARKS_BYTES = 16 * 1024
+
 
 @dataclass(slots=True, frozen=True)
 class Terms:
@@ -43,6 +46,11 @@ class Terms:
         second piece beside it.
         """
         return self.outbox_bytes // 2 if self.drop or self.one_answer else 0
+
+    @property
+    def marks_bytes(self) -> int:
+        """Ends of stream and RESETs that a skipping reader gets after its GAP, at most."""
+        return min(_MARKS_BYTES, self.outbox_bytes // 4)
 
 
 @dataclass(slots=True)

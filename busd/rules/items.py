@@ -14,6 +14,13 @@ from busd.rules.numbers import weave
 # A payload; with headers [payload, key, value, …].
 Item = bytes | list[bytes]
 
+# `$`, the digits of a length, CR LF.
+_HEAD_BYTES = 16
+# With fewer than one of so many wanted, cutting those out costs less than decoding all: 130 ns each and 5 µs for the
+# array, where each that is decoded takes 30.
+FEW = 5
+# `$`, the digits of a length, CR LF.
+_HEAD_BYTES = 16
 _HEADS = [b"\r\n$%d\r\n" % size for size in range(4096)]
 
 
@@ -52,3 +59,29 @@ def decode_items(record: bytes, body_at: int, n: int) -> list[Item]:
     if type(items) is not list or len(items) != n:
         raise ValueError(f"the body does not hold {n} messages")
     return items
+
+
+def even_items(record: bytes, body_at: int, n: int) -> tuple[int, ...]:
+    """Where the payloads of that array stand, when all are of one size: the first, from one to the next, the size.
+
+    Empty when that cannot be said: then `decode_items` has to look at each.  What is said is what `decode_items` finds:
+    every head is compared, as columns of characters, and each stands right behind the payload before it.
+    """
+    start = b"*%d\r\n" % n
+    at = body_at + len(start)
+    head = record[at : record.find(b"\r\n", at, at + _HEAD_BYTES) + 2]
+    size = int(head[1:-2]) if head[1:-2].isdigit() else -1
+    step = len(head) + size + 2
+    # Lengths first: of most arrays they say that the sizes differ.
+    if len(record) - at != n * step or head != b"$%d\r\n" % size or not record.startswith(start, body_at):
+        return ()
+    for number in range(len(head)):
+        if record[at + number :: step] != head[number : number + 1] * n:
+            return ()
+    return at + len(head), step, size
+
+
+def cut_out(record: bytes, even: tuple[int, ...], places: Sequence[int]) -> list[Item]:
+    """The payloads with these numbers, where `even_items` says that they are."""
+    first, step, size = even
+    return [record[at : at + size] for at in [first + step * place for place in places]]

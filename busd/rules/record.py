@@ -52,7 +52,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, repeat
 
 from busd.rules.checksum import crc32
-from busd.rules.items import Item, decode_items, encode_items
+from busd.rules.items import FEW, Item, cut_out, decode_items, encode_items, even_items
 
 FORMAT = 1
 PREFIX_BYTES = 23
@@ -63,9 +63,7 @@ MAX_TOPICS = 78
 MAX_RECORD_BYTES = 1 << 30
 
 _PREFIX = re.compile(rb"\+([BHSCI]) ([0-9a-f]{8}) ([0-9]{10}) ")
-_GLANCE = re.compile(
-    rb"\+B [0-9a-f]{8} ([0-9]{10}) (\d+) (\d+) \d+ (\d+) \d+ [a-z-]+ ([^ \r]+)(?: ([^ \r]+))?(?: ([^ \r]+))?\r\n"
-)
+_GLANCE = re.compile(rb"\+B [0-9a-f]{8} ([0-9]{10}) (\d+) (\d+) \d+ (\d+) \d+ [a-z-]+ ")
 _COLUMN = bytes(range(COLUMN_BASE, COLUMN_BASE + MAX_TOPICS))
 
 
@@ -96,6 +94,8 @@ class Batch:
     record: bytes = field(repr=False)
     body_at: int = field(repr=False)
     _items: list[Item] | None = field(default=None, repr=False)
+    # See even_items; None while nobody looked.
+    _even: tuple[int, ...] | None = field(default=None, repr=False)
 
     @property
     def last(self) -> int:
@@ -125,6 +125,19 @@ class Batch:
             except ValueError as error:
                 raise BadRecord("form", str(error)) from None
         return self._items
+
+    def items_at(self, places: Sequence[int]) -> list[Item]:
+        """Of `items` those with these numbers; a few of many of one size are cut out, the others never decoded.
+
+        Raises:
+            BadRecord: see items.
+        """
+        if self._items is None and len(places) * FEW < self.n:
+            if self._even is None:
+                self._even = even_items(self.record, self.body_at, self.n)
+            if self._even:
+                return cut_out(self.record, self._even, places)
+        return list(map(self.items().__getitem__, places))
 
     def payloads(self) -> list[bytes]:
         """Every message's payload."""
@@ -243,16 +256,19 @@ def glance(data: bytes, at: int) -> tuple[int, int, int, int, bytes] | None:
     None when it is no batch, or its line is not whole.
     """
     match = _GLANCE.match(data, at)
-    if match is None:
+    if match is None or (end := data.find(b"\r\n", match.end())) < 0:
         return None
-    size, first, n, prev, topics, column, steps = match.groups()
-    if b"," not in topics:
-        steps = column
+    # A look at each character of a column, as a pattern takes, would cost as much as all the rest.
+    topics, *rest = data[match.end() : end].split(b" ")
+    size, first, n, prev = map(int, match.groups())
+    steps = rest[1:] if b"," in topics else rest
+    if len(steps) > 1:
+        return None
     try:
-        last = int(first) + (int(n) - 1 if steps is None else sum(map(int, steps.split(b","))))
+        last = first + (sum(map(int, steps[0].split(b","))) if steps else n - 1)
     except ValueError:
         return None
-    return PREFIX_BYTES + int(size), int(first), last, int(prev), topics
+    return PREFIX_BYTES + size, first, last, prev, topics
 
 
 def check(record: bytes) -> None:

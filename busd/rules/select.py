@@ -19,6 +19,8 @@ from busd.rules.record import COLUMN_BASE, MAX_TOPICS, Batch, frame
 from busd.words.units import MAX_OFFSET
 
 Wanted = Callable[[bytes], bool]
+# Looking for one of so many or fewer is quicker from one to the next.
+_FEW = 5
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +32,8 @@ class Selection:
     stop: int
     selector: bytes | None
     count: int
+    # The topic of all of them, where that is known.
+    topic: bytes | None = None
     _places: Sequence[int] | None = field(default=None, repr=False)
 
     @property
@@ -51,7 +55,12 @@ class Selection:
         """Their numbers in the batch, rising.  Looked for once: a look at each message of the batch."""
         if self._places is None:
             places = range(self.start, self.stop)
-            self._places = places if self.selector is None else list(compress(places, self.selector))
+            if self.selector is None:
+                self._places = places
+            elif self.count * _FEW < len(places):
+                self._places = _few_places(self.selector, self.start)
+            else:
+                self._places = list(compress(places, self.selector))
         return self._places
 
     def offsets(self) -> Sequence[int]:
@@ -59,14 +68,15 @@ class Selection:
         offsets = self.batch.offsets()
         if self.selector is None:
             return offsets[self.start : self.stop]
+        if isinstance(offsets, range):
+            return list(map(self.batch.first.__add__, self.places()))
         return list(map(offsets.__getitem__, self.places()))
 
     def items(self) -> list[Item]:
         """Their payloads, or lists of payload and headers."""
-        items = self.batch.items()
-        if self.selector is not None:
-            return list(map(items.__getitem__, self.places()))
-        return items if self.stop - self.start == self.batch.n else items[self.start : self.stop]
+        if self.selector is not None or not self.whole:
+            return self.batch.items_at(self.places())
+        return self.batch.items()
 
     def column(self) -> bytes | None:
         """Their topics as in a batch's column; None when the batch has one topic."""
@@ -131,6 +141,17 @@ def _any(topic: bytes) -> bool:
     return True
 
 
+def _few_places(selector: bytes, start: int) -> list[int]:
+    """Where it is 1, from `start` on: a third of the time that a look at each takes where one of 20 is."""
+    places = []
+    for gap in selector.split(b"\1"):
+        start += len(gap)
+        places.append(start)
+        start += 1
+    places.pop()
+    return places
+
+
 def _nth(selector: bytes, number: int) -> int:
     """Where in a selector its `number`-th (from 0) message is."""
     return next(islice(compress(range(len(selector)), selector), number, None))
@@ -147,7 +168,7 @@ def select(
     start, stop = _slice(batch, lo, hi)
     if start >= stop:
         return None
-    keep = [wanted(topic) for topic in batch.topics]
+    keep = list(map(wanted, batch.topics))
     inside = []
     for number, topic in enumerate(batch.topics) if floors else ():
         floor = floors.get(topic, 0) if floors else 0
@@ -162,11 +183,11 @@ def select(
     if batch.column is None or not any(keep):
         return None
     table = bytearray(256)
-    for number, kept in enumerate(keep):
-        table[COLUMN_BASE + number] = kept
-    selector = batch.column[start:stop].translate(bytes(table))
+    table[COLUMN_BASE : COLUMN_BASE + len(keep)] = bytes(keep)
+    selector = batch.column[start:stop].translate(table)
     count = selector.count(1)
-    return Selection(batch, start, stop, selector, count) if count else None
+    only_topic = batch.topics[keep.index(True)] if keep.count(True) == 1 else None
+    return Selection(batch, start, stop, selector, count, only_topic) if count else None
 
 
 def _slice(batch: Batch, lo: int, hi: int) -> tuple[int, int]:

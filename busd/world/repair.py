@@ -26,8 +26,9 @@ from busd.world.meta import FLOOR_STEP, Meta, WrongFormat, load_meta, save_meta
 from busd.world.salvage import readable
 from busd.world.segment import Cache, Shelf, index_path, read_opening, reader_of, saved_index, thin_path
 from busd.world.store import NewerFormat, Store
-from busd.world.store_reader import Cursor, read
+from busd.world.store_reader import read
 from busd.world.store_recovery import create, recover
+from busd.world.store_telling import Cursor
 
 _PIECE_BYTES = 1 << 20
 

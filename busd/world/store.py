@@ -24,8 +24,8 @@ from busd.world import store_lookup, store_reader
 from busd.world.disk import Disk, DiskFailed, File, try_remove
 from busd.world.pages import Pages, Roll
 from busd.world.segment import Cache, Segment, Shelf, index_path
-from busd.world.store_reader import Chunk, Cursor
 from busd.world.store_recovery import NewerFormat, Recovered, recover, segment_path
+from busd.world.store_telling import Chunk, Cursor
 from busd.world.store_trim import Sweep, Trim, Trimmed, Trimmer, durable
 
 __all__ = ["Chunk", "Cursor", "NewerFormat", "Roll", "Store", "TopicState", "Trim", "Trimmed"]

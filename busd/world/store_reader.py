@@ -11,44 +11,24 @@ Invariants:
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right
 
 from busd.rules.checksum import crc32
 from busd.rules.record import PREFIX_BYTES, BadRecord, Batch, CleanStop, Hole, glance, parse, peek
 from busd.rules.scan import resume
 from busd.rules.segment_index import SegmentIndex
 from busd.world.disk import DiskFailed, DiskFull, File
-from busd.world.segment import Segment, Shelf, reader_of
-from busd.world.store_telling import Stuck, Telling, Wanted
+from busd.world.segment import Shelf, reader_of
+from busd.world.store_telling import Chunk, Cursor, Stuck, Telling, Wanted
 
 # Wanted batches that are this close to each other are read in one piece: a read call costs as much as 16 KiB of copy.
 _NEAR_BYTES = 16 << 10
+# Read in one call: what was read is still in the cache of the processor when it is looked at.
+_SLAB_BYTES = 128 << 10
+# A small record costs as much as reading this.
+_RECORD_BYTES = 8 << 10
 # With fewer entries left in a segment, seeking by index cannot gain what the choice costs.
 _FEW_ENTRIES = 16
-
-
-@dataclass(slots=True)
-class Cursor:
-    """A reader's place in one store: the next offset wanted, and where that was.  One owner; new ones are Cursor(n)."""
-
-    offset: int
-    _at: int = field(default=-1, repr=False)
-    _segment: Segment | None = field(default=None, repr=False)
-    _position: int = field(default=0, repr=False)
-    _last: int = field(default=0, repr=False)
-    # Entries to visit in this segment, in falling order; None: read through.
-    _hops: list[int] | None = field(default=None, repr=False)
-    _hops_end: int = field(default=0, repr=False)
-
-
-@dataclass(slots=True)
-class Chunk:
-    """One step of reading.  Everything below `next` is decided for this store; `done`: the horizon was reached."""
-
-    records: list[Batch | Hole]
-    next: int
-    done: bool
 
 
 def read(
@@ -193,8 +173,8 @@ class _Step(Telling):
     def _slab(self) -> bool:
         """Read one piece and walk through it; True when the horizon is met."""
         start = self.position
-        data = self._fetch(start, min(max(self.budget, self.least_bytes), self._size() - start))
-        self.least_bytes = PREFIX_BYTES
+        data = self._fetch(start, self._ahead(start))
+        self.least_bytes, records = PREFIX_BYTES, 0
         while True:
             at = self.position - start
             facts = glance(data, at)
@@ -221,10 +201,22 @@ class _Step(Telling):
                     self._damaged()
                 self.budget -= self.position - start
                 return done
+            records += 1
             if self.position - start >= len(data):
                 break
-        self.budget -= max(self.position - start, 1)
+        self.budget -= max(self.position - start, records * _RECORD_BYTES, 1)
         return False
+
+    def _ahead(self, start: int) -> int:
+        """How much to read from there: whole records where the index is at hand, so that no part is read again."""
+        length = min(max(min(self.budget, _SLAB_BYTES), self.least_bytes), self._size() - start)
+        index = self.segments[self.number].index
+        if index is not None:
+            entry = bisect_left(index.positions, start)
+            stop = min(bisect_right(index.positions, start + length) - 1, entry + self.budget // _RECORD_BYTES)
+            if stop > entry:
+                length = index.positions[stop] - start
+        return length
 
     def _measure(self, data: bytes, at: int) -> int:
         """Size of a record that is no batch with a whole line; beyond the data when it is cut, -1 when it is none."""
@@ -293,14 +285,15 @@ class _Step(Telling):
         end, count = start, 0
         for number in reversed(self.hops):
             at = index.positions[number]
-            if count and (at - end > _NEAR_BYTES or at - start >= self.budget):
+            far = at - end > _NEAR_BYTES or max(at - start, count * _RECORD_BYTES) >= self.budget
+            if count and far:
                 break
             end, count = index.end_of(number), count + 1
             if number in index.holes:
                 # The dead bytes are hopped over, not read.
                 end -= index.holes[number].hop
         data = self._fetch(start, end - start)
-        self.budget -= end - start
+        self.budget -= max(end - start, count * _RECORD_BYTES)
         for _ in range(count):
             number = self.hops[-1]
             self.position, self.last = index.positions[number], index.firsts[number] - 1

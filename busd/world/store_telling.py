@@ -8,6 +8,7 @@ It must not know how the log is walked.  Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from busd.rules import losses
 from busd.rules.record import Batch, Hole
@@ -17,6 +18,29 @@ from busd.world.segment import Segment, Shelf
 Wanted = Callable[[bytes], bool]
 # What an index may have to do on the loop before it can be asked by topic: 2 ms of it.
 TURN_PAIRS = 4096
+
+
+@dataclass(slots=True)
+class Cursor:
+    """A reader's place in one store: the next offset wanted, and where that was.  One owner; new ones are Cursor(n)."""
+
+    offset: int
+    _at: int = field(default=-1, repr=False)
+    _segment: Segment | None = field(default=None, repr=False)
+    _position: int = field(default=0, repr=False)
+    _last: int = field(default=0, repr=False)
+    # Entries to visit in this segment, in falling order; None: read through.
+    _hops: list[int] | None = field(default=None, repr=False)
+    _hops_end: int = field(default=0, repr=False)
+
+
+@dataclass(slots=True)
+class Chunk:
+    """One step of reading.  Everything below `next` is decided for this store; `done`: the horizon was reached."""
+
+    records: list[Batch | Hole]
+    next: int
+    done: bool
 
 
 class Stuck(Exception):

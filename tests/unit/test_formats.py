@@ -398,3 +398,35 @@ def test_large_batches_cross_thousands() -> None:
     assert resp(Msg(b">").messages(late)) == [
         [b"MSG", row.topic, row.offset, TIME_NS, row.payload] for row in rows[1000:]
     ]
+
+
+# Several
+
+
+@settings(max_examples=60)
+@given(
+    parts=st.lists(messages(), min_size=1, max_size=5),
+    name=st.sampled_from(["line", "json", "raw", "bytes", "msg", "batch"]),
+    array=st.booleans(),
+    far=st.sampled_from([0, 5000, 10**6]),
+)
+def test_several_are_as_one_after_the_other(
+    parts: list[tuple[list[Row], Selection]], name: str, array: bool, far: int
+) -> None:
+    """Also where topics, headers and times differ, and offsets lie near each other or far apart."""
+    encoder = encoder_for(name, b"\n", array)
+    selections = []
+    base = 0
+    for _, selection in parts:
+        topics, items = selection.topics(), selection.items()
+        offsets = [base + offset for offset in selection.offsets()]
+        moved = build(offsets, topics, items, TIME_NS + base, selection.batch.flags)
+        selections.append(Selection(moved, 0, moved.n, None, moved.n))
+        base = offsets[-1] + far
+    assert encoder.several(selections) == b"".join(map(encoder.messages, selections))
+
+
+def test_several_of_one_topic_far_apart() -> None:
+    rows = [Row(offset, b"100%", b"p%d" % offset) for offset in (5, 900, 20_000)]
+    text = Line(b"\r\n").several([selection_of(row) for row in rows])
+    assert text == b"MSG 100% 5 p5\r\nMSG 100% 900 p900\r\nMSG 100% 20000 p20000\r\n"

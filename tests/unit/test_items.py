@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busd.rules.items import Item, decode_items, encode_items
+from busd.rules.items import Item, cut_out, decode_items, encode_items, even_items
 
 PAYLOADS = st.one_of(st.binary(max_size=20), st.integers(4090, 4100).map(lambda size: b"x" * size))
 ITEMS = st.one_of(PAYLOADS, st.lists(st.binary(max_size=5), min_size=3, max_size=5))
@@ -31,3 +31,52 @@ def test_headers(items: list[Item]) -> None:
 def test_what_is_no_array_of_so_many(data: bytes) -> None:
     with pytest.raises(ValueError, match="body"):
         decode_items(data, 0, 1)
+
+
+@st.composite
+def arrays(draw: st.DrawFn) -> tuple[bytes, int]:
+    """An array of so many, mostly of payloads of one size, in which some bytes may have been changed."""
+    size = draw(st.sampled_from([0, 1, 9, 10, 11, 99, 4095, 4096, 5000]))
+    count = draw(st.integers(1, 12))
+    # What looks like a head stands where one may be looked for.
+    filling = draw(st.sampled_from([b"x", b"\r\n$%d\r\n" % size, b"$", b"\r"]))
+    items: list[Item] = [(filling * (size + 1))[draw(st.integers(0, 3)) :][:size].ljust(size) for _ in range(count)]
+    if draw(st.booleans()):
+        items[draw(st.integers(0, count - 1))] = draw(ITEMS)
+        items[draw(st.integers(0, count - 1))] = draw(PAYLOADS)
+    data = bytearray(encode_items(items, headers=True))
+    for at in draw(st.lists(st.integers(0, min(len(data), 60) - 1), max_size=3)):
+        data[at] = draw(st.sampled_from(b"$*0189\r\nx"))
+    return bytes(data) + draw(st.sampled_from([b"", b"", b"\r\n"])), count
+
+
+@given(arrays(), st.data())
+@settings(max_examples=500)
+def test_what_is_cut_out_is_what_would_be_decoded(made: tuple[bytes, int], data: st.DataObject) -> None:
+    record, count = made
+    even = even_items(b"head" + record, 4, count)
+    places = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1)))
+    if even:
+        items = decode_items(record, 0, count)
+        assert cut_out(b"head" + record, even, places) == [items[place] for place in places]
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 100, 4095, 4096, 70_000])
+def test_payloads_of_one_size_are_even(size: int) -> None:
+    items: list[Item] = [(b"%06d" % at * (size // 6 + 1))[:size] for at in range(7)]
+    record = b"line\r\n" + encode_items(items, headers=False)
+    even = even_items(record, 6, 7)
+    assert even[1:] == (len(b"$%d\r\n\r\n" % size) + size, size)
+    assert cut_out(record, even, [0, 3, 6]) == [items[0], items[3], items[6]]
+
+
+def test_heads_in_payloads_are_not_taken_for_heads() -> None:
+    """Together as long as three of one size, and where the second's head would be there is one, inside the first."""
+    items: list[Item] = [b"abc\r\n$3\r\nxy", b"", b"def"]
+    record = encode_items(items, headers=False)
+    three = encode_items([b"a" * 5] * 3, headers=False)
+    assert len(record) == len(three)
+    assert even_items(three, 0, 3) == (8, 11, 5)
+    assert even_items(record, 0, 3) == ()
+    lying = encode_items([b"xxx\r\n$3\r\nyyy", b"abc\r\n", b"d"], headers=False)
+    assert even_items(lying, 0, 3) == ()

@@ -270,3 +270,36 @@ def test_build_writes_steps_only_where_offsets_are_not_dense() -> None:
     sparse = build([4, 6, 9], [b"a", b"b", b"a"], [b"", b"", b""], 0, "-", synced=3, prev=2)
     assert (sparse.steps, sparse.column, sparse.last) == ((2, 3), b"010", 9)
     assert (sparse.synced, sparse.prev) == (3, 2)
+
+
+@settings(max_examples=60)
+@given(
+    sizes=st.sampled_from([[0], [7], [4100], [3, 4], [7, 7, 7, 8]]),
+    headers=st.booleans(),
+    rare=st.lists(st.integers(0, 199), min_size=1, max_size=45, unique=True),
+    low=st.integers(0, 250),
+    step=st.sampled_from([1, 1, 3]),
+)
+def test_a_few_of_many_are_what_a_look_at_each_finds(
+    sizes: list[int], headers: bool, rare: list[int], low: int, step: int
+) -> None:
+    """From a record that was read back, where nothing is decoded yet: as a replay selects."""
+    topics = [b"a" if at in rare else b"b" for at in range(200)]
+    items: list[Item] = [(b"%d." % at * 4100)[: sizes[at % len(sizes)]] for at in range(200)]
+    if headers:
+        items[rare[0]] = [b"p", b"k", b"v"]
+    offsets = range(50, 50 + 200 * step, step)
+    made = build(list(offsets), topics, items, 7, "h" if headers else "-")
+    batch = parse(made.record)
+    assert isinstance(batch, Batch)
+    expected = [at for at in sorted(rare) if offsets[at] >= low]
+    found = select(batch, lambda topic: topic == b"a", low)
+    if found is None:
+        assert not expected
+        return
+    assert list(found.places()) == expected
+    assert list(found.offsets()) == [offsets[at] for at in expected]
+    assert found.items() == [items[at] for at in expected]
+    assert found.topics() == [b"a"] * len(expected)
+    head, rest = split(found, 1 + len(expected) // 2)
+    assert head.items() + (rest.items() if rest is not None else []) == found.items()

@@ -10,7 +10,7 @@ import pytest
 
 from busd.rules.record import Batch, Hole
 from busd.words.settings import StoreRule
-from busd.world import store_telling
+from busd.world import store_reader, store_telling
 from busd.world.store import Cursor, TopicState
 from tests.support.store_kit import Kit, Message, every, only, open_store, read_all
 
@@ -503,3 +503,27 @@ def test_an_index_with_much_to_turn_round_is_not_asked_on_the_loop(monkeypatch: 
     assert found is not None
     assert store._index.waiting_pairs == 0
     assert store.read(cursor, only(b"b"), kit.next, 100, False) is not None
+
+
+def test_a_step_takes_so_many_small_records_and_reads_no_part_of_one_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs about as much as a large one: 256 KiB of them would hold the loop for 25 ms."""
+    kit = Kit()
+    for at in range(200):
+        kit.commit((b"a", b"%d" % at))
+    fetched: list[tuple[int, int]] = []
+    fetch = store_reader._Step._fetch
+
+    def noted(step: store_reader._Step, at: int, length: int) -> bytes:
+        fetched.append((at, length))
+        return fetch(step, at, length)
+
+    monkeypatch.setattr(store_reader._Step, "_fetch", noted)
+    for wanted in (every, only(b"a")):
+        fetched.clear()
+        cursor = Cursor(1)
+        sizes = []
+        while (chunk := kit.store.read(cursor, wanted, kit.next, 256 << 10, True)) is not None and chunk.records:
+            sizes.append(len(chunk.records))
+        assert sum(sizes) == 200
+        assert max(sizes) <= (256 << 10) // store_reader._RECORD_BYTES
+        assert [at for at, _ in fetched[1:]] == [at + length for at, length in fetched[:-1]]

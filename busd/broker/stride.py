@@ -1,0 +1,62 @@
+"""The steps of a replay: how much of the log is read in one, and what of it is small enough to be told together.
+
+Pure.  Invariant: the messages of a Handful are of rising offsets, and together take about HANDFUL_BYTES at most.
+"""
+
+from __future__ import annotations
+
+from busd.rules.record import Batch
+from busd.rules.select import Selection
+
+# A piece of the log read in one step, or as much as the outbox takes when that is less: long enough that its fixed
+# cost (about 30 µs) does not show, short enough that a step stays well under a millisecond.
+PIECE_BYTES = 256 * 1024
+# Where little of it is for the reader.
+SPARSE_BYTES = 512 * 1024
+# As much as goes out in one write: half of what an outbox of the usual size takes.
+HANDFUL_BYTES = 32 * 1024
+# A stored batch is about this long at most (busd.rules.seal), a line of text about twice that: an outbox that is half
+# empty takes one whole, because reading it again for a slice costs more than the bytes are worth.
+BATCH_BYTES = 64 * 1024
+
+
+class Stride:
+    """How much is read next: `bytes`."""
+
+    def __init__(self, outbox_bytes: int) -> None:
+        self._least = self.bytes = min(PIECE_BYTES, outbox_bytes)
+
+    def took(self, written_bytes: int, easy: bool, emptied: bool) -> None:
+        """More next time where all was taken at once or little was for this reader; less beside a commit, which
+        waits, or when the reader did not take it (not `easy`)."""
+        sparse = 8 * written_bytes < self.bytes
+        if easy and (emptied or sparse):
+            self.bytes = min(SPARSE_BYTES if sparse else PIECE_BYTES, 2 * self.bytes)
+        else:
+            self.bytes = self._least
+
+
+class Handful:
+    """Parts of batches that wait to be told in one piece."""
+
+    def __init__(self) -> None:
+        self._selections: list[Selection] = []
+        self._bytes = 0
+        self._last = -1
+
+    def add(self, batch: Batch, selection: Selection | None) -> bool:
+        """What of the next batch is to be told, None for nothing; False when it is not to wait with the others."""
+        if selection is not None:
+            size_bytes = self._bytes + len(batch.record) * selection.count // batch.n
+            if size_bytes > HANDFUL_BYTES:
+                return False
+            self._bytes = size_bytes
+            self._selections.append(selection)
+        self._last = batch.last
+        return True
+
+    def take(self) -> tuple[list[Selection], int]:
+        """All of it, and the last offset that it tells of; nothing waits any more."""
+        taken = self._selections, self._last
+        self._selections, self._bytes, self._last = [], 0, -1
+        return taken
