@@ -37,10 +37,10 @@ class Stride:
 
 
 class Handful:
-    """Parts of batches that wait to be told in one piece."""
+    """Parts of batches that wait to be told in one piece: `selections`."""
 
     def __init__(self) -> None:
-        self._selections: list[Selection] = []
+        self.selections: list[Selection] = []
         self._bytes = 0
         self._last = -1
 
@@ -51,12 +51,12 @@ class Handful:
             if size_bytes > HANDFUL_BYTES:
                 return False
             self._bytes = size_bytes
-            self._selections.append(selection)
+            self.selections.append(selection)
         self._last = batch.last
         return True
 
     def take(self) -> tuple[list[Selection], int]:
         """All of it, and the last offset that it tells of; nothing waits any more."""
-        taken = self._selections, self._last
-        self._selections, self._bytes, self._last = [], 0, -1
+        taken = self.selections, self._last
+        self.selections, self._bytes, self._last = [], 0, -1
         return taken

@@ -230,9 +230,15 @@ class Subscription:
     def _gather(self, batch: Batch) -> bool:
         """Deliver it, or let it wait for others of its kind when it is small; answers as `_deliver_stored`."""
         selection = self._matching(batch)
-        if self._few.add(batch, selection):
+        few = self._few
+        if few.add(batch, selection):
             return True
-        return self._deliver_few() and (self._few.add(batch, selection) or self._deliver_stored(batch, selection))
+        if few.selections:
+            if not self._deliver_few():
+                return False
+            if few.add(batch, selection):
+                return True
+        return self._deliver_stored(batch, selection)
 
     def _deliver_few(self) -> bool:
         """Deliver what was gathered: in one write where there is room for all of it, else one by one."""

@@ -136,9 +136,9 @@ class Line:
         payloads = _joined([_payloads(selection) for selection in selections])
         if not _plain(payloads):
             return b"".join([self._lines(selection, 1) for selection in selections])
-        topic = _only_topic(selections)
-        offsets = _joined([selection.offsets() for selection in selections])
-        if topic is not None and offsets[-1] - offsets[0] > _SPARSE * len(offsets):
+        topic = _only_topic(selections) if len(selections) > 1 else None
+        if topic is not None and selections[-1].last - selections[0].first > _SPARSE * len(payloads):
+            offsets = _joined([selection.offsets() for selection in selections])
             form = b"MSG %b %%d %%b%b" % (topic.replace(b"%", b"%%"), eol)
             return b"".join(map(form.__mod__, zip(offsets, payloads, strict=True)))
         pieces = weave(*_opened(selections, lambda topic: b"%bMSG %b " % (eol, topic), b" "), payloads)

@@ -23,8 +23,8 @@ from busd.world.store_telling import Chunk, Cursor, Stuck, Telling, Wanted
 
 # Wanted batches that are this close to each other are read in one piece: a read call costs as much as 16 KiB of copy.
 _NEAR_BYTES = 16 << 10
-# Read in one call: what was read is still in the cache of the processor when it is looked at.
-_SLAB_BYTES = 128 << 10
+# Read in one call, at most: more gains nothing.
+_SLAB_BYTES = 256 << 10
 # A small record costs as much as reading this.
 _RECORD_BYTES = 8 << 10
 # With fewer entries left in a segment, seeking by index cannot gain what the choice costs.
@@ -214,7 +214,9 @@ class _Step(Telling):
         if index is not None:
             entry = bisect_left(index.positions, start)
             stop = min(bisect_right(index.positions, start + length) - 1, entry + self.budget // _RECORD_BYTES)
-            if stop > entry:
+            stop = max(stop, entry + 1)
+            # More than that is no small record: dead bytes, or damage.
+            if stop < len(index.positions) and index.positions[stop] - start <= _SLAB_BYTES:
                 length = index.positions[stop] - start
         return length
 
