@@ -23,6 +23,8 @@ BATCH_BYTES = 64 * 1024
 class Stride:
     """How much is read next: `bytes`."""
 
+    __slots__ = ("_least", "bytes")
+
     def __init__(self, outbox_bytes: int) -> None:
         self._least = self.bytes = min(PIECE_BYTES, outbox_bytes)
 
@@ -38,6 +40,8 @@ class Stride:
 
 class Handful:
     """Parts of batches that wait to be told in one piece: `selections`."""
+
+    __slots__ = ("_bytes", "_last", "selections")
 
     def __init__(self) -> None:
         self.selections: list[Selection] = []

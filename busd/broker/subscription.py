@@ -230,14 +230,10 @@ class Subscription:
     def _gather(self, batch: Batch) -> bool:
         """Deliver it, or let it wait for others of its kind when it is small; answers as `_deliver_stored`."""
         selection = self._matching(batch)
-        few = self._few
-        if few.add(batch, selection):
+        if self._few.add(batch, selection):
             return True
-        if few.selections:
-            if not self._deliver_few():
-                return False
-            if few.add(batch, selection):
-                return True
+        if self._few.selections:
+            return self._deliver_few() and self._gather(batch)
         return self._deliver_stored(batch, selection)
 
     def _deliver_few(self) -> bool:
