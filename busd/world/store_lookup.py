@@ -11,9 +11,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
+from busd.rules import column as columns
 from busd.rules import losses
 from busd.rules.losses import Wanted
-from busd.rules.record import COLUMN_BASE, BadRecord, Batch, parse, peek
+from busd.rules.record import BadRecord, Batch, parse, peek
 from busd.rules.segment_index import SegmentIndex
 from busd.rules.topic_state import TopicState
 from busd.world.segment import Segment, Shelf, reader_of
@@ -91,11 +92,10 @@ def _offsets(
     if batch is None or topic not in batch.topics:
         return []
     offsets = batch.offsets()
-    offsets = offsets[: bisect_left(offsets, below)]
+    stop = bisect_left(offsets, below)
     if batch.column is None:
-        return offsets
-    char = COLUMN_BASE + batch.topics.index(topic)
-    return [offset for offset, one in zip(offsets, batch.column, strict=False) if one == char]
+        return offsets[:stop]
+    return [offsets[at] for at in columns.places(batch.column, batch.topics.index(topic), 0, stop)]
 
 
 def count(shelf: Shelf, wanted: Wanted, lo: int, hi: int, kept_only: bool = False) -> int | None:
@@ -180,5 +180,5 @@ def _count_entry(
     a, b = bisect_left(offsets, lo), bisect_left(offsets, hi)
     if batch.column is None:
         return b - a
-    column = batch.column[a:b]
-    return sum(column.count(COLUMN_BASE + i) for i, topic in enumerate(batch.topics) if wanted(topic))
+    numbers = [number for number, topic in enumerate(batch.topics) if wanted(topic)]
+    return columns.selector(batch.column, numbers, a, b)[0].count(1)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from busd.rules.column import BASE
 from busd.rules.items import Item
 from busd.rules.record import (
-    COLUMN_BASE,
     MAX_RECORD_BYTES,
     BadRecord,
     Batch,
@@ -72,7 +72,7 @@ def test_golden_batch_field_by_field() -> None:
     assert list(batch.offsets()) == [71, 73, 80]
     assert batch.payloads() == [b"hello", b"hi", b""]
     assert [batch.topic_of(n) for n in range(3)] == [b"jobs.a", b"news", b"jobs.a"]
-    assert [batch.count_of(n) for n in range(2)] == [2, 1]
+    assert list(batch.counts()) == [2, 1]
     assert not batch.control
 
 
@@ -214,7 +214,7 @@ def test_round_trip_and_glance_agrees_with_parse(
     names = tuple(b"t%d" % n for n in range(topics))
     column = None
     if topics > 1:
-        column = bytes(data.draw(st.integers(COLUMN_BASE, COLUMN_BASE + topics - 1)) for _ in items)
+        column = bytes(data.draw(st.integers(BASE, BASE + topics - 1)) for _ in items)
     steps = tuple(data.draw(st.integers(1, 9)) for _ in items[1:]) if sparse and len(items) > 1 else None
     flags = "h" if any(isinstance(item, list) for item in items) else "-"
     batch = frame(10, 20, 5, 4, flags, names, column, steps, items)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from busd.rules import seal as module
+from busd.rules.column import MAX_TOPICS
 from busd.rules.items import Item
-from busd.rules.record import MAX_TOPICS, Batch, frame, parse
+from busd.rules.record import Batch, frame, parse
 from busd.rules.seal import BATCH_BYTES, Draft, Sealed, seal
 from busd.words.requests import Publish
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from busd.rules.column import MAX_TOPICS
 from busd.rules.items import Item
-from busd.rules.record import MAX_TOPICS, Batch, parse
+from busd.rules.record import Batch, parse
 from busd.rules.select import Selection, build, interleave, merge, only, reframe, select, split
 
 TOPICS = [b"a", b"b", b"c"]
