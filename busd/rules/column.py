@@ -13,7 +13,8 @@ from __future__ import annotations
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 Column = bytes | str
 
@@ -34,30 +35,31 @@ _SIGNS = [*_TEXT]
 _UTF_16 = "utf-16-le" if sys.byteorder == "little" else "utf-16-be"
 
 
-def make(names: Iterable[bytes], number: int, parts: Iterable[tuple[bytes | Sequence[bytes], int]]) -> Column:
+def make(letters: dict[bytes, Any], parts: Sequence[tuple[bytes | Sequence[bytes], int]]) -> Column:
     """The column of messages whose topics are told in parts.
 
     Args:
-        names: the different topics, in the order of their numbers.
-        number: how many there are, at most MAX_TOPICS.
+        letters: has the different topics, at most MAX_TOPICS, in the order of their numbers, and is given the letter of
+            each: to fill another dict costs a third more.
         parts: one topic for `n` messages, or one for each.
     """
+    number = len(letters)
+    narrow = number <= _NARROW
+    letters.update(zip(letters, _LETTERS if narrow else _SIGNS, strict=False))
     # Letters that are joined cost what numbers do, and the two kinds of columns are made alike.
-    if number <= _NARROW:
-        letters = dict(zip(names, _LETTERS, strict=False))
-        return b"".join(
-            [
-                letters[topics] * n if isinstance(topics, bytes) else b"".join(map(letters.__getitem__, topics))
-                for topics, n in parts
-            ]
-        )
-    wide = dict(zip(names, _SIGNS, strict=False))
-    return "".join(
+    nothing: Any = b"" if narrow else ""
+    column: Column = nothing.join(
         [
-            wide[topics] * n if isinstance(topics, bytes) else "".join(map(wide.__getitem__, topics))
+            letters[topics] * n if isinstance(topics, bytes) else nothing.join(map(letters.__getitem__, topics))
             for topics, n in parts
         ]
     )
+    return column
+
+
+def straight(number: int) -> Column:
+    """The column of messages that have a topic each, in their order."""
+    return _BYTES[:number] if number <= _NARROW else _TEXT[:number]
 
 
 def encode(column: Column) -> bytes:
@@ -103,14 +105,9 @@ def number_at(column: Column, index: int) -> int:
     return (column[index] if isinstance(column, bytes) else ord(column[index])) - BASE
 
 
-def in_order(column: Column, number: int) -> bool:
-    """True when there is one message of each of `number` topics, in their order."""
-    return len(column) == number and column == (_BYTES[:number] if isinstance(column, bytes) else _TEXT[:number])
-
-
 def counts(column: Column, number: int) -> Sequence[int]:
     """How many messages there are of each topic."""
-    if in_order(column, number):
+    if column == straight(number):
         return [1] * number
     if isinstance(column, bytes) and number <= _FEW:
         return list(map(column.count, _BYTES[:number]))
@@ -119,7 +116,7 @@ def counts(column: Column, number: int) -> Sequence[int]:
 
 def lasts(column: Column, number: int, offsets: Sequence[int]) -> Sequence[int]:
     """The offset of the last message of each topic; of one that has none the last of all."""
-    if in_order(column, number):
+    if column == straight(number):
         return offsets
     if isinstance(column, bytes):
         return list(map(offsets.__getitem__, map(column.rfind, _BYTES[:number])))
@@ -185,4 +182,4 @@ def narrowed(column: Column, topics: Sequence[bytes]) -> tuple[tuple[bytes, ...]
     left = tuple([topics[code - BASE] for code in sorted(set(seen))])
     if len(left) == 1:
         return left, None
-    return left, make(left, len(left), [([topics[code - BASE] for code in seen], len(seen))])
+    return left, make(dict.fromkeys(left), [([topics[code - BASE] for code in seen], len(seen))])

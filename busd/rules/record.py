@@ -286,10 +286,15 @@ def frame(
     column: Column | None,
     steps: tuple[int, ...] | None,
     items: list[Item],
+    names: bytes = b"",
 ) -> Batch:
-    """Make a batch and the bytes of its record.  `items` is kept, not copied; the caller must not change it."""
+    """Make a batch and the bytes of its record.  `items` is kept, not copied; the caller must not change it.
+
+    `names`: the topics joined by commas, where that was done before.
+    """
     n = len(items)
-    fields = b"%d %d %d %d %d %b %b" % (first, n, time_ns, prev, synced, flags.encode(), b",".join(topics))
+    names = names or b",".join(topics)
+    fields = b"%d %d %d %d %d %b %b" % (first, n, time_ns, prev, synced, flags.encode(), names)
     if column is not None:
         fields += b" " + columns.encode(column)
     if steps is not None:

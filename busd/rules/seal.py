@@ -18,15 +18,12 @@ from busd.rules import column as columns
 from busd.rules.column import MAX_TOPICS, Column
 from busd.rules.items import Item
 from busd.words.requests import Publish
-from busd.words.topics import MAX_SYSTEM_TOPIC_BYTES
 
 # What waits beyond this stays for the next commit: as much as one read of a socket brings.
 COMMIT_BYTES = 256 * 1024
 # About 600 messages of 100 bytes: beyond that nothing per batch shows in the cost per message, and a reader with a
 # small outbox reads a batch again for each slice that it can take.
 BATCH_BYTES = 64 * 1024
-# So many names are never too long.
-_SURE = BATCH_BYTES // MAX_SYSTEM_TOPIC_BYTES
 
 FLAGS = {"message": "-", "eof": "e", "reset": "r"}
 
@@ -64,6 +61,8 @@ class Draft:
     flags: str
     items: list[Item]
     size_bytes: int
+    # The topics as they stand in a record.
+    names: bytes
 
 
 @dataclass(slots=True)
@@ -113,7 +112,7 @@ def _alone(run: Publish, first: int) -> Draft | None:
     if not isinstance(topics, bytes) or run.size_bytes > BATCH_BYTES or run.kind != "message":
         return None
     flags = "h" if run.headers else "-"
-    return Draft(range(first, first + len(items)), (topics,), None, None, flags, items, run.size_bytes)
+    return Draft(range(first, first + len(items)), (topics,), None, None, flags, items, run.size_bytes, topics)
 
 
 def _split(run: Publish, first: int, route: Callable[[bytes], str], lone: str) -> Iterator[tuple[str, Part]]:
@@ -170,24 +169,31 @@ def _cut(parts: list[Part]) -> Iterator[list[Part]]:
 
 
 def _small(part: Part) -> Iterator[Part]:
-    """Pieces that are small enough."""
+    """Pieces that are small enough, alike in number."""
     number = len(part.items)
     if number == 1 or part.size_bytes <= BATCH_BYTES:
         yield part
         return
-    half = (number + 1) // 2
-    yield from _small(part.piece(0, half))
-    yield from _small(part.piece(half, number))
+    most = max(1, number * BATCH_BYTES // part.size_bytes)
+    step = -(-number // -(-number // most))
+    for lo in range(0, number, step):
+        yield part.piece(lo, min(number, lo + step))
 
 
 def _drafts(group: list[Part]) -> Iterator[Draft]:
     """The batch of a group of parts; more where its topics are too many for one, or their names too long."""
-    names = tuple(dict.fromkeys(group[0].each() if len(group) == 1 else chain.from_iterable(map(Part.each, group))))
-    if len(names) > _SURE and (len(names) > MAX_TOPICS or len(b"".join(names)) > BATCH_BYTES):
+    letters = dict.fromkeys(group[0].each() if len(group) == 1 else chain.from_iterable(map(Part.each, group)))
+    names = b",".join(letters)
+    if len(letters) > 1 and (len(letters) > MAX_TOPICS or len(names) > BATCH_BYTES):
         for half in _halves(group):
             yield from _drafts(half)
         return
-    yield _draft(group, names)
+    topics, column = tuple(letters), None
+    if len(topics) == sum([len(part.items) for part in group]) > 1:
+        column = columns.straight(len(topics))
+    elif len(topics) > 1:
+        column = columns.make(letters, [(part.topics, len(part.items)) for part in group])
+    yield _draft(group, topics, names, column)
 
 
 def _halves(group: list[Part]) -> Iterator[list[Part]]:
@@ -202,10 +208,7 @@ def _halves(group: list[Part]) -> Iterator[list[Part]]:
     yield [part.piece(half, len(part.items))]
 
 
-def _draft(group: list[Part], names: tuple[bytes, ...]) -> Draft:
-    column = None
-    if len(names) > 1:
-        column = columns.make(names, len(names), [(part.topics, len(part.items)) for part in group])
+def _draft(group: list[Part], topics: tuple[bytes, ...], names: bytes, column: Column | None) -> Draft:
     one = group[0]
     single = len(group) == 1
     items = one.items if single else list(chain.from_iterable(part.items for part in group))
@@ -218,4 +221,4 @@ def _draft(group: list[Part], names: tuple[bytes, ...]) -> Draft:
     flags = FLAGS[one.kind]
     if any(part.headers for part in group):
         flags = "h" if flags == "-" else flags + "h"
-    return Draft(offsets, names, column, steps, flags, items, sum(part.size_bytes for part in group))
+    return Draft(offsets, topics, column, steps, flags, items, sum(part.size_bytes for part in group), names)

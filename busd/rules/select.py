@@ -244,10 +244,11 @@ def build(
     prev: int = 0,
 ) -> Batch:
     """A framed batch of columns; at most MAX_TOPICS different topics."""
-    names = tuple(dict.fromkeys(topics))
+    letters = dict.fromkeys(topics)
+    names = tuple(letters)
     column = None
     if len(names) > 1:
-        column = columns.make(names, len(names), [(topics, len(topics))])
+        column = columns.make(letters, [(topics, len(topics))])
     steps = None
     if offsets[-1] - offsets[0] != len(offsets) - 1:
         steps = tuple(map(int.__sub__, offsets[1:], offsets[:-1]))

@@ -65,7 +65,7 @@ def batch_of(
     column = None
     if len(topics) > 1:
         named = [topic for topic, _ in messages]
-        column = columns.make(topics, len(topics), [(named, len(named))])
+        column = columns.make(dict.fromkeys(topics), [(named, len(named))])
     steps = None if step == 1 or len(messages) == 1 else (step,) * (len(messages) - 1)
     items = [item for _, item in messages]
     if any(isinstance(item, list) for item in items):
