@@ -13,7 +13,7 @@ from busd.broker import fanout
 from busd.broker.fanout import READERS_PER_TURN, Fanout
 from busd.rules.formats import Line
 from busd.rules.record import Batch
-from busd.rules.select import Selection, build
+from busd.rules.select import Selection, build, of_topics
 from tests.support.events import Seen as Event
 from tests.support.events import parse, seen, wanted
 from tests.support.memory_server import FakeRuntime, MemoryConnection, MemoryServer
@@ -173,12 +173,11 @@ def test_a_fault_in_choosing_is_told_to_those_it_concerns(
 ) -> None:
     it, _ = fan
     one, other = join(it, b"a"), join(it, b">")
-    choose = fanout.of_topics
 
     def fail(batch: Batch, numbers: Sequence[int]) -> Selection | None:
         if len(numbers) == 1:
             raise RuntimeError("broken")
-        return choose(batch, numbers)
+        return of_topics(batch, numbers)
 
     monkeypatch.setattr(fanout, "of_topics", fail)
     it.offer(batch(1, b"a", b"b"))
