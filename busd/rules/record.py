@@ -68,6 +68,10 @@ _GLANCE = re.compile(
 )
 
 
+# Of each topic of a batch: how many messages it has, and the offset of the last.
+Tally = tuple[Sequence[int], Sequence[int]]
+
+
 class BadRecord(Exception):
     """The bytes are not a record.
 
@@ -95,6 +99,7 @@ class Batch:
     record: bytes = field(repr=False)
     body_at: int = field(repr=False)
     _items: list[Item] | None = field(default=None, repr=False)
+    _tally: Tally | None = field(default=None, repr=False)
 
     @property
     def last(self) -> int:
@@ -138,10 +143,14 @@ class Batch:
 
     def counts(self) -> Sequence[int]:
         """How many records there are of each of `topics`."""
+        if self._tally is not None:
+            return self._tally[0]
         return (self.n,) if self.column is None else columns.counts(self.column, len(self.topics))
 
     def lasts(self) -> Sequence[int]:
         """The offset of the last record of each of `topics`."""
+        if self._tally is not None:
+            return self._tally[1]
         if self.column is None:
             return (self.last,)
         return columns.lasts(self.column, len(self.topics), self.offsets())
@@ -287,10 +296,11 @@ def frame(
     steps: tuple[int, ...] | None,
     items: list[Item],
     names: bytes = b"",
+    tally: Tally | None = None,
 ) -> Batch:
     """Make a batch and the bytes of its record.  `items` is kept, not copied; the caller must not change it.
 
-    `names`: the topics joined by commas, where that was done before.
+    `names`, `tally`: the topics joined by commas, and what `counts` and `lasts` say; where they are known already.
     """
     n = len(items)
     names = names or b",".join(topics)
@@ -302,7 +312,7 @@ def frame(
     body = encode_items(items, "h" in flags)
     rest = b"%010d %b\r\n" % (len(fields) + 2 + len(body), fields)
     head = b"+B %08x %b" % (crc32(body, crc32(rest)), rest)
-    return Batch(first, n, time_ns, prev, synced, flags, topics, column, steps, head + body, len(head), items)
+    return Batch(first, n, time_ns, prev, synced, flags, topics, column, steps, head + body, len(head), items, tally)
 
 
 def frame_hole(hole: Hole) -> bytes:

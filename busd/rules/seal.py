@@ -13,10 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, compress
+from typing import Any
 
 from busd.rules import column as columns
 from busd.rules.column import MAX_TOPICS, Column
 from busd.rules.items import Item
+from busd.rules.record import Tally
 from busd.words.requests import Publish
 
 # What waits beyond this stays for the next commit: as much as one read of a socket brings.
@@ -24,6 +26,9 @@ COMMIT_BYTES = 256 * 1024
 # About 600 messages of 100 bytes: beyond that nothing per batch shows in the cost per message, and a reader with a
 # small outbox reads a batch again for each slice that it can take.
 BATCH_BYTES = 64 * 1024
+
+# A run with more than half as many topics as messages among so many has many topics.
+_SAMPLE = 64
 
 FLAGS = {"message": "-", "eof": "e", "reset": "r"}
 
@@ -61,8 +66,9 @@ class Draft:
     flags: str
     items: list[Item]
     size_bytes: int
-    # The topics as they stand in a record.
-    names: bytes
+    # What is known already: the topics as they stand in a record, and the counts and the last offsets of each.
+    names: bytes = b""
+    tally: Tally | None = None
 
 
 @dataclass(slots=True)
@@ -112,7 +118,7 @@ def _alone(run: Publish, first: int) -> Draft | None:
     if not isinstance(topics, bytes) or run.size_bytes > BATCH_BYTES or run.kind != "message":
         return None
     flags = "h" if run.headers else "-"
-    return Draft(range(first, first + len(items)), (topics,), None, None, flags, items, run.size_bytes, topics)
+    return Draft(range(first, first + len(items)), (topics,), None, None, flags, items, run.size_bytes)
 
 
 def _split(run: Publish, first: int, route: Callable[[bytes], str], lone: str) -> Iterator[tuple[str, Part]]:
@@ -182,7 +188,16 @@ def _small(part: Part) -> Iterator[Part]:
 
 def _drafts(group: list[Part]) -> Iterator[Draft]:
     """The batch of a group of parts; more where its topics are too many for one, or their names too long."""
-    letters = dict.fromkeys(group[0].each() if len(group) == 1 else chain.from_iterable(map(Part.each, group)))
+    letters: dict[bytes, Any]
+    named, tally = group[0].topics, None
+    if len(group) > 1:
+        letters = dict.fromkeys(chain.from_iterable(map(Part.each, group)))
+    elif isinstance(named, bytes) or len(set(named[:_SAMPLE])) <= _SAMPLE // 2:
+        letters = dict.fromkeys(group[0].each())
+    else:
+        # Most topics are there once: what everybody will ask costs half of what it costs to count the column later.
+        letters = dict(zip(named, group[0].offsets, strict=True))
+        tally = list(Counter(named).values()), list(letters.values())
     names = b",".join(letters)
     if len(letters) > 1 and (len(letters) > MAX_TOPICS or len(names) > BATCH_BYTES):
         for half in _halves(group):
@@ -193,7 +208,9 @@ def _drafts(group: list[Part]) -> Iterator[Draft]:
         column = columns.straight(len(topics))
     elif len(topics) > 1:
         column = columns.make(letters, [(part.topics, len(part.items)) for part in group])
-    yield _draft(group, topics, names, column)
+    draft = _draft(group, topics, column)
+    draft.names, draft.tally = names, tally
+    yield draft
 
 
 def _halves(group: list[Part]) -> Iterator[list[Part]]:
@@ -208,7 +225,7 @@ def _halves(group: list[Part]) -> Iterator[list[Part]]:
     yield [part.piece(half, len(part.items))]
 
 
-def _draft(group: list[Part], topics: tuple[bytes, ...], names: bytes, column: Column | None) -> Draft:
+def _draft(group: list[Part], topics: tuple[bytes, ...], column: Column | None) -> Draft:
     one = group[0]
     single = len(group) == 1
     items = one.items if single else list(chain.from_iterable(part.items for part in group))
@@ -221,4 +238,4 @@ def _draft(group: list[Part], topics: tuple[bytes, ...], names: bytes, column: C
     flags = FLAGS[one.kind]
     if any(part.headers for part in group):
         flags = "h" if flags == "-" else flags + "h"
-    return Draft(offsets, topics, column, steps, flags, items, sum(part.size_bytes for part in group), names)
+    return Draft(offsets, topics, column, steps, flags, items, sum(part.size_bytes for part in group))

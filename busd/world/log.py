@@ -214,7 +214,7 @@ class DiskLog(LogQuestions):
             first = draft.offsets[0]
             batch = frame(
                 first, now_ns, prev, store.synced, draft.flags, draft.topics, draft.column, draft.steps, draft.items,
-                draft.names,
+                draft.names, draft.tally,
             )  # fmt: skip
             prev = batch.last
             batches.append(batch)

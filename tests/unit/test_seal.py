@@ -46,10 +46,14 @@ def run(topics: bytes | list[bytes], count: int = 1, kind: Any = "message", head
 
 def framed(draft: Draft) -> Batch:
     """The batch of a draft, written and read again."""
-    made = frame(draft.offsets[0], 1, 0, 0, draft.flags, draft.topics, draft.column, draft.steps, draft.items)
+    made = frame(
+        draft.offsets[0], 1, 0, 0, draft.flags, draft.topics, draft.column, draft.steps, draft.items, draft.names,
+        draft.tally,
+    )  # fmt: skip
     read = parse(made.record)
     assert isinstance(read, Batch)
     assert list(read.offsets()) == list(draft.offsets)
+    assert (list(made.counts()), list(made.lasts())) == (list(read.counts()), list(read.lasts()))
     return read
 
 
