@@ -63,10 +63,7 @@ PREFIX_BYTES = 23
 MAX_RECORD_BYTES = 1 << 30
 
 _PREFIX = re.compile(rb"\+([BHSCI]) ([0-9a-f]{8}) ([0-9]{10}) ")
-_GLANCE = re.compile(
-    rb"\+B [0-9a-f]{8} ([0-9]{10}) (\d+) (\d+) \d+ (\d+) \d+ [a-z-]+ ([^ \r]+)(?: ([^ \r]+))?(?: ([^ \r]+))?\r\n"
-)
-
+_GLANCE = re.compile(rb"\+B [0-9a-f]{8} ([0-9]{10}) (\d+) (\d+) \d+ (\d+) \d+ [a-z-]+ ")
 
 # Of each topic of a batch: how many messages it has, and the offset of the last.
 Tally = tuple[Sequence[int], Sequence[int]]
@@ -252,16 +249,20 @@ def glance(data: bytes, at: int) -> tuple[int, int, int, int, bytes] | None:
     None when it is no batch, or its line is not whole.
     """
     match = _GLANCE.match(data, at)
-    if match is None:
+    # Topics and columns may be long, and a pattern takes ten times as long for them.
+    end = -1 if match is None else data.find(b"\r\n", match.end())
+    if match is None or end < 0:
         return None
-    size, first, n, prev, topics, column, steps = match.groups()
-    if b"," not in topics:
-        steps = column
+    size, first, n, prev = map(int, match.groups())
+    topics, *rest = data[match.end() : end].split(b" ")
+    steps = rest[1:] if b"," in topics else rest
+    if not topics or len(steps) > 1 or b"" in rest:
+        return None
     try:
-        last = int(first) + (int(n) - 1 if steps is None else sum(map(int, steps.split(b","))))
+        last = first + (sum(map(int, steps[0].split(b","))) if steps else n - 1)
     except ValueError:
         return None
-    return PREFIX_BYTES + int(size), int(first), last, int(prev), topics
+    return PREFIX_BYTES + size, first, last, prev, topics
 
 
 def check(record: bytes) -> None:
