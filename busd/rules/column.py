@@ -100,7 +100,7 @@ def decode(field: bytes, n: int, number: int) -> Column:
 @lru_cache(maxsize=256)
 def _beyond(number: int) -> re.Pattern[str]:
     """Finds a character that names none of so many topics: 2 us for 600, where max() takes 14."""
-    return re.compile(f"[{chr(BASE + number)}-\U0010ffff]")
+    return re.compile(f"[{re.escape(chr(BASE + number))}-\U0010ffff]")
 
 
 def codes(column: Column) -> Sequence[int]:
