@@ -15,8 +15,8 @@ from json import dumps
 from json.encoder import encode_basestring_ascii
 from typing import Protocol, TypeVar
 
+from busd.rules.column import BASE, codes, number_at
 from busd.rules.numbers import spell, weave
-from busd.rules.record import COLUMN_BASE
 from busd.rules.select import Selection, reframe
 from busd.words.escapes import escape, needs_escape
 from busd.words.groups import format_token
@@ -54,8 +54,8 @@ def _per_topic(selection: Selection, heads: list[bytes]) -> list[bytes]:
     column = selection.column()
     if column is None:
         return heads[:1] * selection.count
-    table = dict(enumerate(heads, COLUMN_BASE))
-    return list(map(table.__getitem__, column))
+    table = dict(enumerate(heads, BASE))
+    return list(map(table.__getitem__, codes(column)))
 
 
 def _opened(selections: Sequence[Selection], head: Callable[[bytes], bytes], after: bytes) -> list[list[bytes]]:
@@ -76,9 +76,9 @@ def _only_topic(selections: Sequence[Selection]) -> bytes | None:
         topic = selection.topic
         if topic is None:
             column, topics = selection.column(), selection.batch.topics
-            if column is not None and column.count(column[:1]) < len(column):
+            if column is not None and column != column[:1] * len(column):
                 return None
-            topic = topics[column[0] - COLUMN_BASE if column else 0]
+            topic = topics[number_at(column, 0) if column else 0]
         if found is not None and topic != found:
             return None
         found = topic
@@ -89,8 +89,9 @@ def _heads(selection: Selection, head: Callable[[bytes], bytes]) -> list[bytes]:
     column, topics = selection.column(), selection.batch.topics
     if column is None:
         return [head(topics[0])] * selection.count
-    table = {code: head(topics[code - COLUMN_BASE]) for code in set(column)}
-    return list(map(table.__getitem__, column))
+    seen = codes(column)
+    table = {code: head(topics[code - BASE]) for code in set(seen)}
+    return list(map(table.__getitem__, seen))
 
 
 T = TypeVar("T")
