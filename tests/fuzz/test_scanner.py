@@ -12,10 +12,27 @@ from busd.rules.record import BadRecord, Batch, envelope, parse, peek
 from busd.rules.scan import Found, walk
 from tests.support.store_kit import batch_of
 
+_MANY = b",".join([b"%d" % number for number in range(82)])
 FIELDS = st.lists(
     st.one_of(
         st.integers(-2, 40).map(lambda number: b"%d" % number),
-        st.sampled_from([b"-", b"h", b"e", b"a,b", b"a", b"00110", b"1,1,2", b"99999999999999999999", b"", b"trimmed"]),
+        st.sampled_from(
+            [
+                b"-",
+                b"h",
+                b"e",
+                b"a,b",
+                b"a",
+                b"00110",
+                _MANY,
+                b"0\x7f\xc2\x80",
+                b"0\xc2",
+                b"1,1,2",
+                b"99999999999999999999",
+                b"",
+                b"trimmed",
+            ]
+        ),
         st.binary(max_size=6).map(lambda raw: raw.replace(b"\r\n", b"")),
     ),
     max_size=12,
