@@ -57,7 +57,8 @@ from busd.rules.checksum import crc32
 from busd.rules.column import Column
 from busd.rules.items import FEW, Item, cut_out, decode_items, encode_items, even_items
 
-FORMAT = 1
+# What is written.  Format 1, which is read as well, had at most 78 topics in a batch.
+FORMAT = 2
 PREFIX_BYTES = 23
 # A length beyond this is damage, not a record: a batch is one command or 256 KiB of them.
 MAX_RECORD_BYTES = 1 << 30
@@ -375,7 +376,7 @@ def _parse_hole(record: bytes, body_at: int, fields: list[bytes]) -> Hole:
 
 
 def _parse_opening(record: bytes, body_at: int, fields: list[bytes]) -> Opening:
-    if int(fields[0]) != FORMAT:
+    if not 1 <= int(fields[0]) <= FORMAT:
         raise BadRecord("format", f"format {int(fields[0])}; this busd reads format {FORMAT}")
     epoch, first, prev, until, born, sure, total, time_ns = map(int, fields[2:])
     return Opening(fields[1].decode(), epoch, first, prev, until, born, sure, total, time_ns, record[body_at:])

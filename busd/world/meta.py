@@ -55,7 +55,7 @@ def load_meta(disk: Disk, path: str) -> Meta | None:
     data = disk.read_file(path)
     try:
         fields = dict(line.split(" ", 1) for line in data.decode().splitlines())
-        if int(fields["format"]) != FORMAT:
+        if not 1 <= int(fields["format"]) <= FORMAT:
             error = WrongFormat(f"{path}: format {fields['format']}; this busd reads format {FORMAT}")
             error.newer = _holds(data)
             raise error

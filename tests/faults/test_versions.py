@@ -58,7 +58,7 @@ def test_the_log_of_a_released_version(version: str, short_dir: Path, cases: Cas
 def later_meta(data: Path) -> Path:
     """meta, as a later version may write it."""
     path = data / "meta"
-    text = path.read_bytes().replace(b"format 1\n", b"format 2\n").replace(b"floor ", b"ceiling 9\nfloor ")
+    text = path.read_bytes().replace(b"format 1\n", b"format 3\n").replace(b"floor ", b"ceiling 9\nfloor ")
     text = text[: text.index(b"crc ")]
     path.write_bytes(b"%bcrc %08x\n" % (text, crc32(text)))
     return path
@@ -69,7 +69,7 @@ def later_segment(data: Path) -> Path:
     path = sorted((data / "logs" / "main").glob("*.log"))[1]
     content = path.read_bytes()
     size = 23 + int(content[12:22])
-    rest = content[12:size].replace(b" 1 main", b" 2 main", 1)
+    rest = content[12:size].replace(b" 1 main", b" 3 main", 1)
     path.write_bytes(b"+S %08x %b%b" % (crc32(rest), rest, content[size:]))
     return path
 
@@ -87,8 +87,8 @@ def foreign_meta(data: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (later_meta, b"format 2; this busd reads format 1"),
-        (later_segment, b"format 2; this busd reads format 1"),
+        (later_meta, b"format 3; this busd reads format 2"),
+        (later_segment, b"format 3; this busd reads format 2"),
         (empty_meta, b"not a meta file of busd"),
         (foreign_meta, b"not a meta file of busd"),
     ],

@@ -236,10 +236,10 @@ def test_a_newer_format_is_refused_and_untouched() -> None:
     data = kit.disk.contents()[path]
     opening = parse(data[: peek(data)[1]])
     record = frame_opening(opening)  # type: ignore[arg-type]
-    rest = record[12:].replace(b" 1 main", b" 2 main", 1)
+    rest = record[12:].replace(b" 2 main", b" 3 main", 1)
     kit.disk.set_contents(path, b"+S %08x %b" % (crc32(rest), rest) + data[len(record) :])
     before = kit.disk.contents()
-    with pytest.raises(NewerFormat, match=r"format 2; this busd reads format 1"):
+    with pytest.raises(NewerFormat, match=r"format 3; this busd reads format 2"):
         open_store(kit.disk, next_offset=kit.next)
     assert kit.disk.contents() == before
 

@@ -214,13 +214,13 @@ def test_what_is_sound_is_not_touched() -> None:
 
 def test_what_is_newer_is_refused_and_not_touched() -> None:
     kit = log_of(3, 3, True)
-    newer = kit.disk.contents()["/data/meta"].replace(b"format 1", b"format 2")
+    newer = kit.disk.contents()["/data/meta"].replace(b"format 2", b"format 3")
     from zlib import crc32
 
     text = newer[: newer.index(b"crc ")]
     kit.disk.set_contents("/data/meta", b"%bcrc %08x\n" % (text, crc32(text)))
     before = kit.disk.contents()
-    with pytest.raises(WrongFormat, match="format 2; this busd reads format 1"):
+    with pytest.raises(WrongFormat, match="format 3; this busd reads format 2"):
         list(repair(kit.disk, "/data", 2000))
     assert kit.disk.contents() == before
 
@@ -258,7 +258,7 @@ def test_a_segment_of_a_newer_version_is_refused() -> None:
     path = logs(kit.disk)[0]
     data = kit.disk.contents()[path]
     end = data.index(b"+B")
-    rest = data[12:end].replace(b" 1 main", b" 2 main", 1)
+    rest = data[12:end].replace(b" 2 main", b" 3 main", 1)
     kit.disk.set_contents(path, b"+S %08x %b" % (crc32(rest), rest) + data[end:])
     with pytest.raises(NewerFormat):
         list(repair(kit.disk, "/data", 2000))

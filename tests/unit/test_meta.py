@@ -36,7 +36,7 @@ def test_a_save_that_fails_leaves_the_old_one_or_the_new_one(number: int) -> Non
         assert found.epoch in (1, 2)
 
 
-@pytest.mark.parametrize("text", [b"", b"hello", b"format one\n", b"format 1\nepoch x\n", b"\xff\xfe", b"format 2\n"])
+@pytest.mark.parametrize("text", [b"", b"hello", b"format one\n", b"format 1\nepoch x\n", b"\xff\xfe", b"format 3\n"])
 def test_a_file_that_is_not_ours_is_refused_by_name(text: bytes) -> None:
     disk = MemoryDisk()
     disk.set_contents("data/meta", text)

@@ -38,7 +38,7 @@ BATCH = (
 PLAIN = b"+B d7ce9610 0000000036 9 2 17 8 6 - t\r\n*2\r\n$1\r\nx\r\n$3\r\nabc\r\n"
 HOLE = b"+H 26fd742d 0000000033 12 19 11 4096 trimmed a:3,b.c:4\r\n"
 OPENING = (
-    b"+S 52b552f7 0000000085 1 main 3 500 499 620 2 7 310 1700000000000000009\r\n"
+    b"+S 4e373774 0000000085 2 main 3 500 499 620 2 7 310 1700000000000000009\r\n"
     b"a 300 499 120 90 e\r\nb 10 44 0 0 o\r\n"
 )
 STOP = b"+C e65df3f0 0000000029 900 899 1700000000000000011\r\n"
@@ -187,9 +187,9 @@ def test_valid_checksums_over_nonsense(kind: str, fields: bytes, body: bytes) ->
 
 def test_a_newer_format_is_told_apart() -> None:
     with pytest.raises(BadRecord) as caught:
-        parse(envelope("S", b"2 main 1 1 0 0 1 1 0 5 and more"))
+        parse(envelope("S", b"3 main 1 1 0 0 1 1 0 5 and more"))
     assert caught.value.reason == "format"
-    assert "format 2; this busd reads format 1" in str(caught.value)
+    assert "format 3; this busd reads format 2" in str(caught.value)
 
 
 def test_topics_of_an_opening_that_make_no_sense() -> None:
