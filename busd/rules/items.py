@@ -22,6 +22,8 @@ def encode_items(items: list[Item], headers: bool) -> bytes:
     if headers:
         return b"*%d" % len(items) + b"".join(map(_encode_item, items)) + b"\r\n"
     payloads: Sequence[bytes] = items  # type: ignore[assignment]
+    if len(payloads) == 1:
+        return b"*1\r\n$%d\r\n%b\r\n" % (len(payloads[0]), payloads[0])
     try:
         # 80 ns a message at 100 bytes; a `%` a message costs 250.
         pieces = weave(list(map(_HEADS.__getitem__, map(len, payloads))), payloads)

@@ -104,7 +104,7 @@ class GroupCommits:
     @property
     def waiting(self) -> bool:
         """True when the next commit has something to do here."""
-        return bool(self._queue) or (self.log.saved and not self.log.failed)
+        return bool(self._queue) or (self.log.saved is not None and not self.log.failed)
 
     # Writing.
 
@@ -116,15 +116,13 @@ class GroupCommits:
             return error
         return None
 
-    def begin(self) -> GroupWork | None:
-        """What waits, for a commit; `decided` must follow.  None when nothing does."""
-        if not self.waiting:
-            return None
+    def begin(self) -> GroupWork:
+        """What waits, when something does, for a commit; `decided` must follow."""
         entries, self._queue = self._queue, []
         lines = [line for entry in entries for line in entry.lines]
         work = GroupWork(self.log, self.log.bytes, self.log.frame(lines) if lines else b"")
         work.settles = any(entry.sink is not None and entry.lines for entry in entries)
-        work.switch = self.log.saved and not self.log.failed
+        work.switch = self.log.saved is not None and not self.log.failed
         self._taken = entries
         self._in_flight = True
         if self._pace.slow or work.switch:
@@ -136,10 +134,8 @@ class GroupCommits:
             self._note_now(work.failure)
         return work
 
-    def needs_thread(self, work: GroupWork | None) -> bool:
+    def needs_thread(self, work: GroupWork) -> bool:
         """Whether something of it must not be done on the loop."""
-        if work is None:
-            return False
         return self._held or (self._sync == "always" and work.settles and work.failure is None)
 
     def _note_now(self, failure: Failure | None) -> None:
