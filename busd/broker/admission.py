@@ -133,7 +133,12 @@ class Admission:
         # A RESET is no message, and frees what it removes.
         log = self._log
         if run.kind == "reset" or not (self.queues or (log.capped and log.admits(run, 0) < len(run.items))):
-            self._append(run, sink)
+            try:
+                log.append(run, sink)
+            except BusError:
+                self.refused += len(run.items)
+                raise
+            self.published += len(run.items)
             return None
         course = _Course(run, sink)
         store = self._go_on(course, hold and not self._stopped)
@@ -160,14 +165,6 @@ class Admission:
             for course in list(queue):
                 self._give_up(course, _STOPPING)
 
-    def _append(self, run: Publish, sink: Sink) -> None:
-        try:
-            self._log.append(run, sink)
-        except BusError:
-            self.refused += len(run.items)
-            raise
-        self.published += len(run.items)
-
     def _go_on(self, course: _Course, hold: bool) -> str:
         """Publish what there is room for, refuse what may not wait.  The store that the rest waits for, or nothing."""
         run, log = course.run, self._log
@@ -176,9 +173,12 @@ class Admission:
             if count:
                 part, sink = course.take(count)
                 try:
-                    self._append(part, sink)
+                    log.append(part, sink)
                 except BusError as error:
+                    self.refused += count
                     sink(Outcome(0, count, dict.fromkeys(range(count), error)))
+                else:
+                    self.published += count
                 continue
             full = log.fullness(run, course.at)
             log.make_room(full.store)

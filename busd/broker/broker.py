@@ -72,7 +72,8 @@ class Broker:
         if self.fanout.audiences:
             for batch in batches:
                 self.fanout.offer(batch)
-        self._room()
+        if self._admission.queues or self._waiting:
+            self._room()
 
     def subscribe(self, request: Subscribe, subscriber: Subscriber, version: int) -> Opening:
         """See Engine."""

@@ -62,19 +62,17 @@ class Turns:
             self._early.setdefault(number, deque()).append((told, outcome))
             self._look()
             return
-        self._say(run, outcome)
-        # Telling may bring more; each turn of this loop looks again.
-        while self._early and (waiting := self._early.get(self._first)):
+        while True:
+            if not outcome.more:
+                self._first += 1
+                if self._first > self._newest:
+                    self._drop = None
+                if self.held:
+                    self._look()
+            self._tell(run, outcome)
+            # Telling may bring more; each turn of this loop looks again.
+            if not (self._early and (waiting := self._early.get(self._first))):
+                return
             run, outcome = waiting.popleft()
             if not outcome.more:
                 del self._early[self._first]
-            self._say(run, outcome)
-
-    def _say(self, run: Publish, outcome: Outcome) -> None:
-        if not outcome.more:
-            self._first += 1
-            if self._first > self._newest:
-                self._drop = None
-            if self.held:
-                self._look()
-        self._tell(run, outcome)

@@ -72,10 +72,9 @@ class InlineDecoder:
 
         Errors are Bad requests in their place.  Never raises.
         """
-        cut = data.rfind(LF) + 1
-        whole = self.clean and cut == len(data)
-        if whole and data.find(LF) == cut - 1 and (run := _lone(data, self._limits)) is not None:
+        if self.clean and data.find(LF) + 1 == len(data) and (run := _lone(data, self._limits)) is not None:
             return [run]
+        cut = data.rfind(LF) + 1
         if not cut:
             self._hold(data)
             return []
@@ -85,7 +84,7 @@ class InlineDecoder:
             start = data.index(LF) + 1
             requests.append(self._end_of_dropped(data[: start - 1]))
         if start < cut:
-            chunk = data if whole else b"".join((self._held, memoryview(data)[start:cut]))
+            chunk = data if self.clean and cut == len(data) else b"".join((self._held, memoryview(data)[start:cut]))
             self._held.clear()
             _decode(chunk, self._limits, requests)
         self.clean = True
@@ -169,12 +168,17 @@ def _lone(line: bytes, limits: Limits) -> Publish | None:
     # None that is so short may be too long, whatever its verb.
     if len(words) < 3 or len(line) > limits.line_bytes or words[0].upper() != b"PUB":
         return None
-    payload, eol = (words[2][:-2], CRLF) if line.endswith(CRLF) else (words[2][:-1], LF)
+    eol = CRLF if line.endswith(CRLF) else LF
+    payload = words[2][: -len(eol)]
+    size_bytes = len(payload)
+    if size_bytes > limits.payload_bytes:
+        return None
     try:
-        topic = known_topic(words[1])
+        run = Publish(known_topic(words[1]), [payload], size_bytes)
     except BusError:
         return None
-    return None if len(payload) > limits.payload_bytes else Publish(topic, [payload], len(payload), eol=eol)
+    run.eol = eol
+    return run
 
 
 def _decode(chunk: bytes, limits: Limits, requests: list[Request]) -> None:

@@ -91,44 +91,47 @@ class Connection(asyncio.Protocol):
             try:
                 self.session.renew()
             except Exception:
-                _LOGGER.exception("a fault of busd in the connection of %s", self.peer)
-                self.session.failed()
+                self._fault(self.session)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
-        if self.session is not None and self._cut_at_s is None:
-            if self._rest or (len(data) > _LINES and _dense(data)):
-                self._rest = self._rest[self._at :] + data
-                self._at = 0
-                self._more()
-            else:
-                self._give(data)
-
-    def _give(self, data: bytes) -> None:
         session = self.session
-        assert session is not None
+        if session is None or self._cut_at_s is not None:
+            return
+        if self._rest or (len(data) > _LINES and _dense(data)):
+            self._rest = self._rest[self._at :] + data
+            self._at = 0
+            self._more()
+            return
         try:
             session.received(data, self._clock())
         except Exception:
-            _LOGGER.exception("a fault of busd in the connection of %s", self.peer)
-            session.failed()
+            self._fault(session)
+
+    def _fault(self, session: Session) -> None:
+        _LOGGER.exception("a fault of busd in the connection of %s", self.peer)
+        session.failed()
 
     def _more(self) -> None:
         """Give the session as much of the rest as one turn of the loop may take; no more is read meanwhile."""
         self._more_soon = False
-        if self._open is None or self.session is None:
+        session = self.session
+        if self._open is None or session is None:
             self._rest, self._at = b"", 0
             return
         if self._paused:
             return
-        lines = _LINES if self.session.dialect == "inline" else _RESP_LINES
+        lines = _LINES if session.dialect == "inline" else _RESP_LINES
         there = self._rest.count(b"\n", self._at)
         left = len(self._rest) - self._at
         end = self._at + (left if there <= lines else max(1, left * lines // there))
         piece, self._at = self._rest[self._at : end], end
         if end == len(self._rest):
             self._rest, self._at = b"", 0
-        self._give(piece)
+        try:
+            session.received(piece, self._clock())
+        except Exception:
+            self._fault(session)
         if (transport := self._open) is None or self._paused:
             return
         if self._rest:

@@ -107,8 +107,7 @@ class DiskLog(LogQuestions):
         self._sinks.append(sink)
         self._waiting_bytes += run.size_bytes
         self.congested = self._waiting_bytes > COMMIT_BYTES
-        if not (self._busy or self._scheduled):
-            self._wake()
+        self._wake()
 
     def _wake(self) -> None:
         if not self._busy and not self._scheduled:
@@ -140,15 +139,16 @@ class DiskLog(LogQuestions):
             self._commit(runs, sinks)
 
     def _take(self) -> tuple[list[Publish], list[Sink]]:
-        runs, sinks, size = self._waiting, self._sinks, self._waiting_bytes
-        count = len(runs)
-        if size > COMMIT_BYTES:
-            size = count = 0
-            for run in runs:
-                if count and size + run.size_bytes > COMMIT_BYTES:
-                    break
-                size += run.size_bytes
-                count += 1
+        runs, sinks = self._waiting, self._sinks
+        if not self.congested:
+            self._waiting, self._sinks, self._waiting_bytes = [], [], 0
+            return runs, sinks
+        size = count = 0
+        for run in runs:
+            if count and size + run.size_bytes > COMMIT_BYTES:
+                break
+            size += run.size_bytes
+            count += 1
         self._waiting, self._sinks = runs[count:], sinks[count:]
         self._waiting_bytes -= size
         self.congested = self._waiting_bytes > COMMIT_BYTES

@@ -124,7 +124,7 @@ class Store:
     def last(self) -> int:
         """Highest offset that landed, 0 for none; after a loss the highest that may have."""
         loss = self._shelf.pending
-        return self._shelf.last if loss is None else loss.last
+        return self._shelf.tip[2] if loss is None else loss.last
 
     @property
     def segments(self) -> int:
