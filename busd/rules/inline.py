@@ -13,6 +13,7 @@ Knows no socket and no time.  Invariants:
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from io import BytesIO
 from itertools import repeat
 from operator import itemgetter
@@ -283,52 +284,74 @@ def _long_run(
     add(requests, Publish(column, list[Item](payloads), len(lines), eol=eol))
 
 
+@lru_cache(maxsize=64)
+def _between(verb: bytes, eol: bytes) -> re.Pattern[bytes]:
+    """From the end of a line to where the payload of the next one begins, a `verb topic payload` line; splits by it."""
+    # What stands behind the topic: a blank, or the end of a line without a payload.  Anything else, and a name too long
+    # for a topic, is left to the grammar itself.
+    return re.compile(rb"%b%b([^ \r\n]{0,%d}+)(?: |(?=%b))" % (eol, verb, MAX_TOPIC_BYTES, eol))
+
+
 def _mixed(chunk: bytes, eol: bytes, limits: Limits, requests: list[Request], long: bool) -> None:
     """Add the requests of whole lines, most of them perhaps `PUB topic payload`, with any topics.
 
-    A part that holds no LF is the rest of one PUB line; one that does has other lines behind it.
+    A payload that holds no LF is the rest of one PUB line; one that does has other lines behind it.
     """
     verb = chunk[:4]
     if verb.upper() != b"PUB ":
         verb = b"PUB " if b"\nPUB " in chunk else b"pub "
-    between = eol + verb
     if long and (rests := _alike(chunk, verb, eol)) is not None:
-        _publishes(rests, between, eol, limits, requests)
-        return
-    # No copy of the chunk: fresh pages for it cost 28 ns a message.
-    parts = chunk.rsplit(between)
+        topics, blanks, payloads = map(list, zip(*map(bytes.partition, rests, repeat(b" ")), strict=True))
+        if b"" not in blanks:
+            _publishes(topics, payloads, verb, eol, limits, requests)
+            return
+    # One pass in C: 130 ns a message of 100 bytes, where splitting and then `partition` of each part take 230.
+    parts = _between(verb, eol).split(chunk)
     parts[-1] = parts[-1][: -len(eol)]
-    if parts[0].startswith(verb):
-        parts[0] = parts[0][len(verb) :]
+    topics, payloads = parts[1::2], parts[2::2]
+    topic, blank, payload = parts[0][len(verb) :].partition(b" ")
+    if blank and parts[0].startswith(verb) and LF not in parts[0]:
+        topics.insert(0, topic)
+        payloads.insert(0, payload)
     else:
-        decode_plainly(parts.pop(0) + eol, limits, requests)
+        decode_plainly(parts[0] + eol, limits, requests)
     start = 0
-    # The number 10, not the bytes: 33 ns a part instead of 160.
-    odd = [index for index, part in enumerate(parts) if LF[0] in part] if LF in b"".join(parts) else []
+    # The number 10, not the bytes: 33 ns a payload instead of 160.
+    odd = [index for index, payload in enumerate(payloads) if LF[0] in payload] if LF in b"".join(payloads) else []
     for index in odd:
-        _publishes(parts[start:index], between, eol, limits, requests)
-        decode_plainly(verb + parts[index] + eol, limits, requests)
+        _publishes(topics[start:index], payloads[start:index], verb, eol, limits, requests)
+        decode_plainly(_spelled(topics[index : index + 1], payloads[index : index + 1], verb, eol), limits, requests)
         start = index + 1
-    _publishes(parts[start:] if start else parts, between, eol, limits, requests)
+    if start:
+        topics, payloads = topics[start:], payloads[start:]
+    _publishes(topics, payloads, verb, eol, limits, requests)
 
 
-def _publishes(parts: list[bytes], between: bytes, eol: bytes, limits: Limits, requests: list[Request]) -> None:
-    """Add what PUB lines ask, each given without its verb; halved around those that are errors."""
-    if len(parts) < _FEW_LINES:
-        if parts:
-            decode_plainly(between[len(eol) :] + between.join(parts) + eol, limits, requests)
+def _spelled(topics: list[bytes], payloads: list[bytes], verb: bytes, eol: bytes) -> bytes:
+    """The lines again."""
+    return b"".join(
+        [b"%b%b %b%b" % (verb, topic, payload, eol) for topic, payload in zip(topics, payloads, strict=True)]
+    )
+
+
+def _publishes(
+    topics: list[bytes], payloads: list[bytes], verb: bytes, eol: bytes, limits: Limits, requests: list[Request]
+) -> None:
+    """Add what PUB lines ask, given in columns, which are kept; halved around those that are errors."""
+    if len(topics) < _FEW_LINES:
+        if topics:
+            decode_plainly(_spelled(topics, payloads, verb, eol), limits, requests)
         return
-    topics, _, payloads = zip(*map(bytes.partition, parts, repeat(b" ")), strict=True)
     different = set(topics)
-    size_bytes = sum(map(len, parts))
+    size_bytes = sum(map(len, payloads))
     try:
         check_topics(different)
         if size_bytes > limits.payload_bytes and max(map(len, payloads)) > limits.payload_bytes:
             raise BusError("TOOBIG", "one of them is")
     except BusError:
-        half = len(parts) // 2
-        _publishes(parts[:half], between, eol, limits, requests)
-        _publishes(parts[half:], between, eol, limits, requests)
+        half = len(topics) // 2
+        _publishes(topics[:half], payloads[:half], verb, eol, limits, requests)
+        _publishes(topics[half:], payloads[half:], verb, eol, limits, requests)
         return
-    column = topics[0] if len(different) == 1 else list(topics)
-    add(requests, Publish(column, list(payloads), size_bytes, eol=eol))
+    column = topics[0] if len(different) == 1 else topics
+    add(requests, Publish(column, list[Item](payloads), size_bytes, eol=eol))
