@@ -8,11 +8,11 @@ Pure.  Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import repeat
 
-from busd.rules.record import COLUMN_BASE, Batch, TopicLine
+from busd.rules.record import Batch, TopicLine
 from busd.rules.segment_index import SegmentIndex
 
 
@@ -39,14 +39,9 @@ def state_of(line: TopicLine) -> TopicState:
 
 def note(topics: dict[bytes, TopicState], batch: Batch) -> int:
     """Take in a batch that landed; returns how many messages it added (none for control records)."""
-    column, flags, number = batch.column, batch.flags, len(batch.topics)
-    places: Iterable[int] = (batch.n - 1,)
-    if column is not None:
-        places = range(number) if batch.each_once else map(column.rfind, range(COLUMN_BASE, COLUMN_BASE + number))
+    flags, control = batch.flags, batch.control
     # Each of its topics once: in a commit of thousands of topics this is most of the work.
-    lasts = map(batch.offsets().__getitem__, places)
-    control = batch.control
-    for topic, last, added in zip(batch.topics, lasts, repeat(0) if control else batch.counts(), strict=False):
+    for topic, last, added in zip(batch.topics, batch.lasts(), repeat(0) if control else batch.counts(), strict=False):
         try:
             state = topics[topic]
         except KeyError:
@@ -71,10 +66,8 @@ def note_index(topics: dict[bytes, TopicState], index: SegmentIndex, record: Cal
         for at in [at for at, count in enumerate(entries.counts) if not count or at == newest]:
             batch = record(entries.numbers[at])
             if isinstance(batch, Batch):
-                column = batch.column
-                place = batch.n - 1 if column is None else column.rfind(COLUMN_BASE + batch.topics.index(topic))
                 state.count = before + sum(entries.counts[:at])
-                _place(state, batch.flags, batch.offsets()[place])
+                _place(state, batch.flags, batch.last_of(topic))
         state.count = before + sum(entries.counts)
         state.live = state.count - state.dead
 

@@ -332,13 +332,13 @@ class Store:
         """First offset whose batch time is `time_ns` or later; `last` + 1 when there is none.  May wait."""
         return store_lookup.offset_at(self._shelf, time_ns)
 
-    def nth_last(self, topic: bytes, n: int, below: int) -> int:
+    def nth_last(self, topic: bytes, n: int, below: int, memo: store_lookup.Memo | None = None) -> int:
         """Offset of the n-th last message of a topic below `below` and above its RESET floor.  May wait.
 
-        The oldest one that is kept when there are fewer, `below` when there is none.
+        The oldest one that is kept when there are fewer, `below` when there is none.  `memo`: of questions before it.
         """
         state = self.topics.get(topic)
-        return below if state is None else store_lookup.nth_last(self._shelf, topic, state, n, below)
+        return below if state is None else store_lookup.nth_last(self._shelf, topic, state, n, below, memo)
 
     def count(self, wanted: Wanted, lo: int, hi: int) -> int | None:
         """Messages of wanted topics ever kept with lo <= offset < hi (RESET or not); None: nobody knows.  May wait."""
