@@ -100,7 +100,7 @@ class _Course:
 
 
 class Admission:
-    """See the module.  `published` and `refused` count messages."""
+    """See the module.  `published` and `refused` count messages; `queues`: runs that wait, by store."""
 
     def __init__(self, log: Log, runtime: Runtime, budget: Budget) -> None:
         self.published = 0
@@ -108,14 +108,14 @@ class Admission:
         self._log = log
         self._runtime = runtime
         self._budget = budget
-        self._queues: dict[str, deque[_Course]] = {}
+        self.queues: dict[str, deque[_Course]] = {}
         self._trying = False
         self._stopped = False
 
     @property
     def held(self) -> int:
         """Runs that wait."""
-        return sum(map(len, self._queues.values()))
+        return sum(map(len, self.queues.values()))
 
     def publish(self, run: Publish, sink: Sink, hold: bool) -> Drop | None:
         """Give a run to the log as far as there is room.
@@ -131,8 +131,14 @@ class Admission:
             BusError: all of it is refused at once; the sink is not called.
         """
         # A RESET is no message, and frees what it removes.
-        if run.kind == "reset" or (not self._queues and self._log.admits(run, 0) == len(run.items)):
-            self._append(run, sink)
+        log = self._log
+        if run.kind == "reset" or not (self.queues or (log.capped and log.admits(run, 0) < len(run.items))):
+            try:
+                log.append(run, sink)
+            except BusError:
+                self.refused += len(run.items)
+                raise
+            self.published += len(run.items)
             return None
         course = _Course(run, sink)
         store = self._go_on(course, hold and not self._stopped)
@@ -143,11 +149,11 @@ class Admission:
 
     def room(self) -> None:
         """There may be room now: those that wait go on as far as it goes."""
-        if not self._queues or self._trying:
+        if self._trying:
             return
         self._trying = True
         try:
-            for store in list(self._queues):
+            for store in list(self.queues):
                 self._room_in(store)
         finally:
             self._trying = False
@@ -155,17 +161,9 @@ class Admission:
     def stop(self) -> None:
         """What waits is refused, and nothing waits any more."""
         self._stopped = True
-        for queue in list(self._queues.values()):
+        for queue in list(self.queues.values()):
             for course in list(queue):
                 self._give_up(course, _STOPPING)
-
-    def _append(self, run: Publish, sink: Sink) -> None:
-        try:
-            self._log.append(run, sink)
-        except BusError:
-            self.refused += len(run.items)
-            raise
-        self.published += len(run.items)
 
     def _go_on(self, course: _Course, hold: bool) -> str:
         """Publish what there is room for, refuse what may not wait.  The store that the rest waits for, or nothing."""
@@ -175,9 +173,12 @@ class Admission:
             if count:
                 part, sink = course.take(count)
                 try:
-                    self._append(part, sink)
+                    log.append(part, sink)
                 except BusError as error:
+                    self.refused += count
                     sink(Outcome(0, count, dict.fromkeys(range(count), error)))
+                else:
+                    self.published += count
                 continue
             full = log.fullness(run, course.at)
             log.make_room(full.store)
@@ -202,7 +203,7 @@ class Admission:
     def _free(self, run: Publish, at: int, own: str) -> int:
         """How many messages go to stores where nobody was before it."""
         rest = len(run.items) - at
-        taken = self._queues.keys() - {own}
+        taken = self.queues.keys() - {own}
         if not taken:
             return rest
         if isinstance(run.topics, bytes):
@@ -232,7 +233,7 @@ class Admission:
     def _queue(self, course: _Course, store: str) -> None:
         course.store = store
         course.since = course.at
-        self._queues.setdefault(store, deque()).append(course)
+        self.queues.setdefault(store, deque()).append(course)
         self._limit(course)
 
     def _limit(self, course: _Course) -> None:
@@ -244,7 +245,7 @@ class Admission:
         course.cancel = self._runtime.later(full.wait_ns, lambda: self._expire(course, error))
 
     def _room_in(self, store: str) -> None:
-        while queue := self._queues.get(store):
+        while queue := self.queues.get(store):
             course = queue[0]
             before = course.at
             waits_for = self._go_on(course, True)
@@ -292,11 +293,11 @@ class Admission:
             course.cancel = None
 
     def _dequeue(self, course: _Course) -> None:
-        queue = self._queues.get(course.store)
+        queue = self.queues.get(course.store)
         if queue is not None and course in queue:
             queue.remove(course)
             if not queue:
-                del self._queues[course.store]
+                del self.queues[course.store]
 
     def _repay(self, course: _Course, size_bytes: int) -> None:
         size_bytes = min(size_bytes, course.bytes)

@@ -12,7 +12,7 @@ from busd.broker.dedup import Dedup
 from busd.broker.fanout import Fanout
 from busd.broker.groups import Groups
 from busd.broker.opening import House, Opening
-from busd.broker.ports import Drop, Log, Member, Outcome, Runtime, Sink, Subscriber
+from busd.broker.ports import Log, Member, Outcome, Runtime, Sink, Subscriber
 from busd.rules.record import Batch
 from busd.rules.replies import Pairs, Row
 from busd.words.errors import BusError
@@ -39,6 +39,8 @@ class Broker:
         budget = Budget(limits.held_bytes)
         self._admission = Admission(log, runtime, budget)
         self._dedup = Dedup(log, runtime, limits, budget, self._admission.publish)
+        # See Engine; there is nothing to add here.
+        self.publish = self._dedup.publish
         self._waiting: list[Callable[[], None]] = []
 
     @property
@@ -67,13 +69,11 @@ class Broker:
                 # Once for all of them: the log has raised the floors of the whole commit.
                 self._groups.removed()
                 break
-        for batch in batches:
-            self.fanout.offer(batch)
-        self._room()
-
-    def publish(self, run: Publish, sink: Sink, hold: bool = False) -> Drop | None:
-        """See Engine."""
-        return self._dedup.publish(run, sink, hold)
+        if self.fanout.audiences:
+            for batch in batches:
+                self.fanout.offer(batch)
+        if self._admission.queues or self._waiting:
+            self._room()
 
     def subscribe(self, request: Subscribe, subscriber: Subscriber, version: int) -> Opening:
         """See Engine."""
@@ -154,7 +154,8 @@ class Broker:
         self._admission.room()
 
     def _room(self) -> None:
-        self._admission.room()
+        if self._admission.queues:
+            self._admission.room()
         if self._waiting and not self.congested:
             waiting, self._waiting = self._waiting, []
             for call in waiting:

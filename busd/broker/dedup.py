@@ -116,7 +116,7 @@ class Dedup:
         """Ids remembered."""
         return len(self._window)
 
-    def publish(self, run: Publish, sink: Sink, hold: bool) -> Drop | None:
+    def publish(self, run: Publish, sink: Sink, hold: bool = False) -> Drop | None:
         """Give a run on, less its duplicates.  See Admission.publish."""
         ids = ids_of(run.items) if run.headers and self._on and run.answers == "each" else None
         if ids is None:

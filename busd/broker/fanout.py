@@ -49,11 +49,11 @@ class Audience:
 
 
 class Fanout:
-    """See the module."""
+    """See the module.  `audiences`: by their patterns."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._audiences: dict[tuple[bytes, ...], Audience] = {}
+        self.audiences: dict[tuple[bytes, ...], Audience] = {}
         self._index: PatternIndex[Audience] = PatternIndex()
         self._queue: deque[tuple[Iterator[None], int]] = deque()
         self._scheduled = False
@@ -63,9 +63,9 @@ class Fanout:
 
     def enter(self, patterns: tuple[bytes, ...]) -> Audience:
         """The audience of these patterns, counted as used until `leave`."""
-        audience = self._audiences.get(patterns)
+        audience = self.audiences.get(patterns)
         if audience is None:
-            audience = self._audiences[patterns] = Audience(patterns)
+            audience = self.audiences[patterns] = Audience(patterns)
         audience.users += 1
         return audience
 
@@ -73,7 +73,7 @@ class Fanout:
         """One user less; an audience without users is forgotten."""
         audience.users -= 1
         if not audience.users:
-            del self._audiences[audience.patterns]
+            del self.audiences[audience.patterns]
 
     def join(self, audience: Audience, reader: Reader) -> None:
         """The reader is live from the next batch on."""
@@ -93,8 +93,6 @@ class Fanout:
 
     def offer(self, batch: Batch) -> None:
         """A batch became visible."""
-        if not self._audiences:
-            return
         audiences: dict[Audience, list[int]] = {}
         for number, topic in enumerate(batch.topics):
             for audience in self._index.find(topic):

@@ -39,6 +39,8 @@ class Door(Protocol):
 class Gate:
     """See the module.
 
+    `stranger`: it is not known yet who it is.
+
     Args:
         door: None when there are no users: then everybody may do everything.
         identity: who it is by the connection alone; None for a stranger, who has to say.
@@ -47,18 +49,13 @@ class Gate:
 
     def __init__(self, door: Door | None = None, identity: Identity | None = None, patience_ns: int = NS_PER_S) -> None:
         self.identity = ANYBODY if door is None else identity
-        self.bounded = True
+        self.bounded = self.stranger = True
         self._door = door
         self._patience_ns = patience_ns
         self._since_ns: int | None = None
         self._in_the_way = False
         self._allowed: set[bytes] = set()
         self._become(self.identity)
-
-    @property
-    def stranger(self) -> bool:
-        """True until it is known who it is."""
-        return self.identity is None
 
     @property
     def name(self) -> str:
@@ -158,6 +155,7 @@ class Gate:
 
     def _become(self, identity: Identity | None) -> None:
         self.identity = identity
+        self.stranger = identity is None
         self.bounded = identity is None or identity.rights is not None
         self._allowed.clear()
 

@@ -51,7 +51,11 @@ class Unfinished:
 
 
 class Intake:
-    """One connection's input.  `silent`: there has been none.  `closing`: told of the answer after which it closes."""
+    """One connection's input.
+
+    `silent`: there has been none.  `counts`: `charge` has something to do.  `closing`: told of the answer after which
+    it closes.
+    """
 
     def __init__(self, limits: Limits, unfinished: Unfinished, closing: Callable[[Bad], None]) -> None:
         self._limits = limits
@@ -62,6 +66,7 @@ class Intake:
         self._charged = False
         self._strange_bytes = 0
         self.silent = True
+        self.counts = False
 
     def begin(self, data: bytes) -> bool:
         """The first bytes choose the dialect; True for RESP."""
@@ -74,16 +79,18 @@ class Intake:
         return resp
 
     def feed(self, data: bytes, now_ns: int, waiting: bool) -> list[Request]:
-        """Commands that became whole; `charge` is to be called once they are taken.
+        """Commands that became whole; once they are taken `charge` is to be called, if `counts`.
 
         Args:
             now_ns: by the monotonic clock.
             waiting: whether commands before these wait still; then what is begun is begun now.
         """
-        if self._decoder is None:
+        decoder = self._decoder
+        if decoder is None:
             return []
-        requests = self._decoder.feed(data)
-        if not self._decoder.unfinished:
+        requests = decoder.feed(data)
+        self.counts = self._charged or not decoder.clean
+        if decoder.clean or not decoder.unfinished:
             self._since_ns = None
         elif self._since_ns is None or requests or waiting:
             self._since_ns = now_ns

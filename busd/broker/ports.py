@@ -62,7 +62,7 @@ class Runtime(Protocol):
     def monotonic_ns(self) -> int:
         """Monotonic clock, ns."""
 
-    def soon(self, call: Callable[[], None]) -> None:
+    def soon(self, call: Callable[[], None]) -> object:
         """In the next turn of the loop."""
 
     def later(self, delay_ns: int, call: Callable[[], None]) -> Callable[[], None]:
@@ -131,6 +131,10 @@ class Log(Protocol):
     @property
     def congested(self) -> bool:
         """True while more waits for the disk than may; publishers are not read from."""
+
+    @property
+    def capped(self) -> bool:
+        """False when no store has a cap that holds publishers back: then nobody need ask what it admits."""
 
     def append(self, run: Publish, sink: Sink) -> None:
         """Take a run; `sink` is called when it is decided.  Raises BusError when it is refused at once."""

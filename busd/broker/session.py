@@ -80,13 +80,15 @@ class Session:
         """Bytes came; `now_ns` by the monotonic clock."""
         if self._closed or self._input_ended:
             return
-        if self._intake.silent and self._intake.begin(data):
+        intake = self._intake
+        if intake.silent and intake.begin(data):
             self.voice.replies = RespReplies()
         if self.gate.stranger:
-            self._intake.feed_stranger(data, now_ns, self._heard)
+            intake.feed_stranger(data, now_ns, self._heard)
             return
-        self._queue.extend(self._intake.feed(data, now_ns, bool(self._queue)))
-        self._intake.charge()
+        self._queue.extend(intake.feed(data, now_ns, bool(self._queue)))
+        if intake.counts:
+            intake.charge()
         self._pump()
 
     def _heard(self, requests: list[rq.Request]) -> bool:
@@ -233,14 +235,8 @@ class Session:
         """Read or not, close or not."""
         if self._closed:
             return
-        blocked = bool(self._queue) or self._outstanding or self._opening is not None or self._reading
         if self._input_ended:
-            if not blocked and self.handle is not None and self.handle.member is not None:
-                # It cannot acknowledge any more, so it is no member.
-                handle, self.handle = self.handle, None
-                handle.leave()
-            if not blocked and self.handle is None:
-                self._close()
+            self._finish()
             return
         congested = self.engine.congested
         pause = bool(self._queue) or congested or self._wire.buffered() > self._limits.outbox_bytes
@@ -250,6 +246,17 @@ class Session:
         if pause != self._paused:
             self._paused = pause
             (self._wire.pause_reading if pause else self._wire.resume_reading)()
+
+    def _finish(self) -> None:
+        """Nothing is read any more: close once nothing is owed."""
+        if self._queue or self._outstanding or self._opening is not None or self._reading:
+            return
+        if self.handle is not None and self.handle.member is not None:
+            # It cannot acknowledge any more, so it is no member.
+            handle, self.handle = self.handle, None
+            handle.leave()
+        if self.handle is None:
+            self._close()
 
     def _room(self) -> None:
         self._awaits_room = False
@@ -271,7 +278,8 @@ class Session:
         if self.gate.bounded and (parts := self.gate.parts(run)) is not None:
             self._queue.extendleft(reversed(parts))
             return
-        self.owe(rq.Publish)
+        self._outstanding += 1
+        self._pipelined = rq.Publish
         try:
             # A member is not held: its acknowledgements, which make room, would be held with it.
             self._turns.publish(run, hold=self.handle is None or self.handle.member is None)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from busd.broker.ports import Drop, Engine, Outcome
 from busd.words.requests import Publish
@@ -22,9 +23,10 @@ _EARLY = 8
 
 
 class Turns:
-    """See the module."""
+    """See the module.  `held`: the last run waits, or so many before it do that no more should come."""
 
     def __init__(self, engine: Engine, tell: Tell) -> None:
+        self.held = False
         self._engine = engine
         self._tell = tell
         # Numbers of runs: the last that was published, and the first whose last outcome was not told.
@@ -33,42 +35,44 @@ class Turns:
         self._early: dict[int, deque[tuple[Publish, Outcome]]] = {}
         self._drop: Drop | None = None
 
-    @property
-    def held(self) -> bool:
-        """True while the last run waits, or so many before it do that no more should come."""
-        return self._drop is not None or len(self._early) >= _EARLY
-
     def publish(self, run: Publish, hold: bool) -> None:
         """Publish; `hold`: whether it may wait for room.  Raises BusError when it is refused at once."""
         self._newest = number = self._newest + 1
         try:
-            self._drop = self._engine.publish(run, lambda outcome: self._came(number, run, outcome), hold)
+            self._drop = self._engine.publish(run, partial(self._came, number, run), hold)
         except BaseException:
             self._newest -= 1
             raise
+        if self._drop is not None:
+            self.held = True
 
     def drop(self) -> None:
         """Nobody waits for answers any more: what is held is not published."""
         if self._drop is not None:
             drop, self._drop = self._drop, None
+            self._look()
             drop()
+
+    def _look(self) -> None:
+        self.held = self._drop is not None or len(self._early) >= _EARLY
 
     def _came(self, number: int, run: Publish, outcome: Outcome) -> None:
         if number != self._first:
             told = replace(run, topics=b"", items=[])
             self._early.setdefault(number, deque()).append((told, outcome))
+            self._look()
             return
-        self._say(run, outcome)
-        # Telling may bring more; each turn of this loop looks again.
-        while self._early and (waiting := self._early.get(self._first)):
+        while True:
+            if not outcome.more:
+                self._first += 1
+                if self._first > self._newest:
+                    self._drop = None
+                if self.held:
+                    self._look()
+            self._tell(run, outcome)
+            # Telling may bring more; each turn of this loop looks again.
+            if not (self._early and (waiting := self._early.get(self._first))):
+                return
             run, outcome = waiting.popleft()
             if not outcome.more:
                 del self._early[self._first]
-            self._say(run, outcome)
-
-    def _say(self, run: Publish, outcome: Outcome) -> None:
-        if not outcome.more:
-            self._first += 1
-            if self._first > self._newest:
-                self._drop = None
-        self._tell(run, outcome)

@@ -82,8 +82,8 @@ class Voice:
                 self.number(run.eol, outcome.first)
             return
         if not outcome.errors and outcome.offsets is None:
-            if not self.quiet:
-                self.say(self.replies.numbers(run.eol, outcome.first, outcome.count))
+            if not (self.quiet or self.hung_up):
+                self._wire.write(self.replies.numbers(run.eol, outcome.first, outcome.count))
             return
         self._each(run.eol, outcome)
 

@@ -29,7 +29,10 @@ def encode_items(items: list[Item], headers: bool) -> bytes:
     if headers:
         return b"*%d" % len(items) + b"".join(map(_encode_item, items)) + b"\r\n"
     payloads: list[bytes] = items  # type: ignore[assignment]
-    number, sizes = len(payloads), list(map(len, payloads))
+    number = len(payloads)
+    if number == 1:
+        return b"*1\r\n$%d\r\n%b\r\n" % (len(payloads[0]), payloads[0])
+    sizes = list(map(len, payloads))
     # One copy of the payloads in either case: at 100 bytes a message 20 ns where all have one size (which the last and
     # the middle one tell of most that have not), else 75; a `%` a message costs 250.
     if sizes[-1] == sizes[0] == sizes[number // 2] and sizes.count(sizes[0]) == number:

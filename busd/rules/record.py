@@ -83,7 +83,11 @@ class BadRecord(Exception):
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """One commit's messages of one store.  `column` is None with one topic, `steps` None when offsets are dense."""
+    """One commit's messages of one store.  `column` is None with one topic, `steps` None when offsets are dense.
+
+    `last`: offset of the last message; `control`: True for ends of stream and RESETs, which are no messages and are
+    never counted as such.
+    """
 
     first: int
     n: int
@@ -96,19 +100,16 @@ class Batch:
     steps: tuple[int, ...] | None
     record: bytes = field(repr=False)
     body_at: int = field(repr=False)
+    # Each is asked for several times a commit.
+    last: int = field(init=False, repr=False)
+    control: bool = field(init=False, repr=False)
     _items: list[Item] | None = field(default=None, repr=False)
     _tally: Tally | None = field(default=None, repr=False)
     _even: tuple[int, ...] | None = field(default=None, repr=False)
 
-    @property
-    def last(self) -> int:
-        """Offset of the last message."""
-        return self.first + (self.n - 1 if self.steps is None else sum(self.steps))
-
-    @property
-    def control(self) -> bool:
-        """True for ends of stream and RESETs, which are no messages and are never counted as such."""
-        return "e" in self.flags or "r" in self.flags
+    def __post_init__(self) -> None:
+        self.last = self.first + (self.n - 1 if self.steps is None else sum(self.steps))
+        self.control = "e" in self.flags or "r" in self.flags
 
     def offsets(self) -> Sequence[int]:
         """The offset of every message, rising."""

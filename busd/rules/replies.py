@@ -51,7 +51,7 @@ class InlineReplies:
 
     def numbers(self, eol: bytes, first: int, count: int) -> bytes:
         """See Replies."""
-        return lines(first, count, b":", eol)
+        return b":%d%b" % (first, eol) if count == 1 else lines(first, count, b":", eol)
 
     def text(self, eol: bytes, payload: bytes, status: bool = False) -> bytes:
         """See Replies."""
@@ -87,7 +87,7 @@ class RespReplies:
 
     def numbers(self, eol: bytes, first: int, count: int) -> bytes:
         """See Replies."""
-        return lines(first, count, b":", b"\r\n")
+        return b":%d\r\n" % first if count == 1 else lines(first, count, b":", b"\r\n")
 
     def text(self, eol: bytes, payload: bytes, status: bool = False) -> bytes:
         """See Replies."""

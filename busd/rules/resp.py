@@ -43,9 +43,10 @@ _HEAD_BEGUN = re.compile(rb"[*$](?:(?:0|[1-9][0-9]{0,9})(?:\r\n?)?)?")
 
 
 class RespDecoder:
-    """The requests of one RESP connection."""
+    """The requests of one RESP connection.  `clean`: what came has ended with a command, so nothing is held."""
 
     def __init__(self, limits: Limits) -> None:
+        self.clean = True
         self._limits = limits
         self._argument_limit = limits.payload_bytes + limits.line_bytes
         # A payload that is allowed must fit into a command, whatever command_bytes says.
@@ -80,6 +81,7 @@ class RespDecoder:
         """
         if self._fatal:
             return []
+        self.clean = False
         if self._held:
             if len(self._held) + len(data) < self._needed:
                 self._held += data
@@ -96,7 +98,9 @@ class RespDecoder:
             self._arguments = []
             requests.append(Bad(error, eol=CRLF))
         else:
-            self._held += memoryview(data)[at:]
+            if at < len(data):
+                self._held += memoryview(data)[at:]
+            self.clean = at == len(data) and not self._left
         return requests
 
     def end(self) -> Bad | None:

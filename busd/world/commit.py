@@ -24,11 +24,13 @@ Failure = DiskFull | DiskFailed
 
 @dataclass(slots=True)
 class Work:
-    """What one store takes in a commit."""
+    """What one store takes in a commit: batches, and their records, of so many bytes."""
 
     store: Store
     roll: Roll | None
     batches: list[Batch]
+    records: list[bytes]
+    size_bytes: int
     failure: Failure | None = None
 
 
@@ -76,26 +78,23 @@ class Commit:
 
     def carry_out(self) -> None:
         """Write, and sync when the policy says so.  Errors of the disk are kept, each with its work."""
-        self._messages()
+        failure = None
+        if self.before is not None:
+            try:
+                self.before()
+            except Exception as error:
+                failure = _failure(error)
+        for work in self.works:
+            work.failure = failure
+            if failure is None:
+                try:
+                    work.store.write(work.roll, work.records)
+                    if self.sync:
+                        self._sync(work)
+                except Exception as error:
+                    work.failure = _failure(error)
         if self.groups is not None:
             self.groups.carry_out(self.sync)
-
-    def _messages(self) -> None:
-        try:
-            if self.before is not None:
-                self.before()
-        except Exception as error:
-            for work in self.works:
-                work.failure = _failure(error)
-            return
-        for work in self.works:
-            try:
-                work.store.write(work.roll, [batch.record for batch in work.batches])
-            except Exception as error:
-                work.failure = _failure(error)
-                continue
-            if self.sync:
-                self._sync(work)
 
     @staticmethod
     def _sync(work: Work) -> None:

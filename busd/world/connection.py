@@ -1,7 +1,4 @@
-"""One socket: the asyncio side of a session.
-
-Receive buffers are shared by all connections of a loop: what is in one is taken out before the callback returns.
-"""
+"""One socket: the asyncio side of a session."""
 
 from __future__ import annotations
 
@@ -18,8 +15,8 @@ from busd.world.users import peer_of
 
 _LOGGER = logging.getLogger("busd")
 
-# As much as a socket gives in one read; larger ones only make the steps of the loop longer.
-READ_BYTES = 256 * 1024
+# No read from a socket is longer (uvloop has one buffer of 250 KiB for all of them).
+_READ_BYTES = 256 * 1024
 # More commands than this are not taken apart in one turn of the loop: a read of `x\n` would be 131,072 errors, 77 MB
 # and 0.6 s.  Those of RESP have several lines each.
 _LINES = 4096
@@ -33,20 +30,12 @@ _LINGER_S = 30.0
 _LINGER_LOOK_S = 0.02
 
 
-class ReadBuffer:
-    """The bytes that sockets of one loop read into."""
-
-    def __init__(self) -> None:
-        self.view = memoryview(bytearray(READ_BYTES))
-
-
-class Connection(asyncio.BufferedProtocol):
+class Connection(asyncio.Protocol):
     """A Wire (see busd.broker.session) over a transport."""
 
     def __init__(
         self,
         number: int,
-        buffer: ReadBuffer,
         clock: Callable[[], int],
         entered: Callable[[Connection], Session | None],
         left: Callable[[Connection], None],
@@ -55,11 +44,12 @@ class Connection(asyncio.BufferedProtocol):
         self.number = number
         self.peer = ""
         self.session: Session | None = None
-        self._buffer = buffer
         self._clock = clock
         self._entered = entered
         self._left = left
         self._transport: asyncio.Transport | None = None
+        # See Outbox; while there is a transport it is that one's, as every PUB asks for it twice.
+        self.buffered: Callable[[], int] = _nothing
         self._low_bytes = -1
         # Bytes that came and are not given to the session yet, from `_at` on.
         self._rest = b""
@@ -79,6 +69,7 @@ class Connection(asyncio.BufferedProtocol):
         """See asyncio."""
         # Not a check by class: uvloop's transports do not derive from asyncio's.
         self._transport = transport = cast(asyncio.Transport, transport)
+        self.buffered = transport.get_write_buffer_size
         sock: socket.socket = transport.get_extra_info("socket")
         address = transport.get_extra_info("peername")
         if sock.family == socket.AF_UNIX:
@@ -100,49 +91,47 @@ class Connection(asyncio.BufferedProtocol):
             try:
                 self.session.renew()
             except Exception:
-                _LOGGER.exception("a fault of busd in the connection of %s", self.peer)
-                self.session.failed()
+                self._fault(self.session)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
+    def data_received(self, data: bytes) -> None:
         """See asyncio."""
-        return self._buffer.view
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """See asyncio."""
-        if self.session is not None and self._cut_at_s is None:
-            data = bytes(self._buffer.view[:nbytes])
-            if self._rest or _dense(data):
-                self._rest = self._rest[self._at :] + data
-                self._at = 0
-                self._more()
-            else:
-                self._give(data)
-
-    def _give(self, data: bytes) -> None:
         session = self.session
-        assert session is not None
+        if session is None or self._cut_at_s is not None:
+            return
+        if self._rest or (len(data) > _LINES and _dense(data)):
+            self._rest = self._rest[self._at :] + data
+            self._at = 0
+            self._more()
+            return
         try:
             session.received(data, self._clock())
         except Exception:
-            _LOGGER.exception("a fault of busd in the connection of %s", self.peer)
-            session.failed()
+            self._fault(session)
+
+    def _fault(self, session: Session) -> None:
+        _LOGGER.exception("a fault of busd in the connection of %s", self.peer)
+        session.failed()
 
     def _more(self) -> None:
         """Give the session as much of the rest as one turn of the loop may take; no more is read meanwhile."""
         self._more_soon = False
-        if self._open is None or self.session is None:
+        session = self.session
+        if self._open is None or session is None:
             self._rest, self._at = b"", 0
             return
         if self._paused:
             return
-        lines = _LINES if self.session.dialect == "inline" else _RESP_LINES
+        lines = _LINES if session.dialect == "inline" else _RESP_LINES
         there = self._rest.count(b"\n", self._at)
         left = len(self._rest) - self._at
         end = self._at + (left if there <= lines else max(1, left * lines // there))
         piece, self._at = self._rest[self._at : end], end
         if end == len(self._rest):
             self._rest, self._at = b"", 0
-        self._give(piece)
+        try:
+            session.received(piece, self._clock())
+        except Exception:
+            self._fault(session)
         if (transport := self._open) is None or self._paused:
             return
         if self._rest:
@@ -174,6 +163,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
         self._transport = None
+        self.buffered = _nothing
         if self._cut is not None:
             self._cut.cancel()
         if self.session is not None:
@@ -192,12 +182,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def write(self, data: bytes, events: int = 1) -> None:
         """See Outbox."""
-        if (transport := self._open) is not None:
+        # As `_open`; one call less for each answer.
+        transport = self._transport
+        if transport is not None and self._cut_at_s is None and not transport.is_closing():
             transport.write(data)
-
-    def buffered(self) -> int:
-        """See Outbox."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     def bound(self, low_bytes: int) -> None:
         """See Outbox."""
@@ -281,10 +269,12 @@ class Connection(asyncio.BufferedProtocol):
         return sock.fileno()
 
 
+def _nothing() -> int:
+    return 0
+
+
 def _dense(data: bytes) -> bool:
-    """True when a read may hold more commands than one turn should take."""
-    if len(data) <= _LINES:
-        return False
+    """True when a read of more than `_LINES` bytes may hold more commands than one turn should take."""
     step = (len(data) - _SAMPLE_BYTES) // (_SAMPLES - 1)
-    few = _SAMPLE_BYTES * _LINES // READ_BYTES
+    few = _SAMPLE_BYTES * _LINES // _READ_BYTES
     return any(data.count(b"\n", at, at + _SAMPLE_BYTES) > few for at in range(0, _SAMPLES * step, step))

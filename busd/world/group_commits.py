@@ -50,10 +50,11 @@ def _nothing() -> None:
 
 
 class GroupCommits:
-    """See the module.  `wake`: something waits for a commit."""
+    """See the module.  `wake`: something waits for a commit; `waiting`: the next one has something to do here."""
 
     def __init__(self, log: GroupLog, runtime: Runtime, sync: Sync, health: Health, wake: Callable[[], None]) -> None:
         self.log = log
+        self.waiting = log.saved is not None
         self._runtime = runtime
         self._sync = sync
         self._health = health
@@ -77,9 +78,8 @@ class GroupCommits:
     def note(self, lines: Sequence[bytes], done: Callable[[], None]) -> None:
         """See Log."""
         if self._held or self._notes or self._barriers or self._pace.slow:
-            self._queue.append(_Entry(lines, done))
             self._notes += 1
-            self._wake()
+            self._wait(_Entry(lines, done))
             return
         failure = self._write(self.log.frame(lines)) if lines else None
         self._noted(lines, failure, done)
@@ -98,13 +98,12 @@ class GroupCommits:
         elif not all(line.startswith(b"done ") for line in lines):
             entry.barrier = True
             self._barriers += 1
-        self._queue.append(entry)
-        self._wake()
+        self._wait(entry)
 
-    @property
-    def waiting(self) -> bool:
-        """True when the next commit has something to do here."""
-        return bool(self._queue) or (self.log.saved and not self.log.failed)
+    def _wait(self, entry: _Entry) -> None:
+        self._queue.append(entry)
+        self.waiting = True
+        self._wake()
 
     # Writing.
 
@@ -116,15 +115,13 @@ class GroupCommits:
             return error
         return None
 
-    def begin(self) -> GroupWork | None:
-        """What waits, for a commit; `decided` must follow.  None when nothing does."""
-        if not self.waiting:
-            return None
-        entries, self._queue = self._queue, []
+    def begin(self) -> GroupWork:
+        """What waits, when something does, for a commit; `decided` must follow."""
+        entries, self._queue, self.waiting = self._queue, [], False
         lines = [line for entry in entries for line in entry.lines]
         work = GroupWork(self.log, self.log.bytes, self.log.frame(lines) if lines else b"")
         work.settles = any(entry.sink is not None and entry.lines for entry in entries)
-        work.switch = self.log.saved and not self.log.failed
+        work.switch = self.log.saved is not None and not self.log.failed
         self._taken = entries
         self._in_flight = True
         if self._pace.slow or work.switch:
@@ -136,10 +133,8 @@ class GroupCommits:
             self._note_now(work.failure)
         return work
 
-    def needs_thread(self, work: GroupWork | None) -> bool:
+    def needs_thread(self, work: GroupWork) -> bool:
         """Whether something of it must not be done on the loop."""
-        if work is None:
-            return False
         return self._held or (self._sync == "always" and work.settles and work.failure is None)
 
     def _note_now(self, failure: Failure | None) -> None:
@@ -215,6 +210,8 @@ class GroupCommits:
             self._answer(entry, error if entry.lines else entry.error)
         # Not before: who is answered may note something, and a snapshot made then would lack what is not taken yet.
         self._in_flight = False
+        # A switch that was put off is tried with the next commit.
+        self.waiting = self.waiting or (self.log.saved is not None and not self.log.failed)
         self._look()
         return moved
 
@@ -239,7 +236,8 @@ class GroupCommits:
                 self._no_snapshot(str(result))
             elif self._stopping:
                 self.log.give_up_snapshot()
-            else:
+            elif not self.log.failed:
+                self.waiting = True
                 self._wake()
 
         self._runtime.in_thread(self.log.begin_snapshot(), done)

@@ -41,7 +41,7 @@ class GroupLog:
 
     `states`: of each group; `bytes`: size of the file; `report`: what opening found, a line each; `failed`: why nothing
     can be written any more, empty while it can; `owed`: groups whose deliveries could not be written (no room): the
-    next write begins with all that is known of them.
+    next write begins with all that is known of them; `saved`: a snapshot that waits for `switch`, or None.
     """
 
     def __init__(self, disk: Disk, data_dir: str) -> None:
@@ -60,7 +60,7 @@ class GroupLog:
         self._dir = data_dir
         # Frames written since a snapshot was begun; None while none is.
         self._since: list[bytes] | None = None
-        self._next_file: File | None = None
+        self.saved: File | None = None
         self._file = self._open()
         self.bytes = self._synced_bytes = self._file.size()
         self._compact_at = COMPACT_BYTES
@@ -238,12 +238,7 @@ class GroupLog:
         file = self._disk.create(self._temporary)
         file.append([b"".join(snapshot(states))])
         file.sync()
-        self._next_file = file
-
-    @property
-    def saved(self) -> bool:
-        """True when a snapshot waits for `switch`."""
-        return self._next_file is not None
+        self.saved = file
 
     def switch(self) -> None:
         """The snapshot and what was written since take the place of the file.  Waits for the disk.
@@ -252,10 +247,10 @@ class GroupLog:
             DiskFull, DiskFailed: before the file has another name: the old one goes on, `give_up_snapshot`; else
             nothing is written any more.
         """
-        file, since = self._next_file, self._since
+        file, since = self.saved, self._since
         assert file is not None
         assert since is not None
-        self._next_file = None
+        self.saved = None
         file.append(since)
         file.sync()
         self._disk.rename(self._temporary, self.path)
@@ -277,7 +272,7 @@ class GroupLog:
 
     def give_up_snapshot(self) -> None:
         """It could not be written: the old file goes on, and for a while longer."""
-        self._next_file, self._since = None, None
+        self.saved, self._since = None, None
         self._compact_at = self.bytes + COMPACT_BYTES
         try_remove(self._disk, self._temporary)
 

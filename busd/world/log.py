@@ -55,7 +55,7 @@ class DiskLog(LogQuestions):
         super().__init__(stores, runtime, next_offset)
         self.epoch = meta.meta.epoch
         self.visible: Callable[[list[Batch]], None] = lambda batches: None
-        self.on_idle: Callable[[], None] = lambda: None
+        self.on_idle: Callable[[], None] | None = None
         self._disk = disk
         self._settings = settings
         self._declared = {name for rule in (settings.main, *settings.stores) for name in rule.groups}
@@ -64,7 +64,11 @@ class DiskLog(LogQuestions):
         self._reader = Reader(stores, runtime)
         newest_ns = max(store.newest_ns for store in stores.open.values())
         self.clock = ReceiveClock(runtime.now_ns(), runtime.monotonic_ns(), newest_ns)
-        self._waiting: list[tuple[Publish, Sink]] = []
+        # See Log.
+        self.congested = False
+        # Runs, and beside them who is told of each.
+        self._waiting: list[Publish] = []
+        self._sinks: list[Sink] = []
         self._waiting_bytes = 0
         self._known: set[bytes] = set()
         self._busy = False
@@ -78,6 +82,7 @@ class DiskLog(LogQuestions):
             disk, settings, runtime, stores, self.health, self._stamp, self.roll, lambda: self.groups, self._freed,
             self._groups.secure,
         )  # fmt: skip
+        self.capped = self.room.on
         self.admits, self.fullness, self.make_room = self.room.admits, self.room.fullness, self.room.make_room
         self.room.load()
         for store in stores.open.values():
@@ -85,26 +90,23 @@ class DiskLog(LogQuestions):
 
     # Publishing.
 
-    @property
-    def congested(self) -> bool:
-        """See Log."""
-        return self._waiting_bytes > COMMIT_BYTES
-
     def append(self, run: Publish, sink: Sink) -> None:
         """See Log."""
         if self._stopping:
             raise BusError("STOPPING", "the server is going down; nothing was kept")
-        self._admit(run)
-        health = self.health
+        topics, health = run.topics, self.health
+        if not (isinstance(topics, bytes) and topics in self._known) or health.failed:
+            self._admit(run)
         over_bytes = health.used_bytes + self._waiting_bytes + run.size_bytes - health.cap_bytes
-        # Dead letters have a reserve: what they stand for can only be settled, and go, behind them.
-        if health.cap_bytes and over_bytes > 0 and (over_bytes > health.cap_bytes // 20 or not _is_dead_letter(run)):
-            text = f"the data directory is at its cap of {health.cap_bytes} bytes; nothing was kept"
+        if health.cap_bytes and over_bytes > 0 and (text := health.over_cap(run, over_bytes)):
             health.refuse(text, self._runtime.monotonic_ns())
             raise BusError("FULL", text)
-        self.room.took(run)
-        self._waiting.append((run, sink))
+        if self.capped:
+            self.room.took(run)
+        self._waiting.append(run)
+        self._sinks.append(sink)
         self._waiting_bytes += run.size_bytes
+        self.congested = self._waiting_bytes > COMMIT_BYTES
         self._wake()
 
     def _wake(self) -> None:
@@ -131,33 +133,35 @@ class DiskLog(LogQuestions):
         if self._busy or not (self._waiting or self._groups.waiting):
             return
         self._busy = True
-        runs = self._take()
-        missing = self._missing(runs)
-        if missing:
-            self._open_missing(missing, runs)
+        runs, sinks = self._take()
+        if not self.stores.lone and (missing := self._missing(runs)):
+            self._open_missing(missing, runs, sinks)
         else:
-            self._commit(runs)
+            self._commit(runs, sinks)
 
-    def _take(self) -> list[tuple[Publish, Sink]]:
+    def _take(self) -> tuple[list[Publish], list[Sink]]:
+        runs, sinks = self._waiting, self._sinks
+        if not self.congested:
+            self._waiting, self._sinks, self._waiting_bytes = [], [], 0
+            return runs, sinks
         size = count = 0
-        for run, _ in self._waiting:
+        for run in runs:
             if count and size + run.size_bytes > COMMIT_BYTES:
                 break
             size += run.size_bytes
             count += 1
-        runs, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._waiting, self._sinks = runs[count:], sinks[count:]
         self._waiting_bytes -= size
-        return runs
+        self.congested = self._waiting_bytes > COMMIT_BYTES
+        return runs[:count], sinks[:count]
 
-    def _missing(self, runs: list[tuple[Publish, Sink]]) -> list[str]:
-        if not self._settings.stores:
-            return []
+    def _missing(self, runs: list[Publish]) -> list[str]:
         names: set[bytes] = set()
-        for run, _ in runs:
+        for run in runs:
             names.update((run.topics,) if isinstance(run.topics, bytes) else run.topics)
         return sorted({self.stores.route(name) for name in names} - self.stores.open.keys())
 
-    def _open_missing(self, names: list[str], runs: list[tuple[Publish, Sink]]) -> None:
+    def _open_missing(self, names: list[str], runs: list[Publish], sinks: list[Sink]) -> None:
         now_ns, next_offset, epoch = self._stamp(), self.horizon, self.epoch
         failures: list[Exception] = []
         opened: list[Store] = []
@@ -173,42 +177,47 @@ class DiskLog(LogQuestions):
             for store in opened:
                 self.stores.add(store)
             if failures:
-                self._refuse(runs, error_of(failures[0]))
+                self._refuse(runs, sinks, error_of(failures[0]))
                 # Nothing to see, but who waited for room may go on.
                 self.visible([])
                 self._free()
             else:
-                self._commit(runs)
+                self._commit(runs, sinks)
 
         self._committer.submit(work, done)
 
-    def _refuse(self, runs: list[tuple[Publish, Sink]], error: BusError) -> None:
+    def _refuse(self, runs: list[Publish], sinks: list[Sink], error: BusError) -> None:
         if error.code == "FULL":
             self.health.refuse(error.text, self._runtime.monotonic_ns())
-        self.room.decided([run for run, _ in runs], [])
-        for run, sink in runs:
+        self.room.decided(runs, [])
+        for run, sink in zip(runs, sinks, strict=True):
             count = len(run.items)
             self._tell(sink, Outcome(self.horizon, count, dict.fromkeys(range(count), error)))
 
-    def _commit(self, runs: list[tuple[Publish, Sink]]) -> None:
+    def _commit(self, runs: list[Publish], sinks: list[Sink]) -> None:
         now_ns = self._stamp()
-        sealed = seal([run for run, _ in runs], self.horizon, self.stores.route, self._live, self.stores.lone)
-        works = [self._frame(name, drafts, now_ns) for name, drafts in sealed.drafts.items()]
+        sealed = seal(runs, self.horizon, self.stores.route, self._live, self.stores.lone)
+        works: list[Work] = []
+        waits = self._settings.sync == "always" or self._pace.slow
+        for name, drafts in sealed.drafts.items():
+            work = self._frame(name, drafts, now_ns)
+            works.append(work)
+            waits = waits or work.roll is not None
         before = self._meta.due(sealed.next, bool(works))
-        groups = self._groups.begin()
+        groups = self._groups.begin() if self._groups.waiting else None
         commit = Commit(works, self._settings.sync == "always", before, groups)
-        waits = works and (commit.sync or self._pace.slow or any(work.roll is not None for work in works))
-        if waits or before is not None or self._groups.needs_thread(groups):
+        if (waits and works) or before is not None or (groups is not None and self._groups.needs_thread(groups)):
             self._pace.handed_over()
-            self._committer.submit(commit.carry_out, lambda: self._decided(runs, sealed, commit))
+            self._committer.submit(commit.carry_out, lambda: self._decided(runs, sinks, sealed, commit))
             return
         self._pace.here(commit.carry_out)
         # What its answers bring about begins in another turn: here it would be a call within a call, without end.
-        self._decided(runs, sealed, commit, at_once=False)
+        self._decided(runs, sinks, sealed, commit, at_once=False)
 
     def _frame(self, name: str, drafts: list[Draft], now_ns: int) -> Work:
         store = self.stores.open[name]
-        batches = []
+        batches: list[Batch] = []
+        records: list[bytes] = []
         prev = store.last
         for draft in drafts:
             first = draft.offsets[0]
@@ -218,10 +227,13 @@ class DiskLog(LogQuestions):
             )  # fmt: skip
             prev = batch.last
             batches.append(batch)
-        size = sum(len(batch.record) for batch in batches)
-        return Work(store, store.begin(size, batches[0].first, self.epoch, now_ns), batches)
+            records.append(batch.record)
+        size = sum(map(len, records))
+        return Work(store, store.begin(size, batches[0].first, self.epoch, now_ns), batches, records, size)
 
-    def _decided(self, runs: list[tuple[Publish, Sink]], sealed: Sealed, commit: Commit, at_once: bool = True) -> None:
+    def _decided(
+        self, runs: list[Publish], sinks: list[Sink], sealed: Sealed, commit: Commit, at_once: bool = True
+    ) -> None:
         kept: list[Batch] = []
         void: dict[int, BusError] = {}
         self.health.full = ""
@@ -229,7 +241,7 @@ class DiskLog(LogQuestions):
             if work.failure is None:
                 known = len(work.store.topics)
                 work.store.landed(work.batches, work.roll, work.batches[-1].last if commit.sync else None)
-                self.health.used_bytes += sum(len(batch.record) for batch in work.batches)
+                self.health.used_bytes += work.size_bytes
                 if len(work.store.topics) != known:
                     self.stores.version += 1
                 if work.roll is not None:
@@ -247,11 +259,12 @@ class DiskLog(LogQuestions):
             for batch in work.batches:
                 void.update(dict.fromkeys(batch.offsets(), error))
         self.horizon = sealed.next
-        self.room.decided([run for run, _ in runs], commit.works)
+        if self.capped:
+            self.room.decided(runs, commit.works)
         for batch in kept:
             if "r" in batch.flags:
                 self._note_floors(batch.topics)
-        for number, ((run, sink), first) in enumerate(zip(runs, sealed.firsts, strict=True)):
+        for number, (run, sink, first) in enumerate(zip(runs, sinks, sealed.firsts, strict=True)):
             count = len(run.items)
             errors = {at: void[first + at] for at in range(count) if first + at in void} if void else {}
             self._tell(sink, Outcome(first, count, errors, sealed.removed.get(number, 0)))
@@ -277,19 +290,18 @@ class DiskLog(LogQuestions):
         now_ns = self._stamp()
         stores = self.stores.open.values()
         rolls = [(store, store.begin(0, self.horizon, self.epoch, now_ns)) for store in stores]
-        commit = Commit([Work(store, roll, []) for store, roll in rolls if roll is not None], sync=False)
+        commit = Commit([Work(store, roll, [], [], 0) for store, roll in rolls if roll is not None], sync=False)
         if commit.works:
             self._busy = True
-            self._committer.submit(commit.carry_out, lambda: self._decided([], Sealed({}, [], self.horizon), commit))
+            sealed = Sealed({}, [], self.horizon)
+            self._committer.submit(commit.carry_out, lambda: self._decided([], [], sealed, commit))
 
     def _free(self, at_once: bool = True) -> None:
         self._busy = False
-        if self.idle:
+        if self._waiting or self._groups.waiting:
+            (self._begin if at_once else self._wake)()
+        elif self.on_idle is not None:
             self.on_idle()
-        elif at_once:
-            self._begin()
-        else:
-            self._wake()
 
     def _make_room(self, store: str) -> None:
         """What groups have settled in this store should go soon."""
@@ -381,8 +393,3 @@ class DiskLog(LogQuestions):
             clean = False
         if clean:
             self._meta.close(self.horizon)
-
-
-def _is_dead_letter(run: Publish) -> bool:
-    topics = [run.topics] if isinstance(run.topics, bytes) else run.topics
-    return all(topic.startswith(b"_dead.") for topic in topics)

@@ -104,7 +104,10 @@ class MetaFile:
 
         What fails is due again the next time.
         """
-        meta = raised(self.meta, next_offset) or (self.meta if self._owes and anything else None)
+        # As `raised` says; every commit asks.
+        if next_offset + FLOOR_STEP // 2 <= self.meta.floor and not self._owes:
+            return None
+        meta = raised(self.meta, next_offset) or (self.meta if anything else None)
         if meta is None:
             return None
 

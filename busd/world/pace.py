@@ -15,20 +15,17 @@ _SLOW_WRITES = 100
 
 
 class Pace:
-    """See the module.  `clock`: nanoseconds that only rise."""
+    """See the module.  `clock`: nanoseconds that only rise; `slow`: the next write is one for the thread."""
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
+        self.slow = False
         self._left = 0
-
-    @property
-    def slow(self) -> bool:
-        """True when the next write is one for the thread."""
-        return self._left > 0
 
     def handed_over(self) -> None:
         """One went to the thread."""
         self._left = max(0, self._left - 1)
+        self.slow = self._left > 0
 
     def here(self, write: Callable[[], None]) -> None:
         """Write on the loop, and note how long it took; what it raises passes through."""
@@ -36,3 +33,4 @@ class Pace:
         write()
         if self._clock() - began_ns > _QUICK_NS:
             self._left = _SLOW_WRITES
+            self.slow = True

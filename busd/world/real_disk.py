@@ -55,7 +55,7 @@ class RealFile:
 
     def append(self, data: Sequence[bytes]) -> None:
         """See File."""
-        rest = [memoryview(one) for one in data if one]
+        rest: list[bytes | memoryview] = list(filter(None, data))
         while rest:
             try:
                 written = os.writev(self._fd, rest[:_IOV_MAX])
@@ -67,7 +67,7 @@ class RealFile:
                 done += 1
             del rest[:done]
             if written:
-                rest[0] = rest[0][written:]
+                rest[0] = memoryview(rest[0])[written:]
 
     def sync(self) -> None:
         """See File."""

@@ -24,7 +24,7 @@ from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
 from busd.world.accept import Acceptor
 from busd.world.commit import CommitThread
-from busd.world.connection import Connection, ReadBuffer
+from busd.world.connection import Connection
 from busd.world.disk import Disk
 from busd.world.health import Watch
 from busd.world.journal import Seldom, events
@@ -72,7 +72,6 @@ class Server:
         self._disk = disk
         self._users: UsersFile | None = None
         self._tls: ssl.SSLContext | None = None
-        self._buffer = ReadBuffer()
         self._connections: dict[Connection, None] = {}
         # Those who had not said who they are when last looked at, the longest first.
         self._strangers: dict[Connection, None] = {}
@@ -263,7 +262,7 @@ class Server:
     def _connection(self) -> Connection:
         self._accepted += 1
         keep_alive_ns = self.settings.limits.keep_alive_ns
-        return Connection(self._accepted, self._buffer, time.monotonic_ns, self._enter, self._leave, keep_alive_ns)
+        return Connection(self._accepted, time.monotonic_ns, self._enter, self._leave, keep_alive_ns)
 
     def _enter(self, connection: Connection) -> Session:
         self._connections[connection] = None

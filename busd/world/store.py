@@ -124,7 +124,7 @@ class Store:
     def last(self) -> int:
         """Highest offset that landed, 0 for none; after a loss the highest that may have."""
         loss = self._shelf.pending
-        return self._shelf.last if loss is None else loss.last
+        return self._shelf.tip[2] if loss is None else loss.last
 
     @property
     def segments(self) -> int:
@@ -150,7 +150,7 @@ class Store:
         None: no.  Otherwise give the answer to `write` and to `landed`, also when there is nothing to write.
         """
         if not self._must_roll and (
-            self._active.size + size_bytes <= self._plain_bytes
+            self._shelf.tip[0][-1].size + size_bytes <= self._plain_bytes
             or not retention.must_roll(self.rule, self._facts(), size_bytes, now_ns)
         ):
             return None
@@ -174,15 +174,15 @@ class Store:
         if roll is not None:
             self._roll(roll, records)
             return
-        file = self._active.file
-        assert file is not None
-        if self._index.page_due():
-            self._pages.save(self._active, self._index)
-            self._active.index_bytes = self._pages.bytes
+        active, index = self._active, self._index
+        assert active.file is not None
+        if index.page_due():
+            self._pages.save(active, index)
+            active.index_bytes = self._pages.bytes
         try:
-            file.append(records)
+            active.file.append(records)
         except Exception:
-            self._cut_back(file, self._written)
+            self._cut_back(active.file, self._written)
             raise
         self._written += sum(map(len, records))
 

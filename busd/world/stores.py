@@ -35,6 +35,8 @@ class Stores:
         self._rules = [(matcher(rule.match), rule) for rule in settings.stores]
         self._routes: dict[bytes, str] = {}
         self._cache = Cache()
+        # The name of the only store there can be; empty when rules make others.
+        self.lone = "" if self._rules else "main"
         self.open: dict[str, Store] = {}
         # Rises when a store or a topic comes: readers look again for what they want.
         self.version = 0
@@ -69,11 +71,6 @@ class Stores:
     def total_bytes(self) -> int:
         """Bytes of all segments of all stores."""
         return sum(store.bytes for store in self.open.values())
-
-    @property
-    def lone(self) -> str:
-        """The name of the only store there can be; empty when rules make others."""
-        return "" if self._rules else "main"
 
     def route(self, topic: bytes) -> str:
         """The name of the store that takes new messages of this topic."""

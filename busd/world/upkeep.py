@@ -14,6 +14,7 @@ from busd.rules.clock import MAX_LEAP_NS
 from busd.rules.group_records import GroupState
 from busd.rules.wanted import Claims
 from busd.words.errors import BusError
+from busd.words.requests import Publish
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
 from busd.world.disk import Disk, DiskFailed, DiskFull
@@ -46,6 +47,14 @@ class Health:
         """There was no room, by the cap or on the disk.  `now_ns` is of the clock that only rises."""
         self.full = self.refused = text
         self.refused_ns = now_ns
+
+    def over_cap(self, run: Publish, over_bytes: int) -> str:
+        """Why a run is refused that would get the data directory so far over its cap; empty for a dead letter."""
+        # Those have a reserve: what they stand for can only be settled, and go, behind them.
+        topics = [run.topics] if isinstance(run.topics, bytes) else run.topics
+        if over_bytes <= self.cap_bytes // 20 and all(topic.startswith(b"_dead.") for topic in topics):
+            return ""
+        return f"the data directory is at its cap of {self.cap_bytes} bytes; nothing was kept"
 
     @property
     def text(self) -> str:

@@ -28,6 +28,7 @@ class FakeLog:
         self.epoch = 1
         self.floors: dict[bytes, int] = {}
         self.congested = False
+        self.capped = True
         self.declared: frozenset[bytes] = frozenset()
         self.hold = hold
         self.piece_batches = piece_batches

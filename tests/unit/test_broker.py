@@ -306,7 +306,7 @@ def test_a_log_that_fails_to_answer_ends_that_reader_alone(words: str) -> None:
     assert faults == [fault]
     assert reader.told[-1] == "failed"
     assert not server.broker.opened
-    assert not server.broker.fanout._audiences
+    assert not server.broker.fanout.audiences
 
 
 def test_readers_of_one_kind_share_an_encoder() -> None:

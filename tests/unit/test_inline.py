@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from busd.rules import inline
@@ -163,6 +165,62 @@ def test_reads_of_one_kind_do_not_go_line_by_line(data: bytes, monkeypatch: pyte
     (run,) = InlineDecoder(LIMITS).feed(data)
     assert isinstance(run, Publish)
     assert len(run.items) == 8
+
+
+WORDS = [
+    b"PUB",
+    b"pub",
+    b"EPUB",
+    b"PING",
+    b"t",
+    b"a.b",
+    b"a..b",
+    b"_x",
+    b"x" * 41,
+    b"x" * 300,
+    b"",
+    b"\t",
+    b"\r",
+    b"p\t",
+]
+
+
+@pytest.mark.parametrize("eol", [b"\n", b"\r\n", b"\r\r\n"])
+def test_a_line_that_comes_alone_means_what_the_grammar_says(eol: bytes) -> None:
+    for words in product(WORDS, repeat=3):
+        for line in (b" ".join(words[:2]) + eol, b" ".join(words) + eol):
+            expected: list[Request] = []
+            inline.decode_plainly(line, LIMITS, expected)
+            assert flat(InlineDecoder(LIMITS).feed(line)) == flat(expected), line
+
+
+@pytest.mark.parametrize("line", [b"PUB t x\n", b"pub a.b x y\r\n", b"PUB t \n"])
+def test_a_publish_that_comes_alone_does_not_go_through_the_grammar(
+    line: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(inline, "build_line_request")
+    decoder = InlineDecoder(LIMITS)
+    assert [len(decoder.feed(line)) for _ in range(2)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("reads", "clean"),
+    [
+        ([b"PUB t x\n"], True),
+        ([b"PUB t x\nPING\n"], True),
+        ([b"PUB t"], False),
+        ([b"PUB t x\nP"], False),
+        ([b"PUB t", b" x\n"], True),
+        ([b"x" * 1000, b"x"], False),
+        ([b"x" * 1000, b"\nPING\n"], True),
+    ],
+)
+def test_clean_is_a_decoder_that_holds_nothing(reads: list[bytes], clean: bool) -> None:
+    decoder = InlineDecoder(LIMITS)
+    for read in reads:
+        decoder.feed(read)
+    assert decoder.clean == clean
+    assert decoder.clean == (not decoder.unfinished and not decoder.held_bytes)
 
 
 def test_one_error_among_many_leaves_the_others_to_the_shortcut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,13 +213,16 @@ def test_table(data: bytes, requests: list[Expected]) -> None:
     slow = RespDecoder(LIMITS)
     assert bytewise(slow, data) == expected(requests)
     assert not slow.unfinished
+    assert whole.clean == slow.clean == (not whole.held_bytes)
     more = resp(b"PUB", b"t", b"begun and ended")
     for cut in range(1, len(more)):
         trailing = RespDecoder(LIMITS)
         assert flat(trailing.feed(data + more[:cut])) == expected(requests)
         assert trailing.unfinished
+        assert not trailing.clean
         assert flat(trailing.feed(more[cut:])) == flat([pub(b"t", b"begun and ended")])
         assert not trailing.unfinished
+        assert trailing.clean
 
 
 @pytest.mark.parametrize(("data", "text"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])

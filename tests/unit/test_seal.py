@@ -79,9 +79,9 @@ runs = st.lists(
 
 
 @settings(max_examples=80, deadline=None)
-@given(asked=runs, first=st.integers(1, 5000), stores=st.booleans())
+@given(asked=runs, first=st.integers(1, 5000), stores=st.booleans(), lone=st.booleans())
 def test_everything_is_dealt_once_in_the_order_of_arrival(
-    asked: list[tuple[Any, int, Any, bool]], first: int, stores: bool
+    asked: list[tuple[Any, int, Any, bool]], first: int, stores: bool, lone: bool
 ) -> None:
     made = [run(topics, count, kind, headers and kind == "message") for topics, count, kind, headers in asked]
     route = by_first_letter if stores else one_store
@@ -94,7 +94,7 @@ def test_everything_is_dealt_once_in_the_order_of_arrival(
             topic = one.topics if isinstance(one.topics, bytes) else one.topics[at]
             expected.append((offset, topic, item if isinstance(item, bytes) else item[0], one.kind))
             offset += 1
-    sealed = seal(made, first, route, nothing_live)
+    sealed = seal(made, first, route, nothing_live, "main" if lone and not stores else "")
     assert (sealed.firsts, sealed.next, sealed.removed) == (firsts, offset, {})
     for store, drafts in sealed.drafts.items():
         found = [row for draft in drafts for row in rows(draft)]
@@ -116,6 +116,25 @@ def test_the_items_of_a_single_run_are_not_copied() -> None:
     one = run(b"a", 3)
     (draft,) = seal([one], 1, one_store, nothing_live).drafts["main"]
     assert draft.items is one.items
+
+
+def test_small_runs_for_the_only_store_there_is_are_one_batch() -> None:
+    asked = [run(b"a", 2), run([b"b", b"a"]), run(b"c", headers=True)]
+    sealed = seal(asked, 7, one_store, nothing_live, "main")
+    (draft,) = sealed.drafts["main"]
+    assert (sealed.firsts, sealed.next, draft.flags, draft.size_bytes) == ([7, 9, 11], 12, "h", 50)
+    assert [row[:3] for row in rows(draft)] == [
+        (7, b"a", b"p0"), (8, b"a", b"p1"), (9, b"b", b"p0"), (10, b"a", b"p1"), (11, b"c", b"p0")
+    ]  # fmt: skip
+
+
+def test_runs_that_are_too_large_together_stay_as_they_are() -> None:
+    asked = [run(b"a", 2), run(b"b", 2)]
+    asked[0].size_bytes = asked[1].size_bytes = BATCH_BYTES - 1
+    one, two = seal(asked, 1, one_store, nothing_live, "main").drafts["main"]
+    assert one.items is asked[0].items
+    assert two.items is asked[1].items
+    assert [one.topics, two.topics] == [(b"a",), (b"b",)]
 
 
 def test_kinds_and_headers_have_their_flags() -> None:

@@ -330,7 +330,7 @@ def test_a_subscription_that_was_left_leaves_nothing_behind() -> None:
     for words in (b"SUB a,b.*\nUNSUB\n", b"SUB a FORMAT raw\nUNSUB\n", b"READ a\n", b"SUB a UNTIL end\n"):
         one.send(words)
     assert not server.broker.opened
-    assert not server.broker.fanout._audiences
+    assert not server.broker.fanout.audiences
     assert server.broker.fanout._index.find(b"a") == ()
     assert not one.closed
     assert one.session.subscription == ""
@@ -835,7 +835,7 @@ def test_a_lost_connection_costs_nothing_more() -> None:
         server.runtime.run()
         assert not server.broker.opened
         assert one.received() == b""
-    assert not server.broker.fanout._audiences
+    assert not server.broker.fanout.audiences
 
 
 def test_lost_while_a_position_is_looked_up() -> None:
