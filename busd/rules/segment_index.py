@@ -28,7 +28,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
 from busd.rules.record import PREFIX_BYTES, BadRecord, Batch, Hole, check, envelope, frame_hole, parse, peek
-from busd.rules.topic_pairs import Entries, TopicPairs, nothing
+from busd.rules.topic_pairs import Entries, TopicNumbers, TopicPairs
 
 # A position must fit in 32 bits; a record is at most 1 GiB and begins below this.
 MAX_SEGMENT_BYTES = 3 << 30
@@ -38,6 +38,7 @@ PAGE_LOG_BYTES = 4 << 20
 _FORM = 2
 
 Topics = Callable[[bytes], bool]
+Pairs = tuple[Sequence[int], Sequence[int]]
 
 
 class SegmentIndex:
@@ -46,13 +47,14 @@ class SegmentIndex:
     `end`: the position behind what is known; `last`: the last offset before it; `messages`: how many are in it;
     `headed`: some messages may have headers;
     `unknown`: ranges of offsets (first, last) of which no entry is known because the log was damaged there.
+    `numbers`: who deals the numbers of topics; None: nobody else needs them.
     """
 
-    def __init__(self, start: int, prev: int) -> None:
+    def __init__(self, start: int, prev: int, numbers: TopicNumbers | None = None) -> None:
         self.positions = array("I")
         self.firsts = array("Q")
         self.times = array("Q")
-        self.pairs = TopicPairs()
+        self.pairs = TopicPairs(numbers)
         self.holes: dict[int, Hole] = {}
         self.unknown: list[tuple[int, int]] = []
         self.end = start
@@ -88,14 +90,19 @@ class SegmentIndex:
         """How much has to be done first when somebody asks by topic: about half a microsecond for each."""
         return self.pairs.waiting(len(self.firsts))
 
-    def add(self, position: int, size_bytes: int, record: Batch | Hole) -> None:
-        """Take in the record that follows; `size_bytes` includes a hole's dead bytes."""
+    def add(self, position: int, size_bytes: int, record: Batch | Hole, pairs: Pairs | None = None) -> None:
+        """Take in the record that follows; `size_bytes` includes a hole's dead bytes.
+
+        `pairs`: the numbers of a batch's topics and how many messages each has; None: not known yet.
+        """
         number = len(self.firsts)
         self.positions.append(position)
         self.times.append(record.time_ns if isinstance(record, Batch) else (self.times[-1] if number else 0))
         if isinstance(record, Batch):
             control = record.control
-            self.pairs.add(record.topics, nothing(len(record.topics)) if control else record.counts())
+            if pairs is None:
+                pairs = self.pairs.numbers.of(record.topics), counts_in(record)
+            self.pairs.add(*pairs)
             self.messages += 0 if control else record.n
             self.synced = max(self.synced, record.synced)
             self.headed = self.headed or "h" in record.flags
@@ -114,7 +121,7 @@ class SegmentIndex:
 
     def thinned(self, holes: Sequence[tuple[int, int, Hole]]) -> SegmentIndex:
         """The index of the same segment where a hole stands for each of some stretches lo … hi-1 (rising)."""
-        new = SegmentIndex(self.start, 0)
+        new = SegmentIndex(self.start, 0, self.pairs.numbers)
         pieces, at = [], 0
         for lo, hi, hole in holes:
             pieces.append((at, lo, len(new.firsts) - at))
@@ -293,3 +300,8 @@ def _holes(record: bytes, at: int) -> Iterator[Hole]:
         if isinstance(hole, Hole):
             yield hole
         at += size
+
+
+def counts_in(batch: Batch) -> Sequence[int]:
+    """How many messages there are of each of a batch's topics; control records are none."""
+    return [0] * len(batch.topics) if batch.control else list(batch.counts())

@@ -9,7 +9,7 @@ from busd.rules.group_records import GroupState, apply
 from busd.rules.record import Batch, Hole, frame
 from busd.rules.replies import Pairs
 from busd.rules.seal import seal
-from busd.rules.topic_state import TopicState, note
+from busd.rules.topic_state import TopicTable
 from busd.words.errors import BusError
 from busd.words.requests import Publish
 from busd.words.units import NS_PER_S
@@ -32,7 +32,7 @@ class FakeLog:
         self.hold = hold
         self.piece_batches = piece_batches
         self.records: list[Batch | Hole] = []
-        self.topics: dict[bytes, TopicState] = {}
+        self.topics = TopicTable()
         self.visible: Callable[[list[Batch]], None] = lambda batches: None
         self.refuse: BusError | None = None
         self.slow_reads: list[Callable[[], None]] | None = None
@@ -118,7 +118,7 @@ class FakeLog:
             prev = self.records[-1].last if self.records else 0
             flags, topics, column = draft.flags, draft.topics, draft.column
             batch = frame(draft.offsets[0], self._now_ns(), prev, prev, flags, topics, column, draft.steps, draft.items)
-            note(self.topics, batch)
+            self.topics.note(batch)
             batches.append(batch)
             self.records.append(batch)
         self.horizon = sealed.next

@@ -13,6 +13,7 @@ from busd.words.settings import StoreRule
 from busd.world import store_telling
 from busd.world.store import Cursor, TopicState
 from tests.support.store_kit import Kit, Message, every, only, open_store, read_all
+from tests.support.topic_model import note_plainly
 
 SMALL = StoreRule(segment_bytes=4096)
 TOPICS = [b"a", b"b", b"c.d", b"rare"]
@@ -138,15 +139,7 @@ def test_states_survive_a_restart(seed: int) -> None:
     kit, _ = random_kit(seed, SMALL)
     expected: dict[bytes, TopicState] = {}
     for record in records(kit):
-        for offset, number in zip(record.offsets(), range(record.n), strict=True):
-            state = expected.setdefault(record.topic_of(number), TopicState())
-            state.last = offset
-            if "r" in record.flags:
-                state.floor, state.live, state.dead, state.ended = offset, 0, state.count, False
-            elif "e" in record.flags:
-                state.ended = True
-            else:
-                state.count, state.live, state.ended = state.count + 1, state.live + 1, False
+        note_plainly(expected, record)
     assert kit.store.topics == expected
     kit.reopen()
     assert kit.store.topics == expected
