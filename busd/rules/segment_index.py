@@ -5,7 +5,7 @@ A segment `<first>.log` may have an `<first>.idx`: a copy of the segment's openi
     +I <crc> <length> <number> <n> <start> <end> <last> <synced> <messages> <topics> <pairs> <holes> <headed> 2\r\n
     positions n × u32 · first offsets n × u64 · times n × u64            of entries number … number+n-1
     pairs of each entry, n × u32 · of each pair the number of its topic among the names, its messages, pairs × u32 each
-    names of the topics joined by LF, CR LF, then the +H records of those entries that are holes
+    names of topics (those and maybe others) joined by LF, CR LF, then the +H records of those entries that are holes
 
 All little-endian.  A page covers the log from byte `start` to byte `end`; `last` is the last offset in it, `synced` and
 `messages` are as of its end; `headed` is 1 when messages up to there may have headers; 2 is the page's form.  Pages are

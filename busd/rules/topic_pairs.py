@@ -18,9 +18,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 
-# Pairs that are looked at in one go, which no other thread can interrupt: a millisecond.
-_STEP = 1 << 14
-
 
 class Entries:
     """The entries of one topic: their numbers and how many messages each holds."""
@@ -64,7 +61,7 @@ class TopicPairs:
     pairs there are up to its end; `guard`: who lets threads ask by topic gives it a lock; `numbers`: who deals topics
     their numbers, and more than these when others have it too."""
 
-    __slots__ = ("_folded", "_seen", "_seen_pairs", "_view", "counts", "ends", "guard", "ids", "numbers")
+    __slots__ = ("_folded", "_told", "_told_pairs", "_view", "counts", "ends", "guard", "ids", "numbers")
 
     def __init__(self, numbers: TopicNumbers | None = None) -> None:
         self.ids = array("I")
@@ -73,8 +70,8 @@ class TopicPairs:
         self.numbers = TopicNumbers() if numbers is None else numbers
         self._view: dict[bytes, Entries] = {}
         self._folded = 0
-        self._seen: set[int] = set()
-        self._seen_pairs = 0
+        self._told = 0
+        self._told_pairs = 0
         self.guard: AbstractContextManager[object] = nullcontext()
 
     def __len__(self) -> int:
@@ -83,13 +80,8 @@ class TopicPairs:
 
     @property
     def topics(self) -> int:
-        """How many different topics.  What `part` has told is counted already."""
-        seen, pairs = self._seen_pairs, len(self.ids)
-        while seen < pairs:
-            # In steps: a set holds all other threads up until it is made.
-            self._seen.update(self.ids[seen : seen + _STEP])
-            seen = self._seen_pairs = min(pairs, seen + _STEP)
-        return len(self._seen)
+        """How many different topics there are at most: as many as `part` has told names."""
+        return min(len(self.numbers), self._told + len(self.ids) - self._told_pairs)
 
     def add(self, ids: Iterable[int], counts: Iterable[int]) -> None:
         """The next entry has these topics, by number; none for a hole."""
@@ -105,7 +97,6 @@ class TopicPairs:
         if -1 in ids:
             return False
         self.numbers, self.ids = numbers, array("I", ids)
-        self._seen, self._seen_pairs = set(), 0
         return True
 
     def span(self, lo: int, hi: int) -> tuple[int, int]:
@@ -154,19 +145,20 @@ class TopicPairs:
     # As columns of a page.
 
     def part(self, lo: int, hi: int) -> tuple[list[bytes], array[int], array[int], array[int]]:
-        """Entries lo … hi-1 by themselves: names of their topics, and how many pairs each entry has, of each pair the
-        number of its topic among the names, its messages."""
+        """Entries lo … hi-1 by themselves: names of topics, and how many pairs each entry has, of each pair the number
+        of its topic among the names, its messages."""
         start, stop = self.span(lo, hi)
-        some, all_names = self.ids[start:stop], self.numbers.names
-        own = dict.fromkeys(some)
-        if start <= self._seen_pairs < stop:
-            self._seen.update(own)
-            self._seen_pairs = stop
+        ids, names = self.ids[start:stop], self.numbers.names[:]
+        # Where pairs are many, names that none of them has take less time than to number each anew: a tenth.
+        if 2 * len(names) > len(ids):
+            own = dict(zip(dict.fromkeys(ids), count(), strict=False))
+            names = list(map(names.__getitem__, own))
+            ids = array("I", map(own.__getitem__, ids))
+        if start == self._told_pairs:
+            self._told, self._told_pairs = self._told + len(names), stop
         ends = self.ends[lo:hi]
         sizes = array("I", map(int.__sub__, ends, [start, *ends[:-1]]))
-        places = dict(zip(own, count(), strict=False))
-        names = list(map(all_names.__getitem__, places))
-        return names, sizes, array("I", map(places.__getitem__, some)), self.counts[start:stop]
+        return names, sizes, ids, self.counts[start:stop]
 
     def extend(self, names: Sequence[bytes], sizes: array[int], ids: array[int], counts: array[int]) -> None:
         """The next entries are these, as `part` has told them.
