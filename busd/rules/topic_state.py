@@ -15,10 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 from busd.rules.record import COLUMN_BASE, Batch, TopicLine, topic_lines
 from busd.rules.segment_index import Pairs, SegmentIndex, counts_in
 from busd.rules.topic_pairs import TopicNumbers
+
+# A topic among many, without an object for each: name, live, last, ended.
+TopicRow = tuple[bytes, int, int, bool]
 
 
 @dataclass(slots=True, frozen=True)
@@ -93,6 +97,20 @@ class TopicTable(Mapping[bytes, TopicState]):
         """The offset of its last RESET, 0 for none."""
         number = self.numbers.get(topic)
         return 0 if number is None else self._floor[number]
+
+    def floors(self) -> list[bytes]:
+        """Topics that were RESET."""
+        return list(compress(self, self._floor))
+
+    def rows(self, wanted: Callable[[bytes], bool]) -> list[TopicRow]:
+        """What is known of each such topic, in the order in which they came."""
+        ended = self._ended
+        columns = zip(self, self._count, self._gone, self._last, strict=False)
+        return [
+            (name, count - gone, last, number in ended)
+            for number, (name, count, gone, last) in enumerate(columns)
+            if wanted(name)
+        ]
 
     def lines(self) -> bytes:
         """What a segment opening says of them."""
