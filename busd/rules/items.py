@@ -5,8 +5,6 @@ Pure.  What the array stands for (offsets, topics) is the record's business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import hiredis
 
 from busd.rules.numbers import weave
@@ -21,14 +19,21 @@ def encode_items(items: list[Item], headers: bool) -> bytes:
     """The array; `headers`: an item may be a list."""
     if headers:
         return b"*%d" % len(items) + b"".join(map(_encode_item, items)) + b"\r\n"
-    payloads: Sequence[bytes] = items  # type: ignore[assignment]
+    payloads: list[bytes] = items  # type: ignore[assignment]
+    number, sizes = len(payloads), list(map(len, payloads))
+    # One copy of the payloads in either case: at 100 bytes a message 20 ns where all have one size (which the last and
+    # the middle one tell of most that have not), else 75; a `%` a message costs 250.
+    if sizes[-1] == sizes[0] == sizes[number // 2] and sizes.count(sizes[0]) == number:
+        row = [b"*%d" % number, *payloads]
+        row[-1] += b"\r\n"
+        return (b"\r\n$%d\r\n" % sizes[0]).join(row)
     try:
-        # 80 ns a message at 100 bytes; a `%` a message costs 250.
-        pieces = weave(list(map(_HEADS.__getitem__, map(len, payloads))), payloads)
-        pieces.append(b"\r\n")
-        return b"*%d" % len(items) + b"".join(pieces)
+        pieces = weave(list(map(_HEADS.__getitem__, sizes)), payloads)
     except IndexError:
-        return b"*%d" % len(items) + b"".join(map(_encode_item, items)) + b"\r\n"
+        pieces = list(map(_encode_item, items))
+    pieces[0] = b"*%d%b" % (number, pieces[0])
+    pieces.append(b"\r\n")
+    return b"".join(pieces)
 
 
 def _encode_item(item: Item) -> bytes:

@@ -21,8 +21,9 @@ from busd.words.requests import Publish
 # What waits beyond this stays for the next commit: as much as one read of a socket brings.
 COMMIT_BYTES = 256 * 1024
 # About 600 messages of 100 bytes: beyond that nothing per batch shows in the cost per message, and a reader with a
-# small outbox reads a batch again for each slice that it can take.
-BATCH_BYTES = 64 * 1024
+# small outbox reads a batch again for each slice that it can take.  A little more than a quarter of what one read of a
+# socket brings, or each quarter that ends behind a message would be cut once more.
+BATCH_BYTES = 68 * 1024
 
 FLAGS = {"message": "-", "eof": "e", "reset": "r"}
 
@@ -180,7 +181,10 @@ def _narrow(part: Part) -> Iterator[Part]:
         yield part
         return
     # With almost as many topics as messages each piece is one that surely fits.
-    step = (number + 1) // 2 if few or 2 * len(part.names) < number else MAX_TOPICS
+    step = MAX_TOPICS
+    if few or 2 * len(part.names) < number:
+        # As few and as even as its size lets them be.
+        step = -(-number // max(2, -(-part.size_bytes // BATCH_BYTES)))
     for lo in range(0, number, step):
         yield from _narrow(part.piece(lo, min(number, lo + step)))
 

@@ -20,6 +20,17 @@ def test_payloads(payloads: list[Item]) -> None:
     assert decode_items(b"head" + data, 4, len(payloads)) == payloads
 
 
+@pytest.mark.parametrize(
+    "sizes", [(3,), (3, 3), (3, 2), (3, 3, 3), (3, 2, 3, 3, 3), (3, 3, 3, 0, 3), (0, 0, 0), (5000,) * 3]
+)
+def test_sizes_that_are_all_the_same_or_look_so(sizes: tuple[int, ...]) -> None:
+    payloads: list[Item] = [b"x" * size for size in sizes]
+    given = list(payloads)
+    data = encode_items(payloads, headers=False)
+    assert data == b"*%d\r\n" % len(sizes) + b"".join([b"$%d\r\n%b\r\n" % (size, b"x" * size) for size in sizes])
+    assert payloads == given
+
+
 @given(st.lists(ITEMS, min_size=1, max_size=10))
 def test_headers(items: list[Item]) -> None:
     assert decode_items(encode_items(items, headers=True), 0, len(items)) == items
