@@ -43,7 +43,7 @@ class TopicState:
 class TopicTable(Mapping[bytes, TopicState]):
     """Every topic that a store has ever seen, in the order in which they came; `numbers` deals them their numbers."""
 
-    __slots__ = ("_columns", "_count", "_dead", "_ended", "_floor", "_gone", "_last", "numbers")
+    __slots__ = ("_count", "_dead", "_ended", "_floor", "_gone", "_last", "numbers")
 
     def __init__(self) -> None:
         # By number.  Of `count`, `gone` cannot be read any more.
