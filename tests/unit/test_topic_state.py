@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from busd.rules.record import COLUMN_BASE, Batch, Opening, TopicLine, frame
+from busd.rules.record import Opening, TopicLine
 from busd.rules.segment_index import SegmentIndex
 from busd.rules.topic_state import TopicState, TopicTable
 from tests.support.store_kit import batch_of
@@ -94,8 +94,8 @@ STEPS = st.one_of(
 )
 
 
-@given(st.lists(STEPS, max_size=25), st.booleans())
-def test_the_table_is_as_a_plain_dictionary_would_be(steps: list[tuple[str, list[int], int]], shuffled: bool) -> None:
+@given(st.lists(STEPS, max_size=25))
+def test_the_table_is_as_a_plain_dictionary_would_be(steps: list[tuple[str, list[int], int]]) -> None:
     """Whatever comes: messages of one topic or several, ends, RESETs, losses, trimming, an opening read back."""
     table, plain, last = TopicTable(), dict[bytes, TopicState](), 0
     for kind, places, number in steps:
@@ -113,8 +113,6 @@ def test_the_table_is_as_a_plain_dictionary_would_be(steps: list[tuple[str, list
             plain = {name: replace(one, live=one.count - one.dead) for name, one in plain.items()}
         else:
             batch = batch_of([(name, b"") for name in names], last + number, last, 0, flags=kind, step=number)
-            if shuffled:
-                batch = in_order_of_coming(batch)
             ids, counted = table.note(batch)
             note_plainly(plain, batch)
             assert [table.numbers.names[one] for one in ids] == list(batch.topics)
@@ -131,18 +129,6 @@ def test_the_table_is_as_a_plain_dictionary_would_be(steps: list[tuple[str, list
     assert lines_of(table) == {
         name: TopicLine(one.count, one.last, one.floor, one.dead, one.ended) for name, one in plain.items()
     }
-
-
-def in_order_of_coming(batch: Batch) -> Batch:
-    """The same batch with its topics in the order of their first messages, as a commit seals it."""
-    if batch.column is None:
-        return batch
-    names = [batch.topic_of(number) for number in range(batch.n)]
-    topics = tuple(dict.fromkeys(names))
-    column = bytes(COLUMN_BASE + topics.index(name) for name in names)
-    return frame(
-        batch.first, batch.time_ns, batch.prev, batch.synced, batch.flags, topics, column, batch.steps, batch.items()
-    )
 
 
 @pytest.mark.parametrize("seed", range(20))
