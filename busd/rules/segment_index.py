@@ -97,16 +97,16 @@ class SegmentIndex:
         """
         number = len(self.firsts)
         self.positions.append(position)
-        self.times.append(record.time_ns if isinstance(record, Batch) else (self.times[-1] if number else 0))
         if isinstance(record, Batch):
-            control = record.control
+            self.times.append(record.time_ns)
             if pairs is None:
                 pairs = self.pairs.numbers.of(record.topics), counts_in(record)
             self.pairs.add(*pairs)
-            self.messages += 0 if control else record.n
+            self.messages += 0 if record.control else record.n
             self.synced = max(self.synced, record.synced)
             self.headed = self.headed or "h" in record.flags
         else:
+            self.times.append(self.times[-1] if number else 0)
             self.holes[number] = record
             self.pairs.add((), ())
         self.end = position + size_bytes

@@ -14,7 +14,7 @@ Pure: no files.  Invariants:
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableSequence, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 
@@ -38,7 +38,7 @@ class TopicNumbers(dict[bytes, int]):
 
     __slots__ = ("_columns", "names")
 
-    def __init__(self, columns: Sequence[list[int]] = ()) -> None:
+    def __init__(self, columns: Sequence[MutableSequence[int]] = ()) -> None:
         self.names: list[bytes] = []
         self._columns = columns
 

@@ -282,17 +282,17 @@ class Store:
         active = segments[-1]
         index = active.index
         assert index is not None
-        position, topics = active.size, self.topics
+        position, messages, topics = active.size, index.messages, self.topics
         ours = index.pairs.numbers is topics.numbers
         for batch in batches:
             size = len(batch.record)
             pairs = topics.note(batch)
             index.add(position, size, batch, pairs if ours else None)
             position += size
-            self.total += 0 if batch.control else batch.n
             last = batch.last
             if "r" in batch.flags:
                 self._reset = last
+        self.total += index.messages - messages
         if synced_to is not None:
             self.synced = max(self.synced, synced_to)
             index.synced = max(index.synced, synced_to)
