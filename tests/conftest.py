@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from busd.rules import column as columns
 from tests.support.server import ServerProcess
 from tests.support.tools import IN_CI
 
@@ -51,6 +52,15 @@ def guarded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[Non
         assert not seen, f"the loop's exception handler was called: {seen}"
 
     return run
+
+
+@pytest.fixture(scope="module", params=["bytes", "text"])
+def column_kind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The tests of a module twice: with columns as they are, and as if every batch had hundreds of topics."""
+    before = columns._NARROW
+    columns._NARROW = before if request.param == "bytes" else 1
+    yield
+    columns._NARROW = before
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

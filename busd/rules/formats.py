@@ -15,8 +15,8 @@ from json import dumps
 from json.encoder import encode_basestring_ascii
 from typing import Protocol
 
+from busd.rules.column import BASE, codes, number_at
 from busd.rules.numbers import spell, weave
-from busd.rules.record import COLUMN_BASE
 from busd.rules.select import Selection, reframe
 from busd.words.escapes import escape, needs_escape
 from busd.words.groups import format_token
@@ -48,18 +48,19 @@ def _per_topic(selection: Selection, heads: list[bytes]) -> list[bytes]:
     column = selection.column()
     if column is None:
         return heads[:1] * selection.count
-    table = dict(enumerate(heads, COLUMN_BASE))
-    return list(map(table.__getitem__, column))
+    table = dict(enumerate(heads, BASE))
+    return list(map(table.__getitem__, codes(column)))
 
 
 def _opened(selection: Selection, head: Callable[[bytes], bytes], after: bytes) -> list[list[bytes]]:
     """Columns that spell the head of each message's topic, its offset, and `after`."""
     offsets, column, topics = selection.offsets(), selection.column(), selection.batch.topics
     # Often a reader of some topics wants one of these.
-    if column is None or column.count(column[:1]) == len(column):
-        return [*spell(offsets, head(topics[column[0] - COLUMN_BASE if column else 0]), after)]
-    table = {code: head(topics[code - COLUMN_BASE]) for code in set(column)}
-    return [list(map(table.__getitem__, column)), *spell(offsets, b"", after)]
+    if column is None or column == column[:1] * len(column):
+        return [*spell(offsets, head(topics[number_at(column, 0) if column else 0]), after)]
+    seen = codes(column)
+    table = {code: head(topics[code - BASE]) for code in set(seen)}
+    return [list(map(table.__getitem__, seen)), *spell(offsets, b"", after)]
 
 
 def _payloads(selection: Selection) -> list[bytes]:

@@ -11,7 +11,8 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 
-from busd.rules.record import COLUMN_BASE, Batch
+from busd.rules.column import BASE, codes
+from busd.rules.record import Batch
 from busd.rules.wanted import Claim
 
 # Below this it costs less to ask for each message than for each span of what is not settled.
@@ -42,8 +43,8 @@ class Ledger:
             self._of(batch.topics[0]).extend(offsets)
             return
         adders = [self._of(topic).append for topic in batch.topics]
-        for offset, char in zip(offsets, batch.column, strict=True):
-            adders[char - COLUMN_BASE](offset)
+        for offset, code in zip(offsets, codes(batch.column), strict=True):
+            adders[code - BASE](offset)
 
     def _of(self, topic: bytes) -> array[int]:
         found = self._offsets.get(topic)

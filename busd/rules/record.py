@@ -15,7 +15,8 @@ Every record begins with a prefix of fixed width, so 23 bytes tell what it is an
         n        number of messages, at least 1       synced  highest offset known to be synced, in this log
         flags    - none · h some messages have headers (those are arrays: payload, key, value, …)
                  · e every message is an end of stream · r every message is a RESET (payload: messages removed)
-        column   one character a message, chr(48 + index into the topics); absent with one topic
+        topics   at most 2000
+        column   UTF-8, one character a message, chr(48 + index into the topics); absent with one topic
         steps    n-1 differences between offsets, joined by commas; absent when all are 1
 
     +H … <first> <last> <prev> <hop> <reason> <topic:count,…>\r\n      `-` for counts that nobody knows
@@ -49,24 +50,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, repeat
+from itertools import accumulate
 
+from busd.rules import column as columns
 from busd.rules.checksum import crc32
+from busd.rules.column import Column
 from busd.rules.items import Item, decode_items, encode_items
 
 FORMAT = 1
 PREFIX_BYTES = 23
-# 78 printable characters from "0" to "}": a column is readable in `less`, and one C call translates it to a selector.
-COLUMN_BASE = 48
-MAX_TOPICS = 78
 # A length beyond this is damage, not a record: a batch is one command or 256 KiB of them.
 MAX_RECORD_BYTES = 1 << 30
 
 _PREFIX = re.compile(rb"\+([BHSCI]) ([0-9a-f]{8}) ([0-9]{10}) ")
-_GLANCE = re.compile(
-    rb"\+B [0-9a-f]{8} ([0-9]{10}) (\d+) (\d+) \d+ (\d+) \d+ [a-z-]+ ([^ \r]+)(?: ([^ \r]+))?(?: ([^ \r]+))?\r\n"
-)
-_COLUMN = bytes(range(COLUMN_BASE, COLUMN_BASE + MAX_TOPICS))
+_GLANCE = re.compile(rb"\+B [0-9a-f]{8} ([0-9]{10}) (\d+) (\d+) \d+ (\d+) \d+ [a-z-]+ ")
+
+# Of each topic of a batch: how many messages it has, and the offset of the last.
+Tally = tuple[Sequence[int], Sequence[int]]
 
 
 class BadRecord(Exception):
@@ -91,11 +91,12 @@ class Batch:
     synced: int
     flags: str
     topics: tuple[bytes, ...]
-    column: bytes | None
+    column: Column | None
     steps: tuple[int, ...] | None
     record: bytes = field(repr=False)
     body_at: int = field(repr=False)
     _items: list[Item] | None = field(default=None, repr=False)
+    _tally: Tally | None = field(default=None, repr=False)
 
     @property
     def last(self) -> int:
@@ -135,22 +136,27 @@ class Batch:
 
     def topic_of(self, index: int) -> bytes:
         """The topic of message `index` (0 … n-1)."""
-        return self.topics[0] if self.column is None else self.topics[self.column[index] - COLUMN_BASE]
+        return self.topics[0 if self.column is None else columns.number_at(self.column, index)]
 
-    def count_of(self, number: int) -> int:
-        """How many records are of the topic with this index into `topics`."""
-        return self.n if self.column is None else self.column.count(COLUMN_BASE + number)
-
-    def counts(self) -> Iterable[int]:
+    def counts(self) -> Sequence[int]:
         """How many records there are of each of `topics`."""
-        if self.column is None:
-            return (self.n,)
-        return repeat(1, self.n) if self.each_once else map(self.column.count, _COLUMN[: len(self.topics)])
+        if self._tally is not None:
+            return self._tally[0]
+        return (self.n,) if self.column is None else columns.counts(self.column, len(self.topics))
 
-    @property
-    def each_once(self) -> bool:
-        """True when there is one record of each of `topics`, in their order."""
-        return self.column is not None and len(self.topics) == self.n and self.column == _COLUMN[: self.n]
+    def lasts(self) -> Sequence[int]:
+        """The offset of the last record of each of `topics`."""
+        if self._tally is not None:
+            return self._tally[1]
+        if self.column is None:
+            return (self.last,)
+        return columns.lasts(self.column, len(self.topics), self.offsets())
+
+    def last_of(self, topic: bytes) -> int:
+        """The offset of the last record of one of `topics`."""
+        if self.column is None:
+            return self.last
+        return self.offsets()[columns.last_place(self.column, self.topics.index(topic))]
 
 
 @dataclass(slots=True, frozen=True)
@@ -243,16 +249,20 @@ def glance(data: bytes, at: int) -> tuple[int, int, int, int, bytes] | None:
     None when it is no batch, or its line is not whole.
     """
     match = _GLANCE.match(data, at)
-    if match is None:
+    # Topics and columns may be long, and a pattern takes ten times as long for them.
+    end = -1 if match is None else data.find(b"\r\n", match.end())
+    if match is None or end < 0:
         return None
-    size, first, n, prev, topics, column, steps = match.groups()
-    if b"," not in topics:
-        steps = column
+    size, first, n, prev = map(int, match.groups())
+    topics, *rest = data[match.end() : end].split(b" ")
+    steps = rest[1:] if b"," in topics else rest
+    if not topics or len(steps) > 1 or b"" in rest:
+        return None
     try:
-        last = int(first) + (int(n) - 1 if steps is None else sum(map(int, steps.split(b","))))
+        last = first + (sum(map(int, steps[0].split(b","))) if steps else n - 1)
     except ValueError:
         return None
-    return PREFIX_BYTES + int(size), int(first), last, int(prev), topics
+    return PREFIX_BYTES + size, first, last, prev, topics
 
 
 def check(record: bytes) -> None:
@@ -283,21 +293,27 @@ def frame(
     synced: int,
     flags: str,
     topics: tuple[bytes, ...],
-    column: bytes | None,
+    column: Column | None,
     steps: tuple[int, ...] | None,
     items: list[Item],
+    names: bytes = b"",
+    tally: Tally | None = None,
 ) -> Batch:
-    """Make a batch and the bytes of its record.  `items` is kept, not copied; the caller must not change it."""
+    """Make a batch and the bytes of its record.  `items` is kept, not copied; the caller must not change it.
+
+    `names`, `tally`: the topics joined by commas, and what `counts` and `lasts` say; where they are known already.
+    """
     n = len(items)
-    fields = b"%d %d %d %d %d %b %b" % (first, n, time_ns, prev, synced, flags.encode(), b",".join(topics))
+    names = names or b",".join(topics)
+    fields = b"%d %d %d %d %d %b %b" % (first, n, time_ns, prev, synced, flags.encode(), names)
     if column is not None:
-        fields += b" " + column
+        fields += b" " + columns.encode(column)
     if steps is not None:
         fields += b" " + b",".join([b"%d" % step for step in steps])
     body = encode_items(items, "h" in flags)
     rest = b"%010d %b\r\n" % (len(fields) + 2 + len(body), fields)
     head = b"+B %08x %b" % (crc32(body, crc32(rest)), rest)
-    return Batch(first, n, time_ns, prev, synced, flags, topics, column, steps, head + body, len(head), items)
+    return Batch(first, n, time_ns, prev, synced, flags, topics, column, steps, head + body, len(head), items, tally)
 
 
 def frame_hole(hole: Hole) -> bytes:
@@ -336,15 +352,12 @@ def _parse_batch(record: bytes, body_at: int, fields: list[bytes]) -> Batch:
     first, n, time_ns, prev, synced = map(int, fields[:5])
     flags, topics = fields[5].decode(), tuple(fields[6].split(b","))
     rest = fields[7:]
-    column = rest.pop(0) if len(topics) > 1 else None
+    column = columns.decode(rest.pop(0), n, len(topics)) if len(topics) > 1 else None
     steps = tuple(map(int, rest.pop(0).split(b","))) if rest else None
-    if rest or n < 1 or first <= prev or (column is not None and len(column) != n):
+    if rest or n < 1 or first <= prev:
         raise ValueError("they contradict each other")
     if steps is not None and (len(steps) != n - 1 or min(steps) < 1):
         raise ValueError("offsets do not rise")
-    # What is left of it when these characters are taken away: 1 us, where min() and max() take 16.
-    if column is not None and column.translate(None, _COLUMN[: len(topics)]):
-        raise ValueError("the column names a topic that is not there")
     return Batch(first, n, time_ns, prev, synced, flags, topics, column, steps, record, body_at)
 
 

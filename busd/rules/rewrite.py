@@ -14,9 +14,10 @@ Pure: knows records, not files.  Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import compress, groupby, pairwise
+from itertools import groupby, pairwise
 
-from busd.rules.record import COLUMN_BASE, Batch, Hole, frame, frame_hole
+from busd.rules.column import narrowed
+from busd.rules.record import Batch, Hole, frame, frame_hole
 
 # One byte a message, 1 for a survivor; or all of them, or none.
 Survivors = bytes | bool
@@ -85,7 +86,7 @@ class _Chain:
         offsets = batch.offsets()
         counts: dict[bytes, int] = {}
         if not batch.control and len(numbers) == batch.n:
-            counts = {topic: batch.count_of(index) for index, topic in enumerate(batch.topics)}
+            counts = dict(zip(batch.topics, batch.counts(), strict=True))
         elif not batch.control:
             for number in numbers:
                 topic = batch.topic_of(number)
@@ -105,19 +106,14 @@ class _Chain:
         self._prev = framed.last
 
     def _framed(self, batch: Batch, numbers: Sequence[int]) -> Batch:
-        marks = bytearray(batch.n)
-        for number in numbers:
-            marks[number] = 1
-        items = list(compress(batch.items(), marks))
-        offsets = list(compress(batch.offsets(), marks))
-        steps: tuple[int, ...] | None = tuple(b - a for a, b in pairwise(offsets))
-        if steps is not None and all(step == 1 for step in steps):
-            steps = None
+        """The messages of these numbers, which follow each other, as a batch of their own."""
+        lo, hi = numbers[0], numbers[-1] + 1
+        offsets = batch.offsets()[lo:hi]
+        steps: tuple[int, ...] | None = None
+        if offsets[-1] - offsets[0] != len(offsets) - 1:
+            steps = tuple(b - a for a, b in pairwise(offsets))
         topics, column = batch.topics, batch.column
         if column is not None:
-            left = bytes(compress(column, marks))
-            used = sorted(set(left))
-            topics = tuple(topics[char - COLUMN_BASE] for char in used)
-            table = bytes.maketrans(bytes(used), bytes(range(COLUMN_BASE, COLUMN_BASE + len(used))))
-            column = left.translate(table) if len(topics) > 1 else None
+            topics, column = narrowed(column[lo:hi], topics)
+        items = batch.items()[lo:hi]
         return frame(offsets[0], batch.time_ns, self._prev, batch.synced, batch.flags, topics, column, steps, items)

@@ -2,7 +2,7 @@
 
 This is the only place that deals offsets.  Runs are dealt whole: a run of n messages takes n consecutive offsets.
 A store's batch is cut where the kind changes, beyond about BATCH_BYTES, and where it would name more than MAX_TOPICS
-topics.
+topics, or more than BATCH_BYTES of their names.
 
 Pure; per run Python, per message C.
 """
@@ -13,9 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, compress
+from typing import Any
 
+from busd.rules import column as columns
+from busd.rules.column import MAX_TOPICS, Column
 from busd.rules.items import Item
-from busd.rules.record import COLUMN_BASE, MAX_TOPICS
+from busd.rules.record import Tally
 from busd.words.requests import Publish
 
 # What waits beyond this stays for the next commit: as much as one read of a socket brings.
@@ -25,13 +28,15 @@ COMMIT_BYTES = 256 * 1024
 # socket brings, or each quarter that ends behind a message would be cut once more.
 BATCH_BYTES = 68 * 1024
 
+# A run with more than half as many topics as messages among so many has many topics.
+_SAMPLE = 64
+
 FLAGS = {"message": "-", "eof": "e", "reset": "r"}
 
 
 @dataclass(slots=True)
 class Part:
-    """A piece of a run that goes to one store: one topic for all, or one a message.  `names`: the different topics of
-    it, or of what it was cut from."""
+    """A piece of a run that goes to one store: one topic for all, or one a message."""
 
     offsets: Sequence[int]
     topics: bytes | Sequence[bytes]
@@ -39,17 +44,16 @@ class Part:
     size_bytes: int
     headers: bool
     kind: str
-    names: set[bytes]
+
+    def each(self) -> Sequence[bytes]:
+        """Its topics; some may be there again."""
+        return (self.topics,) if isinstance(self.topics, bytes) else self.topics
 
     def piece(self, lo: int, hi: int) -> Part:
         """Messages lo … hi-1."""
-        topics, names = self.topics, self.names
-        if not isinstance(topics, bytes):
-            topics = topics[lo:hi]
-            # What one batch can name needs no further looks.
-            names = names if len(names) <= MAX_TOPICS else set(topics)
+        topics = self.topics if isinstance(self.topics, bytes) else self.topics[lo:hi]
         size = self.size_bytes * (hi - lo) // len(self.items)
-        return Part(self.offsets[lo:hi], topics, self.items[lo:hi], size, self.headers, self.kind, names)
+        return Part(self.offsets[lo:hi], topics, self.items[lo:hi], size, self.headers, self.kind)
 
 
 @dataclass(slots=True)
@@ -58,11 +62,14 @@ class Draft:
 
     offsets: Sequence[int]
     topics: tuple[bytes, ...]
-    column: bytes | None
+    column: Column | None
     steps: tuple[int, ...] | None
     flags: str
     items: list[Item]
     size_bytes: int
+    # What is known already: the topics as they stand in a record, and the counts and the last offsets of each.
+    names: bytes = b""
+    tally: Tally | None = None
 
 
 @dataclass(slots=True)
@@ -102,7 +109,7 @@ def seal(
         for store, part in _split(run, next_offset, route, lone):
             parts.setdefault(store, []).append(part)
         next_offset += len(run.items)
-    drafts = {store: [_draft(group) for group in _cut(found)] for store, found in parts.items()}
+    drafts = {store: [draft for group in _cut(found) for draft in _drafts(group)] for store, found in parts.items()}
     return Sealed(drafts, firsts, next_offset, removed)
 
 
@@ -118,12 +125,14 @@ def _alone(run: Publish, first: int) -> Draft | None:
 def _split(run: Publish, first: int, route: Callable[[bytes], str], lone: str) -> Iterator[tuple[str, Part]]:
     offsets = range(first, first + len(run.items))
     topics = run.topics
-    names = {topics} if isinstance(topics, bytes) else set(topics)
-    whole = Part(offsets, topics, run.items, run.size_bytes, run.headers, run.kind, names)
-    if lone or isinstance(topics, bytes):
-        yield lone or route(*names), whole
+    whole = Part(offsets, topics, run.items, run.size_bytes, run.headers, run.kind)
+    if lone:
+        yield lone, whole
         return
-    homes = {topic: route(topic) for topic in names}
+    if isinstance(topics, bytes):
+        yield route(topics), whole
+        return
+    homes = {topic: route(topic) for topic in set(topics)}
     stores = set(homes.values())
     if len(stores) == 1:
         yield stores.pop(), whole
@@ -133,7 +142,7 @@ def _split(run: Publish, first: int, route: Callable[[bytes], str], lone: str) -
         some = list(compress(run.items, mine))
         size = run.size_bytes * len(some) // len(run.items)
         taken, theirs = list(compress(offsets, mine)), list(compress(topics, mine))
-        yield store, Part(taken, theirs, some, size, run.headers, run.kind, set(theirs))
+        yield store, Part(taken, theirs, some, size, run.headers, run.kind)
 
 
 def _count_removed(run: Publish, parts: dict[str, list[Part]], live: Callable[[bytes], int]) -> int:
@@ -142,8 +151,8 @@ def _count_removed(run: Publish, parts: dict[str, list[Part]], live: Callable[[b
     cleared: set[bytes] = set()
     for part in chain.from_iterable(parts.values()):
         if part.kind == "reset":
-            cleared |= part.names
-            for topic in part.names:
+            cleared.update(part.each())
+            for topic in part.each():
                 here[topic] = 0
         elif part.kind == "message":
             here.update({part.topics: len(part.items)} if isinstance(part.topics, bytes) else part.topics)
@@ -154,56 +163,70 @@ def _count_removed(run: Publish, parts: dict[str, list[Part]], live: Callable[[b
 
 
 def _cut(parts: list[Part]) -> Iterator[list[Part]]:
-    """Groups of parts that one batch can hold."""
+    """Groups of parts that one batch can hold, as long as their topics are not too many."""
     group: list[Part] = []
-    names: set[bytes] = set()
     size = 0
-    for part in chain.from_iterable(map(_narrow, parts)):
-        added = part.names
-        if group and (
-            part.kind != group[0].kind
-            or size + part.size_bytes > BATCH_BYTES
-            or len(names) + len(added) > MAX_TOPICS < len(names | added)
-        ):
+    for part in chain.from_iterable(map(_small, parts)):
+        if group and (part.kind != group[0].kind or size + part.size_bytes > BATCH_BYTES):
             yield group
-            group, names, size = [], set(), 0
+            group, size = [], 0
         group.append(part)
-        names |= added
         size += part.size_bytes
     yield group
 
 
-def _narrow(part: Part) -> Iterator[Part]:
-    """Pieces that are small and name few enough topics: sets run in C, a greedy cut would ask message by message."""
+def _small(part: Part) -> Iterator[Part]:
+    """Pieces that are small enough: as few and as even as its size lets them be."""
     number = len(part.items)
-    few = len(part.names) <= MAX_TOPICS
-    if number == 1 or (few and part.size_bytes <= BATCH_BYTES):
+    if number == 1 or part.size_bytes <= BATCH_BYTES:
         yield part
         return
-    # With almost as many topics as messages each piece is one that surely fits.
-    step = MAX_TOPICS
-    if few or 2 * len(part.names) < number:
-        # As few and as even as its size lets them be.
-        step = -(-number // max(2, -(-part.size_bytes // BATCH_BYTES)))
+    most = max(1, number * BATCH_BYTES // part.size_bytes)
+    step = -(-number // -(-number // most))
     for lo in range(0, number, step):
-        yield from _narrow(part.piece(lo, min(number, lo + step)))
+        yield part.piece(lo, min(number, lo + step))
 
 
-def _draft(group: list[Part]) -> Draft:
-    different: dict[bytes, None] = {}
-    for part in group:
-        different.update(dict.fromkeys((part.topics,) if isinstance(part.topics, bytes) else part.topics))
-    names = dict(zip(different, range(COLUMN_BASE, COLUMN_BASE + MAX_TOPICS), strict=False))
-    column = None
-    if len(names) == sum([len(part.items) for part in group]) > 1:
-        column = bytes(names.values())
-    elif len(names) > 1:
-        column = b"".join(
-            bytes((names[part.topics],)) * len(part.items)
-            if isinstance(part.topics, bytes)
-            else bytes(map(names.__getitem__, part.topics))
-            for part in group
-        )
+def _drafts(group: list[Part]) -> Iterator[Draft]:
+    """The batch of a group of parts; more where its topics are too many for one, or their names too long."""
+    letters: dict[bytes, Any]
+    named, tally = group[0].topics, None
+    if len(group) > 1:
+        letters = dict.fromkeys(chain.from_iterable(map(Part.each, group)))
+    elif isinstance(named, bytes) or len(set(named[:_SAMPLE])) <= _SAMPLE // 2:
+        letters = dict.fromkeys(group[0].each())
+    else:
+        # Most topics are there once: what everybody will ask costs half of what it costs to count the column later.
+        letters = dict(zip(named, group[0].offsets, strict=True))
+        tally = list(Counter(named).values()), list(letters.values())
+    names = b",".join(letters)
+    if len(letters) > 1 and (len(letters) > MAX_TOPICS or len(names) > BATCH_BYTES):
+        for half in _halves(group):
+            yield from _drafts(half)
+        return
+    topics, column = tuple(letters), None
+    if len(topics) == sum([len(part.items) for part in group]) > 1:
+        column = columns.straight(len(topics))
+    elif len(topics) > 1:
+        column = columns.make(letters, [(part.topics, len(part.items)) for part in group])
+    draft = _draft(group, topics, column)
+    draft.names, draft.tally = names, tally
+    yield draft
+
+
+def _halves(group: list[Part]) -> Iterator[list[Part]]:
+    half = len(group) // 2
+    if half:
+        yield group[:half]
+        yield group[half:]
+        return
+    (part,) = group
+    half = len(part.items) // 2
+    yield [part.piece(0, half)]
+    yield [part.piece(half, len(part.items))]
+
+
+def _draft(group: list[Part], topics: tuple[bytes, ...], column: Column | None) -> Draft:
     one = group[0]
     single = len(group) == 1
     items = one.items if single else list(chain.from_iterable(part.items for part in group))
@@ -216,4 +239,4 @@ def _draft(group: list[Part]) -> Draft:
     flags = FLAGS[one.kind]
     if any(part.headers for part in group):
         flags = "h" if flags == "-" else flags + "h"
-    return Draft(offsets, tuple(names), column, steps, flags, items, sum(part.size_bytes for part in group))
+    return Draft(offsets, topics, column, steps, flags, items, sum(part.size_bytes for part in group))

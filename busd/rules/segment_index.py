@@ -304,4 +304,4 @@ def _holes(record: bytes, at: int) -> Iterator[Hole]:
 
 def counts_in(batch: Batch) -> Sequence[int]:
     """How many messages there are of each of a batch's topics; control records are none."""
-    return [0] * len(batch.topics) if batch.control else list(batch.counts())
+    return [0] * len(batch.topics) if batch.control else batch.counts()

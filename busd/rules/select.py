@@ -11,11 +11,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import compress, groupby, islice
-from operator import and_
+from itertools import compress, groupby, islice, repeat
+from operator import and_, le
 
+from busd.rules import column as columns
+from busd.rules.column import BASE, MAX_TOPICS, Column, codes
 from busd.rules.items import Item
-from busd.rules.record import COLUMN_BASE, MAX_TOPICS, Batch, frame
+from busd.rules.record import Batch, frame
 from busd.words.units import MAX_OFFSET
 
 Wanted = Callable[[bytes], bool]
@@ -68,21 +70,19 @@ class Selection:
             return list(map(items.__getitem__, self.places()))
         return items if self.stop - self.start == self.batch.n else items[self.start : self.stop]
 
-    def column(self) -> bytes | None:
+    def column(self) -> Column | None:
         """Their topics as in a batch's column; None when the batch has one topic."""
         column = self.batch.column
         if column is None:
             return None
-        return (
-            column[self.start : self.stop] if self.selector is None else bytes(map(column.__getitem__, self.places()))
-        )
+        return column[self.start : self.stop] if self.selector is None else columns.pick(column, self.places())
 
     def topics(self) -> list[bytes]:
         """The topic of each."""
         column = self.column()
         if column is None:
             return [self.batch.topics[0]] * self.count
-        return [self.batch.topics[code - COLUMN_BASE] for code in column]
+        return [self.batch.topics[code - BASE] for code in codes(column)]
 
     def take(self, count: int) -> Selection:
         """The first `count` of them; itself when there are no more.  `count` is at least 1."""
@@ -147,26 +147,32 @@ def select(
     start, stop = _slice(batch, lo, hi)
     if start >= stop:
         return None
-    keep = [wanted(topic) for topic in batch.topics]
-    inside = []
-    for number, topic in enumerate(batch.topics) if floors else ():
-        floor = floors.get(topic, 0) if floors else 0
-        if floor > batch.last:
-            keep[number] = False
-        elif floor > batch.first and keep[number]:
-            inside.append((number, floor))
-    if inside:
-        return _select_above(batch, start, stop, keep, dict(inside))
-    if all(keep):
-        return Selection(batch, start, stop, None, stop - start)
-    if batch.column is None or not any(keep):
+    return _of_topics(batch, list(compress(range(len(batch.topics)), map(wanted, batch.topics))), start, stop, floors)
+
+
+def of_topics(batch: Batch, numbers: Sequence[int]) -> Selection | None:
+    """The messages of those topics that have these (rising) indexes among the batch's; None when there are none."""
+    return _of_topics(batch, numbers, 0, batch.n, None)
+
+
+def _of_topics(
+    batch: Batch, numbers: Sequence[int], start: int, stop: int, floors: Mapping[bytes, int] | None
+) -> Selection | None:
+    if floors and numbers:
+        above = [floors.get(batch.topics[number], 0) for number in numbers]
+        if max(above) > batch.first:
+            last = batch.last
+            numbers = [number for number, floor in zip(numbers, above, strict=True) if floor <= last]
+            inside = [floor for floor in above if floor <= last]
+            if any(floor > batch.first for floor in inside):
+                return _select_above(batch, start, stop, dict(zip(numbers, inside, strict=True)))
+    if not numbers:
         return None
-    table = bytearray(256)
-    for number, kept in enumerate(keep):
-        table[COLUMN_BASE + number] = kept
-    selector = batch.column[start:stop].translate(bytes(table))
+    if batch.column is None or len(numbers) == len(batch.topics):
+        return Selection(batch, start, stop, None, stop - start)
+    selector, places = columns.selector(batch.column, numbers, start, stop)
     count = selector.count(1)
-    return Selection(batch, start, stop, selector, count) if count else None
+    return Selection(batch, start, stop, selector, count, places) if count else None
 
 
 def _slice(batch: Batch, lo: int, hi: int) -> tuple[int, int]:
@@ -178,14 +184,19 @@ def _slice(batch: Batch, lo: int, hi: int) -> tuple[int, int]:
     return bisect_left(offsets, lo), bisect_left(offsets, hi)
 
 
-def _select_above(batch: Batch, start: int, stop: int, keep: list[bool], floors: dict[int, int]) -> Selection | None:
-    """A floor lies inside this batch (LAST n begins here): message by message, at most once a topic and reader."""
-    offsets = batch.offsets()
-    codes = batch.column or bytes([COLUMN_BASE]) * batch.n
-    selector = bytes(
-        keep[codes[at] - COLUMN_BASE] and offsets[at] >= floors.get(codes[at] - COLUMN_BASE, 0)
-        for at in range(start, stop)
-    )
+def _select_above(batch: Batch, start: int, stop: int, floors: dict[int, int]) -> Selection | None:
+    """A floor lies inside this batch (LAST n begins here): message by message, at most once a topic and reader.
+
+    `floors`: of the topics that are wanted, by number.
+    """
+    offsets = batch.offsets()[start:stop]
+    least: Iterable[int] = repeat(floors[0]) if batch.column is None else ()
+    if batch.column is not None:
+        table = [MAX_OFFSET + 1] * (BASE + len(batch.topics))
+        for number, floor in floors.items():
+            table[BASE + number] = floor
+        least = map(table.__getitem__, codes(batch.column[start:stop]))
+    selector = bytes(map(le, least, offsets))
     count = selector.count(1)
     return Selection(batch, start, stop, selector, count) if count else None
 
@@ -233,11 +244,11 @@ def build(
     prev: int = 0,
 ) -> Batch:
     """A framed batch of columns; at most MAX_TOPICS different topics."""
-    names = tuple(dict.fromkeys(topics))
+    letters = dict.fromkeys(topics)
+    names = tuple(letters)
     column = None
     if len(names) > 1:
-        codes = {name: COLUMN_BASE + number for number, name in enumerate(names)}
-        column = bytes(map(codes.__getitem__, topics))
+        column = columns.make(letters, [(topics, len(topics))])
     steps = None
     if offsets[-1] - offsets[0] != len(offsets) - 1:
         steps = tuple(map(int.__sub__, offsets[1:], offsets[:-1]))

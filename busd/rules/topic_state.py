@@ -14,11 +14,11 @@ Pure.  Invariants:
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import compress
 
-from busd.rules.record import COLUMN_BASE, Batch, TopicLine, topic_lines
+from busd.rules.record import Batch, TopicLine, topic_lines
 from busd.rules.segment_index import Pairs, SegmentIndex, counts_in
 from busd.rules.topic_pairs import TopicNumbers
 
@@ -141,14 +141,13 @@ class TopicTable(Mapping[bytes, TopicState]):
             self._ended.discard(number)
             return (number,), (batch.n,)
         ids, counts = self.numbers.of(topics), counts_in(batch)
-        lasts = _lasts(batch)
         if batch.control:
-            for number, offset in zip(ids, lasts, strict=True):
+            for number, offset in zip(ids, batch.lasts(), strict=True):
                 self._place(number, batch.flags, offset)
             return ids, counts
         # Each of its topics once: in a commit of thousands of topics this is much of the work.
         count, last = self._count, self._last
-        for number, added, offset in zip(ids, counts, lasts, strict=True):
+        for number, added, offset in zip(ids, counts, batch.lasts(), strict=True):
             count[number] += added
             last[number] = offset
         if self._ended:
@@ -165,7 +164,7 @@ class TopicTable(Mapping[bytes, TopicState]):
                 batch = record(entries.numbers[at])
                 if isinstance(batch, Batch):
                     self._count[number] = before + sum(entries.counts[:at])
-                    self._place(number, batch.flags, _last_of(batch, topic))
+                    self._place(number, batch.flags, batch.last_of(topic))
             self._count[number] = before + sum(entries.counts)
             self._gone[number] = self._dead[number]
 
@@ -193,22 +192,3 @@ class TopicTable(Mapping[bytes, TopicState]):
         """So many messages of a topic can still be read, after others have gone."""
         number = self.numbers[topic]
         self._gone[number] = self._count[number] - live
-
-
-def _last_of(batch: Batch, topic: bytes) -> int:
-    """The offset of a topic's last message in a batch."""
-    column = batch.column
-    place = batch.n - 1 if column is None else column.rfind(COLUMN_BASE + batch.topics.index(topic))
-    return batch.offsets()[place]
-
-
-def _lasts(batch: Batch) -> Sequence[int]:
-    """The offset of the last message of each of a batch's topics."""
-    column, number = batch.column, len(batch.topics)
-    if column is None:
-        return (batch.last,)
-    offsets = batch.offsets()
-    if batch.each_once:
-        return offsets
-    places: Iterable[int] = map(column.rfind, range(COLUMN_BASE, COLUMN_BASE + number))
-    return list(map(offsets.__getitem__, places))

@@ -13,9 +13,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from busd.rules.column import BASE, codes
 from busd.rules.group_records import GroupState
 from busd.rules.items import Item
-from busd.rules.record import COLUMN_BASE, Batch
+from busd.rules.record import Batch
 from busd.words.errors import BusError
 from busd.words.headers import steering
 from busd.words.patterns import PatternIndex
@@ -130,23 +131,34 @@ def wanted_of(batch: Batch, claims: Claims | None, floor_of: FloorOf, now_ns: in
         BadRecord: the body is not what the header says.
     """
     offsets = batch.offsets()
-    masks = [_mask(topic, offsets, claims, floor_of) for topic in batch.topics]
-    if batch.column is None or all(mask == masks[0] for mask in masks):
+    # Most topics are in the same case, and the masks of thousands would take as many bytes as messages each.
+    known: dict[tuple[Claim | None, int], bytes] = {}
+    masks = [_mask(topic, offsets, claims, floor_of, known) for topic in batch.topics]
+    if batch.column is None or all(mask == masks[0] for mask in known.values()):
         marks = masks[0]
     else:
         # Topics that differ in what is settled: message by message.
-        marks = bytes([masks[char - COLUMN_BASE][at] for at, char in enumerate(batch.column)])
+        marks = bytes([masks[code - BASE][at] for at, code in enumerate(codes(batch.column))])
     if has_ttl(batch.flags, batch.record):
         expired = [end_ns is not None and end_ns <= now_ns for end_ns in ends_of(batch)]
         marks = bytes([mark and not over for mark, over in zip(marks, expired, strict=True)])
     return True if 0 not in marks else marks if 1 in marks else False
 
 
-def _mask(topic: bytes, offsets: Sequence[int], claims: Claims | None, floor_of: FloorOf) -> bytes:
+def _mask(
+    topic: bytes,
+    offsets: Sequence[int],
+    claims: Claims | None,
+    floor_of: FloorOf,
+    known: dict[tuple[Claim | None, int], bytes],
+) -> bytes:
     claim = claims.claim(topic) if claims is not None else None
-    marks = b"\1" * len(offsets) if claim is None else claim.marks(offsets)
     dead = bisect_left(offsets, floor_of(topic))
-    return bytes(dead) + marks[dead:] if dead else marks
+    mask = known.get((claim, dead))
+    if mask is None:
+        marks = b"\1" * len(offsets) if claim is None else claim.marks(offsets)
+        mask = known[claim, dead] = bytes(dead) + marks[dead:] if dead else marks
+    return mask
 
 
 def has_ttl(flags: str, record: bytes) -> bool:

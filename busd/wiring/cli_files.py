@@ -14,7 +14,6 @@ from dataclasses import asdict
 
 import click
 
-from busd.rules.record import MAX_TOPICS
 from busd.rules.select import Selection, build
 from busd.wiring.cli import Failure, complain
 from busd.wiring.cli_format import FORMATS, Formatter, printable
@@ -32,6 +31,8 @@ from busd.world.store import NewerFormat
 DAMAGED, LOST = 1, 3
 # What is collected for one write.
 _WRITE_BYTES = 65_536
+# Messages that are formatted together; they may be large.
+_NEIGHBOURS = 78
 
 
 @contextmanager
@@ -177,10 +178,10 @@ def _print(found: Iterable[Message], formatter: Formatter) -> None:
 
 
 def _selections(found: Iterable[Message]) -> Iterator[Selection]:
-    """Neighbours of one time together, so that they are formatted together; never more topics than a record takes."""
+    """Neighbours of one time together, so that they are formatted together."""
     run: list[Message] = []
     for one in found:
-        if run and (one[1] != run[0][1] or len(run) == MAX_TOPICS):
+        if run and (one[1] != run[0][1] or len(run) == _NEIGHBOURS):
             yield _selection(run)
             run = []
         run.append(one)

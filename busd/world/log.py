@@ -114,11 +114,12 @@ class DiskLog(LogQuestions):
 
     def _admit(self, run: Publish) -> None:
         """Topics that are new must fit under the limit; topics of a store that failed are refused at once."""
-        names = {run.topics} if isinstance(run.topics, bytes) else set(run.topics)
-        if not names <= self._known:
-            if len(self._known | names) > self._settings.limits.topics:
+        names = (run.topics,) if isinstance(run.topics, bytes) else run.topics
+        if not self._known.issuperset(names):
+            added = set(names) - self._known
+            if len(self._known) + len(added) > self._settings.limits.topics:
                 raise BusError("LIMIT", f"there are {len(self._known)} topics; no more can be made")
-            self._known |= names
+            self._known |= added
         if self.health.failed:
             for name in names:
                 if (text := self.health.failed.get(self.stores.route(name))) is not None:
@@ -212,8 +213,9 @@ class DiskLog(LogQuestions):
         for draft in drafts:
             first = draft.offsets[0]
             batch = frame(
-                first, now_ns, prev, store.synced, draft.flags, draft.topics, draft.column, draft.steps, draft.items
-            )
+                first, now_ns, prev, store.synced, draft.flags, draft.topics, draft.column, draft.steps, draft.items,
+                draft.names, draft.tally,
+            )  # fmt: skip
             prev = batch.last
             batches.append(batch)
         size = sum(len(batch.record) for batch in batches)

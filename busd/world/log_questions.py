@@ -14,6 +14,7 @@ from typing import Any
 from busd.broker.ports import Runtime, Topic, Wanted
 from busd.rules.topic_state import TopicRow
 from busd.world.pins import pinned_bytes
+from busd.world.store_lookup import Memo
 from busd.world.stores import Stores, topic_rows
 
 
@@ -51,8 +52,11 @@ class LogQuestions:
 
         def work() -> dict[bytes, int]:
             floors: dict[bytes, int] = {}
+            # Neighbours in the log have their last messages in the same batches.
+            names.sort(key=lambda pair: pair[0].topics[pair[1]].last)
+            memo = Memo()
             for store, name in names:
-                offset = store.nth_last(name, count, horizon)
+                offset = store.nth_last(name, count, horizon, memo)
                 floors[name] = max(floors.get(name, 0), offset)
             return floors
 

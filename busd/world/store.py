@@ -63,7 +63,6 @@ class Store:
         self._shelf.floor_of = self.topics.floor_of
         # The highest offset at which a topic was RESET.
         self._reset = self.topics.reset
-        # From here on what lands is looked up once, for the table and for the index.
         self._index.pairs.renumber(self.topics.numbers)
         self._pages = Pages(disk, found.pages)
         if found.pages is None and self._active.size == self._active.data_at and self._active.file is not None:
@@ -285,10 +284,9 @@ class Store:
         position, messages, topics = active.size, index.messages, self.topics
         ours = index.pairs.numbers is topics.numbers
         for batch in batches:
-            size = len(batch.record)
             pairs = topics.note(batch)
-            index.add(position, size, batch, pairs if ours else None)
-            position += size
+            index.add(position, len(batch.record), batch, pairs if ours else None)
+            position += len(batch.record)
             last = batch.last
             if "r" in batch.flags:
                 self._reset = last
@@ -335,13 +333,13 @@ class Store:
         """First offset whose batch time is `time_ns` or later; `last` + 1 when there is none.  May wait."""
         return store_lookup.offset_at(self._shelf, time_ns)
 
-    def nth_last(self, topic: bytes, n: int, below: int) -> int:
+    def nth_last(self, topic: bytes, n: int, below: int, memo: store_lookup.Memo | None = None) -> int:
         """Offset of the n-th last message of a topic below `below` and above its RESET floor.  May wait.
 
-        The oldest one that is kept when there are fewer, `below` when there is none.
+        The oldest one that is kept when there are fewer, `below` when there is none.  `memo`: of questions before it.
         """
         state = self.topics.get(topic)
-        return below if state is None else store_lookup.nth_last(self._shelf, topic, state, n, below)
+        return below if state is None else store_lookup.nth_last(self._shelf, topic, state, n, below, memo)
 
     def count(self, wanted: Wanted, lo: int, hi: int) -> int | None:
         """Messages of wanted topics ever kept with lo <= offset < hi (RESET or not); None: nobody knows.  May wait."""
@@ -375,8 +373,7 @@ class Store:
         """Take in what `trim` did."""
         self._trimmer.trimmed(result, self.topics)
         self.bytes = self._shelf.used_bytes
-        if result.roll and len(self._index):
-            self._must_roll = True
+        self._must_roll = self._must_roll or bool(result.roll and len(self._index))
 
     def close(self, next_offset: int, now_ns: int) -> None:
         """A clean stop: every offset below `next_offset` is decided.  Writes the mark and the index, syncs, closes.

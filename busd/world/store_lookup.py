@@ -11,14 +11,37 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
+from busd.rules import column as columns
 from busd.rules import losses
 from busd.rules.losses import Wanted
-from busd.rules.record import COLUMN_BASE, BadRecord, Batch, parse, peek
+from busd.rules.record import BadRecord, Batch, parse, peek
 from busd.rules.segment_index import SegmentIndex
 from busd.rules.topic_state import TopicState
 from busd.world.segment import Segment, Shelf, reader_of
 
 Segments = Sequence[Segment]
+# Some 60 batches: what thousands of topics have published last.
+_MEMO_BYTES = 4 << 20
+
+
+class Memo:
+    """Batches that were read, for questions that follow each other: thousands of topics have their last messages in
+    the same ones.  Of one thread."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Segment, int], Batch | None] = {}
+        self._bytes = 0
+
+    def batch(self, shelf: Shelf, segment: Segment, index: SegmentIndex, entry: int) -> Batch | None:
+        """The batch of an entry; None when it is damaged."""
+        place = segment, index.positions[entry]
+        if place not in self._found:
+            found = self._found[place] = _batch(shelf, segment, index, entry)
+            self._bytes += 0 if found is None else len(found.record)
+            while self._bytes > _MEMO_BYTES and len(self._found) > 1:
+                oldest = self._found.pop(next(iter(self._found)))
+                self._bytes -= 0 if oldest is None else len(oldest.record)
+        return self._found[place]
 
 
 def offset_at(shelf: Shelf, time_ns: int) -> int:
@@ -35,8 +58,9 @@ def offset_at(shelf: Shelf, time_ns: int) -> int:
     return last + 1
 
 
-def nth_last(shelf: Shelf, topic: bytes, state: TopicState, n: int, below: int) -> int:
+def nth_last(shelf: Shelf, topic: bytes, state: TopicState, n: int, below: int, memo: Memo | None) -> int:
     """See Store.nth_last."""
+    memo = memo or Memo()
     segments = shelf.segments
     floor, left, best = state.floor, n, below
     place = min(state.last, below - 1)
@@ -52,7 +76,7 @@ def nth_last(shelf: Shelf, topic: bytes, state: TopicState, n: int, below: int) 
                 continue
             if index.firsts[entry] <= floor:
                 return best
-            offsets = _offsets(shelf, segments[number], index, entry, topic, below)
+            offsets = _offsets(memo.batch(shelf, segments[number], index, entry), topic, below)
             if len(offsets) >= left:
                 return offsets[-left]
             left -= len(offsets)
@@ -83,19 +107,15 @@ def _batch(shelf: Shelf, segment: Segment, index: SegmentIndex, entry: int) -> B
     return record if isinstance(record, Batch) else None
 
 
-def _offsets(
-    shelf: Shelf, segment: Segment, index: SegmentIndex, entry: int, topic: bytes, below: int
-) -> Sequence[int]:
-    """Offsets of a topic in one entry, below a limit."""
-    batch = _batch(shelf, segment, index, entry)
+def _offsets(batch: Batch | None, topic: bytes, below: int) -> Sequence[int]:
+    """Offsets of a topic in a batch, below a limit."""
     if batch is None or topic not in batch.topics:
         return []
     offsets = batch.offsets()
-    offsets = offsets[: bisect_left(offsets, below)]
+    stop = bisect_left(offsets, below)
     if batch.column is None:
-        return offsets
-    char = COLUMN_BASE + batch.topics.index(topic)
-    return [offset for offset, one in zip(offsets, batch.column, strict=False) if one == char]
+        return offsets[:stop]
+    return [offsets[at] for at in columns.places(batch.column, batch.topics.index(topic), 0, stop)]
 
 
 def count(shelf: Shelf, wanted: Wanted, lo: int, hi: int, kept_only: bool = False) -> int | None:
@@ -180,5 +200,5 @@ def _count_entry(
     a, b = bisect_left(offsets, lo), bisect_left(offsets, hi)
     if batch.column is None:
         return b - a
-    column = batch.column[a:b]
-    return sum(column.count(COLUMN_BASE + i) for i, topic in enumerate(batch.topics) if wanted(topic))
+    numbers = [number for number, topic in enumerate(batch.topics) if wanted(topic)]
+    return columns.selector(batch.column, numbers, a, b)[0].count(1)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from busd.rules import retention
+from busd.rules.column import BASE, codes
 from busd.rules.losses import Wanted
 from busd.rules.record import BadRecord, Batch
 from busd.rules.retention import ActiveFacts, SealedFacts
@@ -194,8 +195,9 @@ def _marks(batch: Batch, kept: Mapping[bytes, int]) -> Survivors:
         return count == batch.n or bytes(batch.n - count) + b"\1" * count
     left = [kept.get(topic, 0) for topic in batch.topics]
     marks = bytearray(batch.n)
+    seen = codes(batch.column)
     for number in range(batch.n - 1, -1, -1):
-        topic = batch.column[number] - 48
+        topic = seen[number] - BASE
         if left[topic]:
             left[topic] -= 1
             marks[number] = 1

@@ -15,6 +15,7 @@ import uvloop
 from busd_client import aio, sync
 from busd_client.address import parse_address
 from busd_client.events import BusdError, End, EndOfStream, Message, Reset
+from busd_client.runs import Run
 
 from tests.support.server import ServerProcess
 
@@ -103,6 +104,47 @@ def test_a_batch_with_other_topics_between(address: str) -> None:
         list(client.publish_all((f"t{number % 3}", b"%d" % number) for number in range(3000)))
         got = [event.payload for event in client.subscribe("t1", start=1, until="end") if isinstance(event, Message)]
         assert got == [b"%d" % number for number in range(1, 3000, 3)]
+
+
+def test_a_batch_of_many_topics(server: ServerProcess, run: Callable[[Coroutine[object, object, None]], None]) -> None:
+    """500 topics in one record: readers of all, of some and of one, live and from the log."""
+    rows = [(f"t{number % 500}.x", b"%d" % number) for number in range(1500)]
+    data = b"".join([b"PUB %b %b\n" % (topic.encode(), payload) for topic, payload in rows])
+    wishes = {
+        ">": {topic for topic, _ in rows},
+        "t8.x,t499.x,t0.*": {"t8.x", "t499.x", "t0.x"},
+        "t250.x": {"t250.x"},
+    }
+
+    async def told(subscription: aio.Subscription, patterns: str) -> None:
+        found: list[tuple[str, int, bytes]] = []
+        most = 0
+        async for parts in subscription.parts():
+            for part in parts:
+                assert isinstance(part, Run)
+                most = max(most, len(part.selection.batch.topics))
+                found += zip(part.names(), part.offsets(), part.payloads(), strict=True)
+        numbered = enumerate(2 * rows, 1)
+        assert found == [(topic, at, payload) for at, (topic, payload) in numbered if topic in wishes[patterns]]
+        assert most == (500 if patterns == ">" else len(wishes[patterns]))
+
+    async def work() -> None:
+        async with await aio.connect(server.address) as client:
+            live = {
+                patterns: client.subscribe(patterns, limit=2 * sum(topic in names for topic, _ in rows))
+                for patterns, names in wishes.items()
+            }
+            for subscription in live.values():
+                await subscription.start()
+            for _ in range(2):
+                assert (await asyncio.to_thread(server.ask, data)).count(b"\n") == 1500
+            for patterns, names in wishes.items():
+                await told(live[patterns], patterns)
+                await told(client.subscribe(patterns, start=1, until="end"), patterns)
+                last = [(one.topic, one.payload) for one in await client.read(patterns, last=1)]
+                assert last == [row for row in rows[1000:] if row[0] in names]
+
+    run(work())
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))

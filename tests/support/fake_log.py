@@ -178,8 +178,8 @@ class FakeLog:
         counts: dict[bytes, int] = {}
         for batch in gone:
             assert isinstance(batch, Batch)
-            for number, topic in enumerate(batch.topics):
-                counts[topic] = counts.get(topic, 0) + batch.count_of(number)
+            for topic, count in zip(batch.topics, batch.counts(), strict=True):
+                counts[topic] = counts.get(topic, 0) + count
         hole = Hole(1, gone[-1].last, 0, 0, reason, counts if known else None)
         self.records = [hole, *self.records[len(gone) :]]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from busd.rules import column as columns
 from busd.rules.items import Item
-from busd.rules.record import COLUMN_BASE, Batch, Hole, frame
+from busd.rules.record import Batch, Hole, frame
 from busd.words.settings import StoreRule
 from busd.world.disk import Disk
 from busd.world.segment import Cache
@@ -63,7 +64,8 @@ def batch_of(
     topics = tuple(sorted({topic for topic, _ in messages}))
     column = None
     if len(topics) > 1:
-        column = bytes(COLUMN_BASE + topics.index(topic) for topic, _ in messages)
+        named = [topic for topic, _ in messages]
+        column = columns.make(dict.fromkeys(topics), [(named, len(named))])
     steps = None if step == 1 or len(messages) == 1 else (step,) * (len(messages) - 1)
     items = [item for _, item in messages]
     if any(isinstance(item, list) for item in items):

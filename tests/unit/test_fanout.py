@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from busd.broker import fanout
 from busd.broker.fanout import READERS_PER_TURN, Fanout
 from busd.rules.formats import Line
 from busd.rules.record import Batch
-from busd.rules.select import Selection, build
+from busd.rules.select import Selection, build, of_topics
 from tests.support.events import Seen as Event
 from tests.support.events import parse, seen, wanted
 from tests.support.memory_server import FakeRuntime, MemoryConnection, MemoryServer
@@ -167,16 +168,19 @@ def test_a_fault_stays_with_its_reader(fan: tuple[Fanout, FakeRuntime]) -> None:
     assert len(one.offers) == len(two.offers) == 2
 
 
-def test_a_fault_in_choosing_is_told_to_those_it_concerns(fan: tuple[Fanout, FakeRuntime]) -> None:
+def test_a_fault_in_choosing_is_told_to_those_it_concerns(
+    fan: tuple[Fanout, FakeRuntime], monkeypatch: pytest.MonkeyPatch
+) -> None:
     it, _ = fan
     one, other = join(it, b"a"), join(it, b">")
 
-    def fail(topic: bytes) -> bool:
-        raise RuntimeError("broken")
+    def fail(batch: Batch, numbers: Sequence[int]) -> Selection | None:
+        if len(numbers) == 1:
+            raise RuntimeError("broken")
+        return of_topics(batch, numbers)
 
-    audience = it.enter((b"a",))
-    audience.wanted = fail
-    it.offer(batch(1, b"a"))
+    monkeypatch.setattr(fanout, "of_topics", fail)
+    it.offer(batch(1, b"a", b"b"))
     assert [str(fault) for fault in one.faults] == ["broken"]
     assert (other.faults, len(other.offers)) == ([], 1)
 

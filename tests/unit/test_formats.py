@@ -19,6 +19,8 @@ from busd.rules.record import Batch, parse
 from busd.rules.select import Selection, build, select
 from busd.words.escapes import needs_escape, unescape
 
+pytestmark = pytest.mark.usefixtures("column_kind")
+
 TIME_NS = 1_795_248_000_000_000_123
 EOLS = [b"\n", b"\r\n"]
 FIRSTS = [1, 5, 995, 999, 1000, 1001, 1998, 9_999, 123_456, 999_990, 10**15]

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from busd.rules import column as columns
 from busd.rules.group_records import GroupState, States, apply, line_done, line_out, line_seek
 from busd.rules.ledger import Ledger, lowest
 from busd.rules.record import Batch, frame
 from busd.rules.wanted import Claim, Covers
 
+pytestmark = pytest.mark.usefixtures("column_kind")
+
 
 def batch(first: int, topics: list[bytes], steps: tuple[int, ...] | None = None, flags: str = "-") -> Batch:
     """One message for each of the topics."""
-    names = tuple(dict.fromkeys(topics))
-    column = bytes([48 + names.index(topic) for topic in topics]) if len(names) > 1 else None
+    letters = dict.fromkeys(topics)
+    names = tuple(letters)
+    column = columns.make(letters, [(topics, len(topics))]) if len(names) > 1 else None
     return frame(first, 1, first - 1, 0, flags, names, column, steps, [b"p"] * len(topics))
 
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from busd.rules import column as columns
+from busd.rules.column import MAX_TOPICS, Column
 from busd.rules.items import Item
 from busd.rules.record import (
-    COLUMN_BASE,
     MAX_RECORD_BYTES,
     BadRecord,
     Batch,
@@ -72,7 +73,7 @@ def test_golden_batch_field_by_field() -> None:
     assert list(batch.offsets()) == [71, 73, 80]
     assert batch.payloads() == [b"hello", b"hi", b""]
     assert [batch.topic_of(n) for n in range(3)] == [b"jobs.a", b"news", b"jobs.a"]
-    assert [batch.count_of(n) for n in range(2)] == [2, 1]
+    assert list(batch.counts()) == [2, 1]
     assert not batch.control
 
 
@@ -163,6 +164,9 @@ def test_peek_refuses_other_things() -> None:
         ("B", b"9 2 17 8 6 - a,b 0", b""),  # a column of another length
         ("B", b"9 2 17 8 6 - a,b 02", b""),  # a column that names a third topic
         ("B", b"9 2 17 8 6 - a,b 0/", b""),  # a column below the first topic
+        ("B", b"9 2 17 8 6 - a,b 0\xc4", b""),  # a column that is no UTF-8
+        ("B", b"9 2 17 8 6 - %b 0" % b",".join([b"t%d" % number for number in range(300)]) + b"\xc5\x9c", b""),  # 301st
+        ("B", b"9 2 17 8 6 - %b 00" % b",".join([b"t%d" % number for number in range(2001)]), b""),  # too many topics
         ("B", b"9 2 17 8 6 - t 1,1", b""),  # too many steps
         ("B", b"9 2 17 8 6 - t 0", b""),  # offsets that do not rise
         ("B", b"9 2 17 8 6 - t 1 1", b""),  # something more
@@ -208,14 +212,20 @@ payloads = st.binary(max_size=30) | st.sampled_from([b"", b"\r\n", b"+B 00000000
 items = st.lists(payloads | st.lists(payloads, min_size=3, max_size=5).filter(lambda x: len(x) % 2 == 1), min_size=1)
 
 
-@given(items=items, topics=st.integers(1, 78), sparse=st.booleans(), data=st.data())
+@given(
+    items=items,
+    topics=st.sampled_from([1, 2, 78, 79, 208, 209, MAX_TOPICS]) | st.integers(1, MAX_TOPICS),
+    sparse=st.booleans(),
+    data=st.data(),
+)
 def test_round_trip_and_glance_agrees_with_parse(
     items: list[Item], topics: int, sparse: bool, data: st.DataObject
 ) -> None:
     names = tuple(b"t%d" % n for n in range(topics))
-    column = None
+    column: Column | None = None
     if topics > 1:
-        column = bytes(data.draw(st.integers(COLUMN_BASE, COLUMN_BASE + topics - 1)) for _ in items)
+        own = [names[data.draw(st.integers(0, topics - 1))] for _ in items]
+        column = columns.make(dict.fromkeys(names), [(own, len(own))])
     steps = tuple(data.draw(st.integers(1, 9)) for _ in items[1:]) if sparse and len(items) > 1 else None
     flags = "h" if any(isinstance(item, list) for item in items) else "-"
     batch = frame(10, 20, 5, 4, flags, names, column, steps, items)
@@ -226,6 +236,19 @@ def test_round_trip_and_glance_agrees_with_parse(
     assert [getattr(again, name) for name in fields] == [getattr(batch, name) for name in fields]
     assert glance(b"xx" + batch.record + b"yy", 2) == (len(batch.record), 10, batch.last, 5, b",".join(names))
     assert glance(batch.record[: batch.body_at - 1], 0) is None
+
+
+def test_a_batch_of_many_topics_is_what_it_was_with_few() -> None:
+    """Golden: two bytes for a character from the 81st topic on, and nothing else."""
+    names = tuple(b"%d" % number for number in range(82))
+    column = columns.make(dict.fromkeys(names), [([b"0", b"79", b"80", b"81"], 4)])
+    batch = frame(9, 17, 8, 6, "-", names, column, (1, 2, 1), [b"", b"", b"", b""])
+    assert b" %b 0\x7f\xc2\x80\xc2\x81 1,2,1\r\n*4\r\n" % b",".join(names) in batch.record
+    assert frame(9, 17, 8, 6, "-", names, column, (1, 2, 1), batch.items(), b",".join(names)).record == batch.record
+    assert list(batch.counts()) == [1, *[0] * 78, 1, 1, 1]
+    assert list(batch.lasts()) == [9, *[13] * 78, 10, 12, 13]
+    assert [batch.last_of(topic) for topic in (b"0", b"79", b"80", b"81")] == [9, 10, 12, 13]
+    assert [batch.topic_of(at) for at in range(4)] == [b"0", b"79", b"80", b"81"]
 
 
 def test_glance_is_for_batches() -> None:

@@ -12,6 +12,8 @@ from busd.rules.rewrite import Survivors, rewrite
 from busd.rules.scan import Flaw, walk
 from tests.support.store_kit import batch_of
 
+pytestmark = pytest.mark.usefixtures("column_kind")
+
 Message = tuple[int, int, bytes, Item]
 
 
@@ -166,3 +168,20 @@ def test_told_and_counted_are_what_went_in(seed: int) -> None:
     assert [r.record for r in out if isinstance(r, Batch)] == [
         r.record for r in run(out, {r.first: True for r in out if isinstance(r, Batch)}) if isinstance(r, Batch)
     ]
+
+
+@pytest.mark.parametrize("count", [78, 79, 208, 209, 900])
+def test_batches_of_many_topics(count: int) -> None:
+    rng = random.Random(count)
+    own = [*range(count), *rng.choices(range(count), k=60)]
+    rng.shuffle(own)
+    batch = batch_of([(b"t.%d" % number, b"%d" % at) for at, number in enumerate(own)], 10, 9, 9)
+    marks = bytes(rng.choices([0, 1], [1, 40], k=batch.n))
+    out = run([batch], {10: marks}, prev=9)
+    kept = [record for record in out if isinstance(record, Batch)]
+    assert told(kept) == [message for message, mark in zip(told([batch]), marks, strict=True) if mark]
+    assert all(set(one.topics) == {one.topic_of(at) for at in range(one.n)} for one in kept)
+    gone = [b"t.%d" % number for number, mark in zip(own, marks, strict=True) if not mark]
+    assert sorted(topic for *_, counts in holes(out) for topic in (counts or ())) == sorted(gone)
+    ((_, _, _, counted),) = holes(run([batch], {}, prev=9))
+    assert counted == {b"t.%d" % number: own.count(number) for number in range(count)}

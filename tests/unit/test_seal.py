@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from busd.rules import seal as module
+from busd.rules.column import MAX_TOPICS
 from busd.rules.items import Item
-from busd.rules.record import MAX_TOPICS, Batch, frame, parse
+from busd.rules.record import Batch, frame, parse
 from busd.rules.seal import BATCH_BYTES, Draft, Sealed, seal
 from busd.words.requests import Publish
 
@@ -45,10 +46,14 @@ def run(topics: bytes | list[bytes], count: int = 1, kind: Any = "message", head
 
 def framed(draft: Draft) -> Batch:
     """The batch of a draft, written and read again."""
-    made = frame(draft.offsets[0], 1, 0, 0, draft.flags, draft.topics, draft.column, draft.steps, draft.items)
+    made = frame(
+        draft.offsets[0], 1, 0, 0, draft.flags, draft.topics, draft.column, draft.steps, draft.items, draft.names,
+        draft.tally,
+    )  # fmt: skip
     read = parse(made.record)
     assert isinstance(read, Batch)
     assert list(read.offsets()) == list(draft.offsets)
+    assert (list(made.counts()), list(made.lasts())) == (list(read.counts()), list(read.lasts()))
     return read
 
 
@@ -139,7 +144,7 @@ def test_batches_are_cut_by_size_and_a_run_never_is() -> None:
     assert sizes(mixed) == [BATCH_BYTES // 4, 3 * BATCH_BYTES, BATCH_BYTES // 4]
 
 
-@pytest.mark.parametrize("count", [1, MAX_TOPICS, MAX_TOPICS + 1, 500])
+@pytest.mark.parametrize("count", [1, 78, 79, 208, 209, MAX_TOPICS, MAX_TOPICS + 1, 5000])
 def test_batches_are_cut_by_topics(count: int) -> None:
     singles = [run(b"t.%d" % number) for number in range(count)]
     mixed = [run([b"t.%d" % number for number in range(count)])]
@@ -147,8 +152,30 @@ def test_batches_are_cut_by_topics(count: int) -> None:
         sealed = seal(asked, 1, one_store, nothing_live)
         assert all(len(draft.topics) <= MAX_TOPICS for draft in sealed.drafts["main"])
         assert sum(len(draft.items) for draft in sealed.drafts["main"]) == sealed.next - 1
+        found = [row for draft in sealed.drafts["main"] for row in rows(draft)]
+        assert [row[0] for row in found] == list(range(1, sealed.next))
+        assert [row[1] for row in found] == [b"t.%d" % number for number in range(count)] * (len(found) // count)
         if count <= MAX_TOPICS:
-            assert len(sealed.drafts["main"]) == 1
+            assert len(sealed.drafts["main"]) == 1 + (sum(one.size_bytes for one in asked) > BATCH_BYTES)
+
+
+def test_batches_are_cut_by_the_length_of_their_topics() -> None:
+    names = [b"t" * 190 + b".%d" % number for number in range(1900)]
+    for asked in ([run(names)], [run(name) for name in names]):
+        drafts = seal(asked, 1, one_store, nothing_live).drafts["main"]
+        assert max(len(b",".join(draft.topics)) for draft in drafts) <= BATCH_BYTES
+        assert len(drafts) == 8
+        assert [row[1] for draft in drafts for row in rows(draft)] == names
+        assert [draft.names for draft in drafts] == [b",".join(draft.topics) for draft in drafts]
+
+
+def test_a_large_run_is_cut_into_pieces_of_one_size() -> None:
+    large = Publish([b"a", b"b"] * 500, [b"x"] * 1000, 3 * BATCH_BYTES + 1)
+    drafts = seal([large], 1, one_store, nothing_live).drafts["main"]
+    assert [len(draft.items) for draft in drafts] == [250] * 4
+    assert max(draft.size_bytes for draft in drafts) <= BATCH_BYTES
+    uneven = Publish([b"a", b"b", b"a"], [b"x"] * 3, 2 * BATCH_BYTES)
+    assert [len(draft.items) for draft in seal([uneven], 1, one_store, nothing_live).drafts["main"]] == [1, 1, 1]
 
 
 def test_a_store_that_takes_some_of_a_run_has_steps() -> None:

@@ -66,7 +66,7 @@ def test_questions(seed: int) -> None:
             for record in records[lo:hi]:
                 if isinstance(record, Batch):
                     for number, topic in enumerate(record.topics):
-                        counts[topic] = counts.get(topic, 0) + (0 if record.control else record.count_of(number))
+                        counts[topic] = counts.get(topic, 0) + (0 if record.control else record.counts()[number])
             assert index.counts(every, lo, hi) == counts
             assert index.counts(only(b"b"), lo, hi) == {t: c for t, c in counts.items() if t == b"b"}
     totals = index.counts(every, 0, 60)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from busd.rules.column import MAX_TOPICS
 from busd.rules.items import Item
-from busd.rules.record import MAX_TOPICS, Batch, parse
-from busd.rules.select import Selection, build, interleave, merge, only, reframe, select, split
+from busd.rules.record import Batch, parse
+from busd.rules.select import Selection, build, interleave, merge, of_topics, only, reframe, select, split
+
+pytestmark = pytest.mark.usefixtures("column_kind")
 
 TOPICS = [b"a", b"b", b"c"]
 
@@ -94,6 +98,39 @@ def test_select_is_a_filter(
         for row in rows_of(batch)
         if row.topic in wanted and lo <= row.offset < hi and row.offset >= (floors or {}).get(row.topic, 0)
     ]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_select_among_many_topics(seed: int) -> None:
+    rng = random.Random(seed)
+    count = rng.choice([78, 79, 208, 209, 400])
+    own = [*range(count), *rng.choices(range(count), k=rng.randint(0, 30))]
+    rng.shuffle(own)
+    step = rng.choice([1, 3])
+    batch = batch_of([Row(5 + step * at, b"t.%d" % number, (b"%d" % at,)) for at, number in enumerate(own)])
+    wanted = frozenset(rng.sample(batch.topics, rng.choice([0, 1, 8, count - 1, count])))
+    lo, hi = sorted((rng.randint(0, batch.last), rng.randint(0, batch.last + 2)))
+    some = rng.sample(batch.topics, rng.randint(1, 9))
+    floors = {topic: rng.randint(0, batch.last + 2) for topic in some} if seed % 3 else None
+    everything = rows_of(batch)
+    expected = [
+        row
+        for row in everything
+        if row.topic in wanted and lo <= row.offset < hi and row.offset >= (floors or {}).get(row.topic, 0)
+    ]
+    found = select(batch, wanted.__contains__, lo, hi, floors)
+    assert rows(found) == expected
+    numbers = [number for number, topic in enumerate(batch.topics) if topic in wanted]
+    assert rows(of_topics(batch, numbers)) == [row for row in everything if row.topic in wanted]
+    if found is None:
+        return
+    taken = rng.randint(1, len(expected))
+    assert rows(found.take(taken)) == expected[:taken]
+    assert rows(found.drop(taken)) == expected[taken:]
+    made = reframe(found)
+    read = parse(made.record)
+    assert isinstance(read, Batch)
+    assert rows_of(read) == rows_of(made) == expected
 
 
 @given(batch=batches(), wanted=wanted_sets, lo=st.integers(0, 70), count=st.integers(1, 15))
@@ -249,7 +286,7 @@ def test_merge_takes_selections_not_batches() -> None:
     assert [row.offset for made in merge([some]) for row in rows_of(made)] == [4, 6, 8]
 
 
-@pytest.mark.parametrize("count", [MAX_TOPICS, MAX_TOPICS + 1, 1000])
+@pytest.mark.parametrize("count", [MAX_TOPICS, MAX_TOPICS + 1, 3000])
 def test_a_merged_batch_names_no_more_topics_than_a_column_can(count: int) -> None:
     halves = [
         [Row(at, b"t.%d" % at, (b"x",)) for at in range(first, 2 * count, 2)][: MAX_TOPICS // 2] for first in (1, 2)
@@ -268,5 +305,6 @@ def test_build_writes_steps_only_where_offsets_are_not_dense() -> None:
     dense = build([4, 5, 6], [b"a"] * 3, [b"", b"", b""], 0, "-")
     assert (dense.steps, dense.column, dense.last) == (None, None, 6)
     sparse = build([4, 6, 9], [b"a", b"b", b"a"], [b"", b"", b""], 0, "-", synced=3, prev=2)
-    assert (sparse.steps, sparse.column, sparse.last) == ((2, 3), b"010", 9)
+    assert (sparse.steps, sparse.topics, sparse.last) == ((2, 3), (b"a", b"b"), 9)
+    assert [sparse.topic_of(at) for at in range(3)] == [b"a", b"b", b"a"]
     assert (sparse.synced, sparse.prev) == (3, 2)

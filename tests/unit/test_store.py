@@ -15,6 +15,8 @@ from busd.world.store import Cursor, TopicState
 from tests.support.store_kit import Kit, Message, every, only, open_store, read_all
 from tests.support.topic_model import note_plainly
 
+pytestmark = pytest.mark.usefixtures("column_kind")
+
 SMALL = StoreRule(segment_bytes=4096)
 TOPICS = [b"a", b"b", b"c.d", b"rare"]
 

@@ -17,6 +17,8 @@ from busd.world.store import Cursor
 from tests.support.acked_kit import SMALL, AckedKit
 from tests.support.store_kit import Kit, every, only, read_all
 
+pytestmark = pytest.mark.usefixtures("column_kind")
+
 
 def filled(kit: AckedKit, count: int = 60, size: int = 300) -> AckedKit:
     """So many messages on topics a and b, in several segments."""

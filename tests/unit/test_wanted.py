@@ -10,6 +10,8 @@ from busd.rules.group_records import GroupState
 from busd.rules.wanted import Claim, Claims, eighths, ends_of, has_ttl, wanted_of
 from tests.support.store_kit import batch_of
 
+pytestmark = pytest.mark.usefixtures("column_kind")
+
 S = 10**9
 
 
