@@ -145,6 +145,7 @@ def test_states_survive_a_restart(seed: int) -> None:
     assert kit.store.topics == expected
     kit.reopen()
     assert kit.store.topics == expected
+    assert kit.store._index.pairs.numbers is kit.store.topics.numbers, "what was found goes by the numbers of the table"
     kit.close()
     kit.reopen()
     assert kit.store.topics == expected
