@@ -106,8 +106,7 @@ class Broker:
 
     def reset(self, patterns: tuple[bytes, ...], sink: Sink) -> None:
         """See Engine.  Topics without messages, and those at their floor already, are left out."""
-        wanted = matcher(patterns)
-        names = [name for name in self.log.topic_names(wanted) if (topic := self.log.topic(name)) and topic.live]
+        names = [name for name, live, _, _ in self.log.topics(matcher(patterns)) if live]
         if not names:
             sink(Outcome(self.log.horizon, 0, {}))
             return
@@ -115,13 +114,10 @@ class Broker:
 
     def topics(self, patterns: tuple[bytes, ...]) -> list[Row]:
         """See Engine."""
-        rows: list[Row] = []
-        for name in self.log.topic_names(matcher(patterns)):
-            topic = self.log.topic(name)
-            if topic is not None:
-                state = "ended" if topic.ended else "open"
-                rows.append((name.decode(), [("messages", topic.live), ("last", topic.last), ("state", state)]))
-        return rows
+        return [
+            (name.decode(), [("messages", live), ("last", last), ("state", "ended" if ended else "open")])
+            for name, live, last, ended in self.log.topics(matcher(patterns))
+        ]
 
     def info(self) -> Mapping[str, Pairs]:
         """See Engine."""

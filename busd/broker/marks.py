@@ -44,11 +44,8 @@ class Marks:
     def look(self) -> None:
         """A member came; the first one has the topics looked through that ended before the group's place."""
         if self._ends is None:
-            self._ends = {}
-            for name in self._house.log.topic_names(self._desk.feed.wanted):
-                topic = self._house.log.topic(name)
-                if topic is not None and topic.ended and topic.last < self._desk.group.next:
-                    self._ends[name] = topic.last
+            rows, place = self._house.log.topics(self._desk.feed.wanted), self._desk.group.next
+            self._ends = {name: last for name, _, last, ended in rows if ended and last < place}
         self._owed = dict(self._ends)
 
     def take(self, item: Item) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from busd.rules.group_records import GroupState
 from busd.rules.record import Batch, Hole
 from busd.rules.replies import Pairs, Row
+from busd.rules.topic_state import TopicRow
 from busd.words.errors import BusError
 from busd.words.requests import Ack, Forget, Nack, Publish, Read, Seek, Subscribe, Token, Touch
 
@@ -176,8 +177,8 @@ class Log(Protocol):
     def topic(self, name: bytes) -> Topic | None:
         """What is known of a topic."""
 
-    def topic_names(self, wanted: Wanted) -> list[bytes]:
-        """Topics that have ever had a message, sorted."""
+    def topics(self, wanted: Wanted) -> list[TopicRow]:
+        """What is known of every such topic that has ever had a message, sorted by name."""
 
     @property
     def groups(self) -> Mapping[bytes, GroupState]:

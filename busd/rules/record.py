@@ -330,12 +330,12 @@ def frame_hole(hole: Hole) -> bytes:
     )
 
 
-def topic_lines(topics: Iterable[tuple[bytes, TopicLine]]) -> bytes:
-    """The body of a segment opening."""
+def topic_lines(topics: Iterable[tuple[bytes, int, int, int, int, bool]]) -> bytes:
+    """The body of a segment opening: of each topic its name and what a TopicLine has, in that order."""
     return b"".join(
         [
-            b"%b %d %d %d %d %b\r\n" % (topic, t.count, t.last, t.floor, t.dead, b"e" if t.ended else b"o")
-            for topic, t in topics
+            b"%b %d %d %d %d %b\r\n" % (topic, count, last, floor, dead, b"e" if ended else b"o")
+            for topic, count, last, floor, dead, ended in topics
         ]
     )
 

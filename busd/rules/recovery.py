@@ -23,7 +23,7 @@ from enum import Enum
 from busd.rules.record import Batch, CleanStop, Hole
 from busd.rules.scan import Flaw, Found, Read, Window, sound, walk
 from busd.rules.segment_index import SegmentIndex
-from busd.rules.topic_state import TopicState, note, note_index
+from busd.rules.topic_state import TopicTable
 
 MAX_OFFSET = (1 << 63) - 1
 
@@ -58,9 +58,7 @@ class Plan:
     messages: int = 0
 
 
-def plan(
-    read: Read, start: int, end: int, prev: int, hints: SegmentIndex | None, topics: dict[bytes, TopicState]
-) -> Plan:
+def plan(read: Read, start: int, end: int, prev: int, hints: SegmentIndex | None, topics: TopicTable) -> Plan:
     """Walk the segment from byte `start` (behind its opening) to `end`; `topics` take in every batch that is kept.
 
     `prev`: last offset before the segment; `hints`: the index as its file has it (it is extended), None without one.
@@ -71,7 +69,7 @@ def plan(
         # A checksum for each record is all that what the index names needs: 200,000 small batches in 0.4 s, not 2.8.
         window = Window(read, hints.end)
         positions = hints.positions
-        note_index(topics, hints, lambda number: window.record_at(positions[number]).record)
+        topics.note_index(hints, lambda number: window.record_at(positions[number]).record)
         fresh, hints = hints, None
         result = Plan(Verdict.CLEAN, end, fresh, fresh.last, fresh.synced, None, True, messages=fresh.messages)
         start, prev = fresh.end, fresh.last
@@ -98,12 +96,7 @@ def plan(
 
 
 def _take(
-    step: Found,
-    result: Plan,
-    fresh: SegmentIndex,
-    hints: SegmentIndex | None,
-    hinted: int,
-    topics: dict[bytes, TopicState],
+    step: Found, result: Plan, fresh: SegmentIndex, hints: SegmentIndex | None, hinted: int, topics: TopicTable
 ) -> None:
     record = step.record
     result.stop = None
@@ -119,7 +112,8 @@ def _take(
         result.last = record.last
         if isinstance(record, Batch):
             result.synced = max(result.synced, record.synced)
-            result.messages += note(topics, record)
+            result.messages += 0 if record.control else record.n
+            topics.note(record)
 
 
 def _corrupt(flaw: Flaw, result: Plan, fresh: SegmentIndex, known: int) -> None:

@@ -5,7 +5,7 @@ A segment `<first>.log` may have an `<first>.idx`: a copy of the segment's openi
     +I <crc> <length> <number> <n> <start> <end> <last> <synced> <messages> <topics> <pairs> <holes> <headed> 2\r\n
     positions n × u32 · first offsets n × u64 · times n × u64            of entries number … number+n-1
     pairs of each entry, n × u32 · of each pair the number of its topic among the names, its messages, pairs × u32 each
-    names of the topics joined by LF, CR LF, then the +H records of those entries that are holes
+    names of topics (those and maybe others) joined by LF, CR LF, then the +H records of those entries that are holes
 
 All little-endian.  A page covers the log from byte `start` to byte `end`; `last` is the last offset in it, `synced` and
 `messages` are as of its end; `headed` is 1 when messages up to there may have headers; 2 is the page's form.  Pages are
@@ -28,7 +28,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
 from busd.rules.record import PREFIX_BYTES, BadRecord, Batch, Hole, check, envelope, frame_hole, parse, peek
-from busd.rules.topic_pairs import Entries, TopicPairs, nothing
+from busd.rules.topic_pairs import Entries, TopicNumbers, TopicPairs
 
 # A position must fit in 32 bits; a record is at most 1 GiB and begins below this.
 MAX_SEGMENT_BYTES = 3 << 30
@@ -38,6 +38,7 @@ PAGE_LOG_BYTES = 4 << 20
 _FORM = 2
 
 Topics = Callable[[bytes], bool]
+Pairs = tuple[Sequence[int], Sequence[int]]
 
 
 class SegmentIndex:
@@ -46,13 +47,14 @@ class SegmentIndex:
     `end`: the position behind what is known; `last`: the last offset before it; `messages`: how many are in it;
     `headed`: some messages may have headers;
     `unknown`: ranges of offsets (first, last) of which no entry is known because the log was damaged there.
+    `numbers`: who deals the numbers of topics; None: nobody else needs them.
     """
 
-    def __init__(self, start: int, prev: int) -> None:
+    def __init__(self, start: int, prev: int, numbers: TopicNumbers | None = None) -> None:
         self.positions = array("I")
         self.firsts = array("Q")
         self.times = array("Q")
-        self.pairs = TopicPairs()
+        self.pairs = TopicPairs(numbers)
         self.holes: dict[int, Hole] = {}
         self.unknown: list[tuple[int, int]] = []
         self.end = start
@@ -88,18 +90,23 @@ class SegmentIndex:
         """How much has to be done first when somebody asks by topic: about half a microsecond for each."""
         return self.pairs.waiting(len(self.firsts))
 
-    def add(self, position: int, size_bytes: int, record: Batch | Hole) -> None:
-        """Take in the record that follows; `size_bytes` includes a hole's dead bytes."""
+    def add(self, position: int, size_bytes: int, record: Batch | Hole, pairs: Pairs | None = None) -> None:
+        """Take in the record that follows; `size_bytes` includes a hole's dead bytes.
+
+        `pairs`: the numbers of a batch's topics and how many messages each has; None: not known yet.
+        """
         number = len(self.firsts)
         self.positions.append(position)
-        self.times.append(record.time_ns if isinstance(record, Batch) else (self.times[-1] if number else 0))
         if isinstance(record, Batch):
-            control = record.control
-            self.pairs.add(record.topics, nothing(len(record.topics)) if control else record.counts())
-            self.messages += 0 if control else record.n
+            self.times.append(record.time_ns)
+            if pairs is None:
+                pairs = self.pairs.numbers.of(record.topics), counts_in(record)
+            self.pairs.add(*pairs)
+            self.messages += 0 if record.control else record.n
             self.synced = max(self.synced, record.synced)
             self.headed = self.headed or "h" in record.flags
         else:
+            self.times.append(self.times[-1] if number else 0)
             self.holes[number] = record
             self.pairs.add((), ())
         self.end = position + size_bytes
@@ -114,7 +121,7 @@ class SegmentIndex:
 
     def thinned(self, holes: Sequence[tuple[int, int, Hole]]) -> SegmentIndex:
         """The index of the same segment where a hole stands for each of some stretches lo … hi-1 (rising)."""
-        new = SegmentIndex(self.start, 0)
+        new = SegmentIndex(self.start, 0, self.pairs.numbers)
         pieces, at = [], 0
         for lo, hi, hole in holes:
             pieces.append((at, lo, len(new.firsts) - at))
@@ -293,3 +300,8 @@ def _holes(record: bytes, at: int) -> Iterator[Hole]:
         if isinstance(hole, Hole):
             yield hole
         at += size
+
+
+def counts_in(batch: Batch) -> Sequence[int]:
+    """How many messages there are of each of a batch's topics; control records are none."""
+    return [0] * len(batch.topics) if batch.control else batch.counts()

@@ -1,19 +1,22 @@
 """Which topics each entry of a segment's index holds, and how many messages of each: pairs, in columns.
 
-Taking in a batch costs a few calls in C, however many topics it has: a commit may name thousands.  Who asks by topic
-pays for the view by topic, once for each pair.
+Topics have numbers here; who deals them may be shared: all that a store appends to goes by the numbers of its table, so
+that a name is looked up once for all of them.  Taking in a batch costs a few calls in C, however many topics it has: a
+commit may name thousands.  Who asks by topic pays for the view by topic, once for each pair.
 
 Pure: no files.  Invariants:
 1. Columns are only appended to; a reader in a thread that knows how many entries there are sees all pairs of these.
 2. `by_topic` is the columns turned round, up to the number of entries that was asked for, or more.
+3. One thread deals the numbers of a TopicNumbers, and a number is for ever.  Whoever finds a name, in whatever thread,
+   finds its place in all columns.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableSequence, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import count, repeat
+from itertools import count
 
 
 class Entries:
@@ -26,27 +29,49 @@ class Entries:
         self.counts = array("I")
 
 
-class _Ids(dict[bytes, int]):
-    """Numbers from 0 on, dealt when they are first asked for."""
+class TopicNumbers(dict[bytes, int]):
+    """Number of each topic, from 0 on; asked by `[]` for one that it has not, it deals the next.
+
+    `names`: of each number its topic; `columns`: of each number something, 0 when it is dealt.  Their keeper changes
+    what stands in them, nobody their length.
+    """
+
+    __slots__ = ("_columns", "names")
+
+    def __init__(self, columns: Sequence[MutableSequence[int]] = ()) -> None:
+        self.names: list[bytes] = []
+        self._columns = columns
 
     def __missing__(self, topic: bytes) -> int:
-        number = self[topic] = len(self)
+        number = len(self.names)
+        for column in self._columns:
+            column.append(0)
+        # Before it has a name: who goes through the names finds all of them here.
+        self[topic] = number
+        self.names.append(topic)
         return number
+
+    def of(self, topics: Iterable[bytes]) -> list[int]:
+        """The numbers of these, dealt where they are new."""
+        return list(map(self.__getitem__, topics))
 
 
 class TopicPairs:
     """See the module.  `ids`: of each pair the number of its topic; `counts`: its messages; `ends`: by entry, how many
-    pairs there are up to its end; `guard`: who lets threads ask by topic gives it a lock."""
+    pairs there are up to its end; `guard`: who lets threads ask by topic gives it a lock; `numbers`: who deals topics
+    their numbers, and more than these when others have it too."""
 
-    __slots__ = ("_folded", "_numbers", "_view", "counts", "ends", "guard", "ids")
+    __slots__ = ("_folded", "_told", "_told_pairs", "_view", "counts", "ends", "guard", "ids", "numbers")
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: TopicNumbers | None = None) -> None:
         self.ids = array("I")
         self.counts = array("I")
         self.ends = array("I")
-        self._numbers = _Ids()
+        self.numbers = TopicNumbers() if numbers is None else numbers
         self._view: dict[bytes, Entries] = {}
         self._folded = 0
+        self._told = 0
+        self._told_pairs = 0
         self.guard: AbstractContextManager[object] = nullcontext()
 
     def __len__(self) -> int:
@@ -55,28 +80,35 @@ class TopicPairs:
 
     @property
     def topics(self) -> int:
-        """How many different topics."""
-        return len(self._numbers)
+        """How many different topics there are at most: as many as `part` has told names."""
+        return min(len(self.numbers), self._told + len(self.ids) - self._told_pairs)
 
-    def add(self, topics: Iterable[bytes], counts: Iterable[int]) -> None:
-        """The next entry has these; none for a hole."""
-        self.ids.extend(map(self._numbers.__getitem__, topics))
+    def add(self, ids: Iterable[int], counts: Iterable[int]) -> None:
+        """The next entry has these topics, by number; none for a hole."""
+        self.ids.extend(ids)
         self.counts.extend(counts)
         self.ends.append(len(self.ids))
+
+    def renumber(self, numbers: TopicNumbers) -> bool:
+        """Go by these numbers from now on; nobody may ask meanwhile.  False when a topic has none there: then nothing
+        is changed."""
+        found = [numbers.get(name, -1) for name in self.numbers.names]
+        ids = list(map(found.__getitem__, self.ids))
+        if -1 in ids:
+            return False
+        self.numbers, self.ids = numbers, array("I", ids)
+        return True
 
     def span(self, lo: int, hi: int) -> tuple[int, int]:
         """The pairs of entries lo … hi-1."""
         return (self.ends[lo - 1] if lo else 0), (self.ends[hi - 1] if hi else 0)
 
     def copy(self, old: TopicPairs, lo: int, hi: int) -> None:
-        """The next entries are lo … hi-1 of another."""
+        """The next entries are lo … hi-1 of another that has the same numbers."""
+        assert old.numbers is self.numbers
         start, stop = old.span(lo, hi)
-        names = list(old._numbers)
-        part, number_of = old.ids[start:stop], {}
-        for number in dict.fromkeys(part):
-            number_of[number] = self._numbers[names[number]]
         shift = len(self.ids) - start
-        self.ids.extend(map(number_of.__getitem__, part))
+        self.ids.extend(old.ids[start:stop])
         self.counts.extend(old.counts[start:stop])
         self.ends.extend([end + shift for end in old.ends[lo:hi]])
 
@@ -95,12 +127,10 @@ class TopicPairs:
         return self._view
 
     def _fold(self, entries: int) -> None:
-        names: list[bytes] = []
+        names = self.numbers.names
         view, start = self._view, self.span(0, self._folded)[1]
         for number in range(self._folded, entries):
             stop = self.ends[number]
-            if not names and stop > start:
-                names = list(self._numbers)
             for topic, messages in zip(self.ids[start:stop], self.counts[start:stop], strict=True):
                 name = names[topic]
                 try:
@@ -115,16 +145,20 @@ class TopicPairs:
     # As columns of a page.
 
     def part(self, lo: int, hi: int) -> tuple[list[bytes], array[int], array[int], array[int]]:
-        """Entries lo … hi-1 by themselves: names of their topics, and how many pairs each entry has, of each pair the
-        number of its topic among the names, its messages."""
+        """Entries lo … hi-1 by themselves: names of topics, and how many pairs each entry has, of each pair the number
+        of its topic among the names, its messages."""
         start, stop = self.span(lo, hi)
-        some = self.ids[start:stop]
-        own = dict(zip(dict.fromkeys(some), count(), strict=False))
-        all_names = list(self._numbers)
-        names = list(map(all_names.__getitem__, own))
+        ids, names = self.ids[start:stop], self.numbers.names[:]
+        # Where pairs are many, names that none of them has take less time than to number each anew: a tenth.
+        if 2 * len(names) > len(ids):
+            own = dict(zip(dict.fromkeys(ids), count(), strict=False))
+            names = list(map(names.__getitem__, own))
+            ids = array("I", map(own.__getitem__, ids))
+        if start == self._told_pairs:
+            self._told, self._told_pairs = self._told + len(names), stop
         ends = self.ends[lo:hi]
         sizes = array("I", map(int.__sub__, ends, [start, *ends[:-1]]))
-        return names, sizes, array("I", map(own.__getitem__, some)), self.counts[start:stop]
+        return names, sizes, ids, self.counts[start:stop]
 
     def extend(self, names: Sequence[bytes], sizes: array[int], ids: array[int], counts: array[int]) -> None:
         """The next entries are these, as `part` has told them.
@@ -134,15 +168,10 @@ class TopicPairs:
         """
         if sum(sizes) != len(ids) or len(ids) != len(counts) or (ids and max(ids) >= len(names)):
             raise ValueError("pairs that do not fit")
-        own = list(map(self._numbers.__getitem__, names))
+        own = self.numbers.of(names)
         end = len(self.ids)
         self.ids.extend(map(own.__getitem__, ids))
         self.counts.extend(counts)
         for size in sizes:
             end += size
             self.ends.append(end)
-
-
-def nothing(times: int) -> Iterable[int]:
-    """So many zeros: counts of control records."""
-    return repeat(0, times)

@@ -20,6 +20,11 @@ def matcher(patterns: Iterable[bytes]) -> Callable[[bytes], bool]:
     wanted = tuple(patterns)
     if all(map(is_literal, wanted)):
         return frozenset(wanted).__contains__
+    # Most patterns are literal but for a `>`: a question about all topics asks them once each.
+    literal = frozenset(filter(is_literal, wanted))
+    starts = tuple([pattern[:-1] for pattern in wanted if is_literal(pattern[:-1]) and pattern.endswith(b".>")])
+    others = [pattern for pattern in wanted if pattern not in literal and pattern[:-1] not in starts]
+    every = b">" in others
     known: dict[bytes, bool] = {}
 
     def match(topic: bytes) -> bool:
@@ -27,7 +32,12 @@ def matcher(patterns: Iterable[bytes]) -> Callable[[bytes], bool]:
         if found is None:
             if len(known) >= _CACHE:
                 known.clear()
-            found = known[topic] = any(matches(pattern, topic) for pattern in wanted)
+            found = known[topic] = (
+                (every and topic[:1] != b"_")
+                or topic in literal
+                or topic.startswith(starts)
+                or any(matches(pattern, topic) for pattern in others)
+            )
         return found
 
     return match

@@ -17,6 +17,7 @@ from busd.rules.group_records import read_groups
 from busd.rules.record import BadRecord, Batch, CleanStop, Hole, Opening
 from busd.rules.recovery import Verdict, plan
 from busd.rules.scan import Flaw, walk
+from busd.rules.topic_state import TopicTable
 from busd.world.disk import Disk
 from busd.world.meta import WrongFormat, load_meta
 from busd.world.punch import patched
@@ -203,7 +204,7 @@ def _torn_at(
     if not segment.newest:
         return -1
     saved = saved_index(disk, segment.path, head)
-    found = plan(read, start, size, head.prev, saved[0] if saved is not None else None, {})
+    found = plan(read, start, size, head.prev, saved[0] if saved is not None else None, TopicTable())
     return found.keep_bytes if found.verdict is not Verdict.CLEAN and found.keep_bytes < size else -1
 
 

@@ -22,7 +22,7 @@ def sections(
         ("next", horizon),
         ("epoch", epoch),
         ("topics", topics),
-        ("messages", sum(state.live for store in found for state in list(store.topics.values()))),
+        ("messages", sum(store.topics.live for store in found)),
         ("bytes", stores.total_bytes),
         ("cap_bytes", health.cap_bytes),
         ("synced", min(store.synced for store in found)),

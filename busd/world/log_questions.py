@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from busd.broker.ports import Runtime, Topic, Wanted
+from busd.rules.topic_state import TopicRow
 from busd.world.pins import pinned_bytes
 from busd.world.store_lookup import Memo
-from busd.world.stores import Stores, topic_names
+from busd.world.stores import Stores, topic_rows
 
 
 class LogQuestions:
@@ -27,7 +28,7 @@ class LogQuestions:
         self.floors: dict[bytes, int] = {}
         self._runtime = runtime
         for store in stores.open.values():
-            self._note_floors(store.topics)
+            self._note_floors(store.topics.floors())
 
     def first(self, wanted: Wanted) -> int:
         """See Log."""
@@ -103,9 +104,9 @@ class LogQuestions:
         newest = max(states, key=lambda state: state.last)
         return Topic(sum(s.live for s in states), newest.last, max(s.floor for s in states), newest.ended)
 
-    def topic_names(self, wanted: Wanted) -> list[bytes]:
+    def topics(self, wanted: Wanted) -> list[TopicRow]:
         """See Log."""
-        return topic_names(self.stores.open.values(), wanted)
+        return topic_rows(self.stores.open.values(), wanted)
 
     def _live(self, name: bytes) -> int:
         topic = self.topic(name)

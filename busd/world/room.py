@@ -263,12 +263,12 @@ class Room:
         if store is None:
             account.bound = 0
         elif account.ledger is None:
-            account.bound = sum([state.live for state in store.topics.values()])
+            account.bound = store.topics.live
         else:
             account.bound = account.ledger.unsettled(self._view().of, _floors(store))
             if account.bound >= account.rule.max_messages:
                 # What was removed because its ttl ran out is settled only when somebody reads past it.
-                account.bound = min(account.bound, sum([state.live for state in store.topics.values()]))
+                account.bound = min(account.bound, store.topics.live)
             if account.ledger.stale and account.since is None:
                 self._read_again(account, store)
 
@@ -314,11 +314,7 @@ def _size(items: Sequence[Item]) -> int:
 def _floors(store: Store) -> Callable[[bytes], int]:
     first, topics = store.first, store.topics
 
-    def floor_of(topic: bytes) -> int:
-        state = topics.get(topic)
-        return first if state is None else max(first, state.floor)
-
-    return floor_of
+    return lambda topic: max(first, topics.floor_of(topic))
 
 
 def _read(store: Store, view: _View, end: int) -> Ledger:

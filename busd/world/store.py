@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from busd.rules import retention
-from busd.rules.record import Batch, CleanStop, Opening, frame_clean_stop, frame_hole, frame_opening, topic_lines
+from busd.rules.record import Batch, CleanStop, Opening, frame_clean_stop, frame_hole, frame_opening
 from busd.rules.retention import ActiveFacts
 from busd.rules.segment_index import MAX_SEGMENT_BYTES, SegmentIndex
-from busd.rules.topic_state import TopicState, note
+from busd.rules.topic_state import TopicState, TopicTable
 from busd.rules.wanted import Claims
 from busd.words.settings import StoreRule
 from busd.world import store_lookup, store_reader
@@ -47,7 +47,7 @@ class Store:
         self.name = name
         self.rule = rule
         self._plain_bytes = retention.plain_bytes(rule)
-        self.topics: dict[bytes, TopicState] = found.topics
+        self.topics: TopicTable = found.topics
         self.total = found.total
         self.synced = found.synced
         self.report = found.report
@@ -60,10 +60,10 @@ class Store:
         self._born, self._sure = found.born, found.sure
         self.blind = found.sure > found.born
         self._must_roll = found.must_roll
-        topics, none = self.topics, TopicState()
-        self._shelf.floor_of = lambda topic: topics.get(topic, none).floor
+        self._shelf.floor_of = self.topics.floor_of
         # The highest offset at which a topic was RESET.
-        self._reset = max([state.floor for state in self.topics.values()], default=0)
+        self._reset = self.topics.reset
+        self._index.pairs.renumber(self.topics.numbers)
         self._pages = Pages(disk, found.pages)
         if found.pages is None and self._active.size == self._active.data_at and self._active.file is not None:
             self._pages.begin(self._active, self._active.file.read(0, self._active.size))
@@ -203,7 +203,7 @@ class Store:
         self._sync_file(self._active)
         self._pages.save(self._active, self._index)
         self._active.index_bytes = self._pages.bytes
-        head = replace(roll.head, lines=topic_lines([(topic, one.line()) for topic, one in self.topics.items()]))
+        head = replace(roll.head, lines=self.topics.lines())
         opening = frame_opening(head)
         loss = [frame_hole(roll.loss)] if roll.loss is not None else []
         path = segment_path(self._path, head.first)
@@ -281,15 +281,16 @@ class Store:
         active = segments[-1]
         index = active.index
         assert index is not None
-        position = active.size
+        position, messages, topics = active.size, index.messages, self.topics
+        ours = index.pairs.numbers is topics.numbers
         for batch in batches:
-            size = len(batch.record)
-            index.add(position, size, batch)
-            position += size
-            self.total += note(self.topics, batch)
+            pairs = topics.note(batch)
+            index.add(position, len(batch.record), batch, pairs if ours else None)
+            position += len(batch.record)
             last = batch.last
             if "r" in batch.flags:
                 self._reset = last
+        self.total += index.messages - messages
         if synced_to is not None:
             self.synced = max(self.synced, synced_to)
             index.synced = max(index.synced, synced_to)
@@ -302,7 +303,7 @@ class Store:
     def _take_roll(self, roll: Roll) -> tuple[tuple[Segment, ...], int]:
         segment, shelf = roll.segment, self._shelf
         assert segment is not None
-        index = segment.index = SegmentIndex(segment.data_at, segment.prev)
+        index = segment.index = SegmentIndex(segment.data_at, segment.prev, self.topics.numbers)
         last = shelf.last
         if roll.loss is not None:
             index.add(segment.data_at, segment.size - segment.data_at, roll.loss)
@@ -372,8 +373,7 @@ class Store:
         """Take in what `trim` did."""
         self._trimmer.trimmed(result, self.topics)
         self.bytes = self._shelf.used_bytes
-        if result.roll and len(self._index):
-            self._must_roll = True
+        self._must_roll = self._must_roll or bool(result.roll and len(self._index))
 
     def close(self, next_offset: int, now_ns: int) -> None:
         """A clean stop: every offset below `next_offset` is decided.  Writes the mark and the index, syncs, closes.

@@ -16,7 +16,7 @@ from busd.rules.record import PREFIX_BYTES, BadRecord, Batch, CleanStop, Hole, O
 from busd.rules.recovery import Plan, Verdict, plan
 from busd.rules.scan import Flaw, Found, Read, walk
 from busd.rules.segment_index import SegmentIndex
-from busd.rules.topic_state import TopicState, add_lost, state_of
+from busd.rules.topic_state import TopicTable
 from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
 from busd.world.punch import finish
 from busd.world.segment import Cache, Segment, Shelf, index_path, read_opening, reader_of, saved_index, thin_path
@@ -38,7 +38,7 @@ class Recovered:
     """
 
     shelf: Shelf
-    topics: dict[bytes, TopicState]
+    topics: TopicTable
     total: int = 0
     synced: int = 0
     born: int = 0
@@ -62,7 +62,7 @@ def recover(disk: Disk, path: str, name: str, *, epoch: int, next_offset: int, n
         DiskFull, DiskFailed, OSError: it cannot be read, made or made durable.
     """
     disk.makedirs(path)
-    store = Recovered(Shelf(disk, path, cache), {})
+    store = Recovered(Shelf(disk, path, cache), TopicTable())
     store.report += finish(disk, path, disk.listdir(path))
     firsts = _list(store)
     segments = _openings(store, firsts, name)
@@ -193,8 +193,7 @@ def _last(store: Recovered, segments: list[Segment], name: str, next_offset: int
     except BadRecord:
         assert saved is not None
         head = saved[1]
-    for topic, line in head.topics().items():
-        store.topics[topic] = state_of(line)
+    store.topics.load(head.topics())
     store.total, store.born, store.sure = head.total, head.born, head.sure
     hints, loaded = (saved[0], saved[2]) if saved is not None else (None, 0)
     found = plan(read, last.data_at, last.size, last.prev, hints, store.topics)
@@ -286,7 +285,7 @@ def _count_lost(store: Recovered, index: SegmentIndex, first: int, last: int) ->
     if not index.knows(first, last):
         return
     lo, hi = index.number_at(first - 1) + 1, index.number_at(last) + 1
-    store.total += add_lost(store.topics, index.counts(lambda topic: True, lo, hi), last)
+    store.total += store.topics.add_lost(index.counts(lambda topic: True, lo, hi), last)
 
 
 def _line(path: str, flaw: Flaw, found: Plan, size: int) -> str:

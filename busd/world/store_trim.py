@@ -19,7 +19,7 @@ from busd.rules.losses import Wanted
 from busd.rules.record import BadRecord, Batch
 from busd.rules.retention import ActiveFacts, SealedFacts
 from busd.rules.rewrite import Survivors
-from busd.rules.topic_state import TopicState
+from busd.rules.topic_state import TopicState, TopicTable
 from busd.words.settings import StoreRule
 from busd.world.disk import DiskFailed, DiskFull
 from busd.world.segment import Segment, Shelf
@@ -93,7 +93,7 @@ class Trimmer:
         behind = [segment for n, segment in enumerate(segments) if shelf.last_of(segments, n) >= position]
         return sum([segment.used_bytes for segment in behind if self.sweeper.holds(segment, wanted)])
 
-    def trimmed(self, result: Trimmed, topics: Mapping[bytes, TopicState]) -> None:
+    def trimmed(self, result: Trimmed, topics: TopicTable) -> None:
         """See Store.trimmed."""
         shelf = self._shelf
         gone = set(result.gone)
@@ -107,7 +107,7 @@ class Trimmer:
         for topic, old, new in result.live:
             # One that stood only in a damaged opening has none.
             if (state := topics.get(topic)) is not None:
-                state.live = max(0, state.live + live_in(new, state) - live_in(old, state))
+                topics.set_live(topic, max(0, state.live + live_in(new, state) - live_in(old, state)))
 
     # In a thread.
 
@@ -171,7 +171,7 @@ class Trimmer:
             result[entry] = (size, kept_of)
         return result
 
-    def count_live(self, topics: Mapping[bytes, TopicState]) -> None:
+    def count_live(self, topics: TopicTable) -> None:
         """Set how many messages of each topic can be read, after a start; waits for the disk."""
         self._states = topics
         segments = self._shelf.segments
@@ -179,7 +179,7 @@ class Trimmer:
             return
         held = parts(self._shelf, segments, 0, len(segments), topics)
         for topic, state in topics.items():
-            state.live = live_in(held.get(topic), state)
+            topics.set_live(topic, live_in(held.get(topic), state))
 
 
 def _choice(kept: _Kept) -> Choice:

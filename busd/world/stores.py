@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 
 from busd.rules.select import Wanted
+from busd.rules.topic_state import TopicRow
 from busd.words.patterns import matcher
 from busd.words.settings import Settings, StoreRule
 from busd.world.disk import Disk
@@ -134,6 +135,13 @@ def is_store(disk: Disk, path: str) -> bool:
     return not names or any(map(OURS.fullmatch, names))
 
 
-def topic_names(stores: Iterable[Store], wanted: Wanted) -> list[bytes]:
-    """Topics that these stores have had, sorted, each once."""
-    return sorted({topic for store in stores for topic in store.topics if wanted(topic)})
+def topic_rows(stores: Iterable[Store], wanted: Wanted) -> list[TopicRow]:
+    """What these stores know of such topics, sorted by name, each once."""
+    found: list[TopicRow] = []
+    for row in sorted([row for store in stores for row in store.topics.rows(wanted)]):
+        if found and found[-1][0] == row[0]:
+            # In several stores: a rule for it came or went.
+            name, live, last, ended = found.pop()
+            row = (name, live + row[1], *max((last, ended), row[2:]))
+        found.append(row)
+    return found

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from busd.rules.record import TopicLine
+from busd.rules.topic_state import TopicState
 from busd.words.settings import StoreRule
 from busd.world.disk import DiskFailed, DiskFull
 from tests.conftest import Cases
@@ -17,13 +17,13 @@ from tests.support.store_kit import PATH, Kit, Tale, open_store, read_all
 
 SMALL = StoreRule(segment_bytes=4096, max_bytes=16384)
 ERRORS: tuple[Exception, ...] = (DiskFull("x:0: No space left on device"), DiskFailed("x:0: Input/output error"))
-State = tuple[int, int, int, int, int, dict[bytes, tuple[TopicLine, int]], Tale]
+State = tuple[int, int, int, int, int, dict[bytes, TopicState], Tale]
 
 
 def state(kit: Kit) -> State:
     """Everything that readers and callers can see."""
     store = kit.store
-    topics = {topic: (one.line(), one.live) for topic, one in store.topics.items()}
+    topics = dict(store.topics)
     return store.first, store.last, store.bytes, store.synced, store.total, topics, read_all(store)
 
 

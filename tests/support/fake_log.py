@@ -9,7 +9,7 @@ from busd.rules.group_records import GroupState, apply
 from busd.rules.record import Batch, Hole, frame
 from busd.rules.replies import Pairs
 from busd.rules.seal import seal
-from busd.rules.topic_state import TopicState, note
+from busd.rules.topic_state import TopicRow, TopicTable
 from busd.words.errors import BusError
 from busd.words.requests import Publish
 from busd.words.units import NS_PER_S
@@ -33,7 +33,7 @@ class FakeLog:
         self.hold = hold
         self.piece_batches = piece_batches
         self.records: list[Batch | Hole] = []
-        self.topics: dict[bytes, TopicState] = {}
+        self.table = TopicTable()
         self.visible: Callable[[list[Batch]], None] = lambda batches: None
         self.refuse: BusError | None = None
         self.slow_reads: list[Callable[[], None]] | None = None
@@ -119,11 +119,11 @@ class FakeLog:
             prev = self.records[-1].last if self.records else 0
             flags, topics, column = draft.flags, draft.topics, draft.column
             batch = frame(draft.offsets[0], self._now_ns(), prev, prev, flags, topics, column, draft.steps, draft.items)
-            note(self.topics, batch)
+            self.table.note(batch)
             batches.append(batch)
             self.records.append(batch)
         self.horizon = sealed.next
-        self.floors = {name: state.floor for name, state in self.topics.items() if state.floor}
+        self.floors = {name: state.floor for name, state in self.table.items() if state.floor}
         for number, ((run, sink), first) in enumerate(zip(runs, sealed.firsts, strict=True)):
             errors = dict.fromkeys(range(len(run.items)), error) if error is not None else {}
             sink(Outcome(first, len(run.items), errors, sealed.removed.get(number, 0)))
@@ -216,7 +216,7 @@ class FakeLog:
     def last_floors(self, wanted: Wanted, count: int, done: Callable[[dict[bytes, int]], None]) -> None:
         """See Log."""
         floors: dict[bytes, int] = {}
-        for name in filter(wanted, self.topics):
+        for name in filter(wanted, self.table):
             offsets = [
                 offset
                 for batch in self.records
@@ -229,17 +229,17 @@ class FakeLog:
 
     def topic(self, name: bytes) -> Topic | None:
         """See Log."""
-        state = self.topics.get(name)
+        state = self.table.get(name)
         return None if state is None else Topic(state.live, state.last, state.floor, state.ended)
 
-    def topic_names(self, wanted: Wanted) -> list[bytes]:
+    def topics(self, wanted: Wanted) -> list[TopicRow]:
         """See Log."""
-        return sorted(filter(wanted, self.topics))
+        return sorted(self.table.rows(wanted))
 
     def info(self) -> Mapping[str, Pairs]:
         """See Log."""
         return {"server": [("sync", "always")], "log": [("next", self.horizon)], "stores": []}
 
     def _live(self, name: bytes) -> int:
-        state = self.topics.get(name)
+        state = self.table.get(name)
         return state.live if state is not None else 0

@@ -107,7 +107,8 @@ def test_golden_opening() -> None:
     assert opening.time_ns == 1700000000000000009
     topics = {b"a": TopicLine(300, 499, 120, 90, True), b"b": TopicLine(10, 44, 0, 0, False)}
     assert opening.topics() == topics
-    assert topic_lines(topics.items()) == opening.lines
+    rows = [(name, t.count, t.last, t.floor, t.dead, t.ended) for name, t in topics.items()]
+    assert topic_lines(rows) == opening.lines
     assert frame_opening(opening) == OPENING
 
 

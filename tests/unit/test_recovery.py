@@ -7,16 +7,16 @@ import pytest
 from busd.rules.record import CleanStop, frame_clean_stop
 from busd.rules.recovery import Plan, Verdict, plan
 from busd.rules.segment_index import SegmentIndex
-from busd.rules.topic_state import TopicState
+from busd.rules.topic_state import TopicState, TopicTable
 from tests.support.store_kit import batch_of
 from tests.unit.test_scan import START, flipped, log, reading
 
 CLEAN, TORN, CORRUPT = Verdict.CLEAN, Verdict.TORN, Verdict.CORRUPT
 
 
-def planned(data: bytes, hints: SegmentIndex | None = None) -> tuple[Plan, dict[bytes, TopicState]]:
+def planned(data: bytes, hints: SegmentIndex | None = None) -> tuple[Plan, TopicTable]:
     """The plan for a segment that holds `data`."""
-    topics: dict[bytes, TopicState] = {}
+    topics = TopicTable()
     return plan(reading(data), START, START + len(data), 0, hints, topics), topics
 
 

@@ -364,5 +364,5 @@ def test_what_was_removed_without_being_settled_does_not_count() -> None:
     kit.publish(b"jobs.a", b"1", b"2", b"3")
     assert left(kit) == 0
     # As retention leaves it when the ttl of two has run out.
-    kit.log.stores.open["jobs"].topics[b"jobs.a"].live = 1
+    kit.log.stores.open["jobs"].topics.set_live(b"jobs.a", 1)
     assert left(kit) == 2

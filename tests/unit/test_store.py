@@ -13,6 +13,7 @@ from busd.words.settings import StoreRule
 from busd.world import store_reader, store_telling
 from busd.world.store import Cursor, TopicState
 from tests.support.store_kit import Kit, Message, every, only, open_store, read_all
+from tests.support.topic_model import note_plainly
 
 pytestmark = pytest.mark.usefixtures("column_kind")
 
@@ -140,18 +141,11 @@ def test_states_survive_a_restart(seed: int) -> None:
     kit, _ = random_kit(seed, SMALL)
     expected: dict[bytes, TopicState] = {}
     for record in records(kit):
-        for offset, number in zip(record.offsets(), range(record.n), strict=True):
-            state = expected.setdefault(record.topic_of(number), TopicState())
-            state.last = offset
-            if "r" in record.flags:
-                state.floor, state.live, state.dead, state.ended = offset, 0, state.count, False
-            elif "e" in record.flags:
-                state.ended = True
-            else:
-                state.count, state.live, state.ended = state.count + 1, state.live + 1, False
+        note_plainly(expected, record)
     assert kit.store.topics == expected
     kit.reopen()
     assert kit.store.topics == expected
+    assert kit.store._index.pairs.numbers is kit.store.topics.numbers, "what was found goes by the numbers of the table"
     kit.close()
     kit.reopen()
     assert kit.store.topics == expected
