@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from busd.rules.checksum import crc32
-from busd.rules.record import PREFIX_BYTES, BadRecord, check
+from busd.rules.envelope import PREFIX_BYTES, BadRecord, check
 from busd.rules.spans import Spans
 
 _PREFIX = re.compile(rb"\+G [0-9a-f]{8} ([0-9]{10}) ")

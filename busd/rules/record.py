@@ -55,30 +55,15 @@ from itertools import accumulate
 from busd.rules import column as columns
 from busd.rules.checksum import crc32
 from busd.rules.column import Column
+from busd.rules.envelope import PREFIX_BYTES, BadRecord, check, envelope
 from busd.rules.items import FEW, Item, cut_out, decode_items, encode_items, even_items
 
 # What is written.  Format 1, which is read as well, had at most 78 topics in a batch.
 FORMAT = 2
-PREFIX_BYTES = 23
-# A length beyond this is damage, not a record: a batch is one command or 256 KiB of them.
-MAX_RECORD_BYTES = 1 << 30
-
-_PREFIX = re.compile(rb"\+([BHSCI]) ([0-9a-f]{8}) ([0-9]{10}) ")
 _GLANCE = re.compile(rb"\+B [0-9a-f]{8} ([0-9]{10}) (\d+) (\d+) \d+ (\d+) \d+ [a-z-]+ ")
 
 # Of each topic of a batch: how many messages it has, and the offset of the last.
 Tally = tuple[Sequence[int], Sequence[int]]
-
-
-class BadRecord(Exception):
-    """The bytes are not a record.
-
-    `reason`: `short` (cut off), `form` (not one at all), `crc` (one that was changed), `format` (a newer busd's).
-    """
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
 
 
 @dataclass(slots=True, eq=False)
@@ -225,28 +210,6 @@ class CleanStop:
 Record = Batch | Hole | Opening | CleanStop
 
 
-def envelope(kind: str, fields: bytes, body: bytes = b"") -> bytes:
-    """Any record: prefix, fields, CR LF, body."""
-    rest = b"%010d %b\r\n" % (len(fields) + 2 + len(body), fields)
-    return b"+%b %08x %b%b" % (kind.encode(), crc32(body, crc32(rest)), rest, body)
-
-
-def peek(data: bytes, at: int = 0) -> tuple[str, int]:
-    """Kind and whole size in bytes of the record at `at`; 23 bytes are enough.  The hop of a hole is not in the size.
-
-    Raises:
-        BadRecord: `short` when there are fewer bytes, `form` when it is no prefix.
-    """
-    match = _PREFIX.match(data, at)
-    if match is None:
-        reason = "short" if len(data) - at < PREFIX_BYTES else "form"
-        raise BadRecord(reason, "no record prefix")
-    size = PREFIX_BYTES + int(match[3])
-    if size > MAX_RECORD_BYTES:
-        raise BadRecord("form", f"a length of {size} bytes")
-    return match[1].decode(), size
-
-
 def glance(data: bytes, at: int) -> tuple[int, int, int, int, bytes] | None:
     """Size, first, last, prev and the joined topics of the batch at `at`, unchecked: enough to pass it by.
 
@@ -267,12 +230,6 @@ def glance(data: bytes, at: int) -> tuple[int, int, int, int, bytes] | None:
     except ValueError:
         return None
     return PREFIX_BYTES + size, first, last, prev, topics
-
-
-def check(record: bytes) -> None:
-    """Raises BadRecord unless the CRC of this one whole record holds."""
-    if int(record[3:11], 16) != crc32(memoryview(record)[12:]):
-        raise BadRecord("crc", "the checksum does not hold")
 
 
 def parse(record: bytes) -> Record:

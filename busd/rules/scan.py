@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import hiredis
 
 from busd.rules.checksum import crc32
-from busd.rules.record import PREFIX_BYTES, BadRecord, Batch, CleanStop, Hole, Record, glance, parse, peek
+from busd.rules.envelope import PREFIX_BYTES, BadRecord, peek
+from busd.rules.record import Batch, CleanStop, Hole, Record, glance, parse
 from busd.rules.segment_index import SegmentIndex
 
 Read = Callable[[int, int], bytes]

@@ -27,7 +27,8 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
-from busd.rules.record import PREFIX_BYTES, BadRecord, Batch, Hole, check, envelope, frame_hole, parse, peek
+from busd.rules.envelope import PREFIX_BYTES, BadRecord, check, envelope, peek
+from busd.rules.record import Batch, Hole, frame_hole, parse
 from busd.rules.topic_pairs import Entries, TopicNumbers, TopicPairs
 
 # A position must fit in 32 bits; a record is at most 1 GiB and begins below this.

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from busd.broker.ports import Runtime
-from busd.rules.record import BadRecord
+from busd.rules.envelope import BadRecord
 from busd.words.errors import BusError
 from busd.words.settings import Sync
 from busd.words.units import NS_PER_S

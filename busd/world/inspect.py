@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from busd.rules.envelope import BadRecord
 from busd.rules.group_records import read_groups
-from busd.rules.record import BadRecord, Batch, CleanStop, Hole, Opening
+from busd.rules.record import Batch, CleanStop, Hole, Opening
 from busd.rules.recovery import Verdict, plan
 from busd.rules.scan import Flaw, walk
 from busd.rules.topic_state import TopicTable

@@ -20,7 +20,8 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from busd.rules.record import BadRecord, Batch, Hole, frame_hole
+from busd.rules.envelope import BadRecord
+from busd.rules.record import Batch, Hole, frame_hole
 from busd.rules.scan import Read, Window
 from busd.rules.segment_index import SegmentIndex
 from busd.rules.weigh import SETTLED, Stretch, counts_of

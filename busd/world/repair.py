@@ -16,7 +16,8 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import replace
 
-from busd.rules.record import BadRecord, Batch, Hole, Opening, frame_opening
+from busd.rules.envelope import BadRecord
+from busd.rules.record import Batch, Hole, Opening, frame_opening
 from busd.rules.rewrite import rewrite
 from busd.words.settings import StoreRule
 from busd.world.disk import Disk, DiskFailed, DiskFull, try_remove

@@ -13,7 +13,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from busd.rules.record import BadRecord, Batch, CleanStop, Hole, Opening, TopicLine, parse, peek
+from busd.rules.envelope import BadRecord, peek
+from busd.rules.record import Batch, CleanStop, Hole, Opening, TopicLine, parse
 from busd.rules.scan import Flaw, Found, Read, walk
 from busd.rules.segment_index import SegmentIndex
 from busd.world.disk import Disk, DiskFailed, DiskFull, File

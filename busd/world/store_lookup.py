@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 from busd.rules import column as columns
 from busd.rules import losses
+from busd.rules.envelope import BadRecord, peek
 from busd.rules.losses import Wanted
-from busd.rules.record import BadRecord, Batch, parse, peek
+from busd.rules.record import Batch, parse
 from busd.rules.segment_index import SegmentIndex
 from busd.rules.topic_state import TopicState
 from busd.world.segment import Segment, Shelf, reader_of

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from busd.rules import losses
-from busd.rules.record import BadRecord, Batch, Hole, frame_opening
+from busd.rules.envelope import BadRecord
+from busd.rules.record import Batch, Hole, frame_opening
 from busd.rules.rewrite import Survivors, rewrite
 from busd.rules.scan import Flaw, Window, walk
 from busd.rules.segment_index import SegmentIndex

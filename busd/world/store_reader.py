@@ -14,7 +14,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 
 from busd.rules.checksum import crc32
-from busd.rules.record import PREFIX_BYTES, BadRecord, Batch, CleanStop, Hole, glance, parse, peek
+from busd.rules.envelope import PREFIX_BYTES, BadRecord, peek
+from busd.rules.record import Batch, CleanStop, Hole, glance, parse
 from busd.rules.scan import resume
 from busd.rules.segment_index import SegmentIndex
 from busd.world.disk import DiskFailed, DiskFull, File

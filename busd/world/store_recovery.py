@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from busd.rules.record import PREFIX_BYTES, BadRecord, Batch, CleanStop, Hole, Opening, frame_opening, peek
+from busd.rules.envelope import PREFIX_BYTES, BadRecord, peek
+from busd.rules.record import Batch, CleanStop, Hole, Opening, frame_opening
 from busd.rules.recovery import Plan, Verdict, plan
 from busd.rules.scan import Flaw, Found, Read, walk
 from busd.rules.segment_index import SegmentIndex

@@ -15,7 +15,8 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from busd.rules import retention
-from busd.rules.record import BadRecord, Batch
+from busd.rules.envelope import BadRecord
+from busd.rules.record import Batch
 from busd.rules.rewrite import Survivors
 from busd.rules.scan import Window
 from busd.rules.segment_index import SegmentIndex

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from busd.rules import retention
 from busd.rules.column import BASE, codes
+from busd.rules.envelope import BadRecord
 from busd.rules.losses import Wanted
-from busd.rules.record import BadRecord, Batch
+from busd.rules.record import Batch
 from busd.rules.retention import ActiveFacts, SealedFacts
 from busd.rules.rewrite import Survivors
 from busd.rules.topic_state import TopicState, TopicTable

@@ -10,7 +10,8 @@ import sys
 import atheris
 
 with atheris.instrument_imports():
-    from busd.rules.record import BadRecord, Batch, envelope
+    from busd.rules.envelope import BadRecord, envelope
+    from busd.rules.record import Batch
     from busd.rules.scan import Found, walk
 
 KINDS = "BHSC"

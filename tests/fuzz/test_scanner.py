@@ -8,7 +8,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busd.rules.record import BadRecord, Batch, envelope, parse, peek
+from busd.rules.envelope import BadRecord, envelope, peek
+from busd.rules.record import Batch, parse
 from busd.rules.scan import Found, walk
 from tests.support.store_kit import batch_of
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from busd.rules.envelope import BadRecord
 from busd.rules.group_records import (
     GroupState,
     States,
@@ -21,7 +22,6 @@ from busd.rules.group_records import (
     scan_frames,
     snapshot,
 )
-from busd.rules.record import BadRecord
 
 BORN = line_new(b"g", (b"jobs.>", b"a.*"), 5, 10, 99)
 

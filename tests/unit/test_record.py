@@ -10,23 +10,20 @@ from hypothesis import strategies as st
 
 from busd.rules import column as columns
 from busd.rules.column import MAX_TOPICS, Column
+from busd.rules.envelope import MAX_RECORD_BYTES, BadRecord, envelope, peek
 from busd.rules.items import Item
 from busd.rules.record import (
-    MAX_RECORD_BYTES,
-    BadRecord,
     Batch,
     CleanStop,
     Hole,
     Opening,
     TopicLine,
-    envelope,
     frame,
     frame_clean_stop,
     frame_hole,
     frame_opening,
     glance,
     parse,
-    peek,
     topic_lines,
 )
 

@@ -6,8 +6,9 @@ import random
 
 import pytest
 
+from busd.rules.envelope import BadRecord
 from busd.rules.items import Item
-from busd.rules.record import BadRecord, Batch, Hole, parse
+from busd.rules.record import Batch, Hole, parse
 from busd.rules.rewrite import Survivors, rewrite
 from busd.rules.scan import Flaw, walk
 from tests.support.store_kit import batch_of

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from busd.rules.record import Batch, peek
+from busd.rules.envelope import peek
+from busd.rules.record import Batch
 from busd.words.settings import StoreRule
 from busd.world.store import Cursor
 from tests.support.store_kit import Kit, every, only, read_all

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 
-from busd.rules import record
+from busd.rules import envelope, record
 from busd.rules.select import Selection, select
 from busd.words.topics import matches
 from busd_client import wire
@@ -106,10 +106,10 @@ def run_of(first: int, last: int, frame: bytes, wanted: Matcher) -> Run | None:
     """
     try:
         # A whole record is what `parse` takes.
-        if record.peek(frame)[1] != len(frame):
-            raise record.BadRecord("short", "its length is not what it says")
+        if envelope.peek(frame)[1] != len(frame):
+            raise envelope.BadRecord("short", "its length is not what it says")
         batch = record.parse(frame)
-    except record.BadRecord as error:
+    except envelope.BadRecord as error:
         raise ConnectionLost(f"a batch was damaged on its way: {error}") from None
     if not isinstance(batch, record.Batch):
         raise BusdError("PROTO", "a batch was expected, not another record")
