@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from busd.rules import column as columns
 from busd.rules.column import MAX_TOPICS, Column
-from busd.rules.envelope import MAX_RECORD_BYTES, BadRecord, envelope, peek
+from busd.rules.envelope import BadRecord, envelope, peek
 from busd.rules.items import Item
 from busd.rules.record import (
     Batch,
@@ -131,26 +131,6 @@ def test_every_flipped_bit_is_seen(golden: bytes) -> None:
             data[at] ^= 1 << bit
             with pytest.raises(BadRecord):
                 read_one(bytes(data))
-
-
-@pytest.mark.parametrize("golden", [BATCH, HOLE, OPENING, STOP])
-def test_peek_needs_the_prefix_and_no_more(golden: bytes) -> None:
-    assert peek(golden[:23]) == (golden[1:2].decode(), len(golden))
-    assert peek(b"before" + golden, 6) == (golden[1:2].decode(), len(golden))
-    for size in range(23):
-        with pytest.raises(BadRecord) as caught:
-            peek(golden[:size])
-        assert caught.value.reason == "short"
-
-
-def test_peek_refuses_other_things() -> None:
-    for data in (b"\0" * 30, b"+X 00000000 0000000000 ....", b"+B 0000000g 0000000000 ....", BATCH[1:40]):
-        with pytest.raises(BadRecord) as caught:
-            peek(data)
-        assert caught.value.reason == "form"
-    with pytest.raises(BadRecord) as caught:
-        peek(b"+B 00000000 %010d " % MAX_RECORD_BYTES)
-    assert caught.value.reason == "form"
 
 
 @pytest.mark.parametrize(
