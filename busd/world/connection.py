@@ -15,8 +15,8 @@ from busd.world.users import peer_of
 
 _LOGGER = logging.getLogger("busd")
 
-# No read from a socket is longer (uvloop has one buffer of 250 KiB for all of them), but what TLS kept while nothing was
-# read may be twice as much at once; a session is given no more than this in a turn.
+# No read from a socket is longer (uvloop has one buffer of 250 KiB for all of them), but what TLS kept while nothing
+# was read may be twice as much at once; a session is given no more than this in a turn.
 _READ_BYTES = 256 * 1024
 # More commands than this are not taken apart in one turn of the loop: a read of `x\n` would be 131,072 errors, 77 MB
 # and 0.6 s.  Those of RESP have several lines each.
