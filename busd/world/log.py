@@ -69,7 +69,7 @@ class DiskLog(LogQuestions):
         # Runs, and beside them who is told of each.
         self._waiting: list[Publish] = []
         self._sinks: list[Sink] = []
-        self._waiting_bytes = 0
+        self._waiting_bytes = self._taken_bytes = 0  # Of what no commit has taken yet; of the one under way.
         self._known: set[bytes] = set()
         self._busy = False
         self._scheduled = False
@@ -97,7 +97,8 @@ class DiskLog(LogQuestions):
         topics, health = run.topics, self.health
         if not (isinstance(topics, bytes) and topics in self._known) or health.failed:
             self._admit(run)
-        over_bytes = health.used_bytes + self._waiting_bytes + run.size_bytes - health.cap_bytes
+        pending_bytes = self._taken_bytes + self._waiting_bytes + run.size_bytes
+        over_bytes = health.used_bytes + pending_bytes - health.cap_bytes
         if health.cap_bytes and over_bytes > 0 and (text := health.over_cap(run, over_bytes)):
             health.refuse(text, self._runtime.monotonic_ns())
             raise BusError("FULL", text)
@@ -142,6 +143,7 @@ class DiskLog(LogQuestions):
     def _take(self) -> tuple[list[Publish], list[Sink]]:
         runs, sinks = self._waiting, self._sinks
         if not self.congested:
+            self._taken_bytes = self._waiting_bytes
             self._waiting, self._sinks, self._waiting_bytes = [], [], 0
             return runs, sinks
         size = count = 0
@@ -152,6 +154,7 @@ class DiskLog(LogQuestions):
             count += 1
         self._waiting, self._sinks = runs[count:], sinks[count:]
         self._waiting_bytes -= size
+        self._taken_bytes = size
         self.congested = self._waiting_bytes > COMMIT_BYTES
         return runs[:count], sinks[:count]
 
@@ -177,6 +180,7 @@ class DiskLog(LogQuestions):
             for store in opened:
                 self.stores.add(store)
             if failures:
+                self._taken_bytes = 0
                 self._refuse(runs, sinks, error_of(failures[0]))
                 # Nothing to see, but who waited for room may go on.
                 self.visible([])
@@ -237,6 +241,7 @@ class DiskLog(LogQuestions):
         kept: list[Batch] = []
         void: dict[int, BusError] = {}
         self.health.full = ""
+        self._taken_bytes = 0
         for work in commit.works:
             if work.failure is None:
                 known = len(work.store.topics)

@@ -207,6 +207,20 @@ def test_the_cap_refuses_and_reading_goes_on() -> None:
     assert [offset for offset, _, _ in kit.messages()] == kept
 
 
+def test_the_cap_counts_what_a_commit_has_under_way() -> None:
+    kit = LogKit(settings_from({"limits": {"total_bytes": "2k"}}))
+    kit.log.start()
+    kit.runtime.run()
+    kit.committer.hold = True
+    room_bytes = 2048 - kit.log.health.used_bytes
+    for _ in range(10):
+        kit.publish(b"t", b"x" * 400)
+    assert kit.answers.count("FULL") == 10 - room_bytes // 400
+    kit.committer.release()
+    kit.runtime.run()
+    assert len(kit.answers) == 10
+
+
 def test_too_many_topics_are_refused_and_known_ones_go_on() -> None:
     kit = LogKit(settings_from({"limits": {"topics": 2}}))
     for topic in (b"a", b"b", b"c", b"a"):
