@@ -343,7 +343,8 @@ def _publishes(
             decode_plainly(_spelled(topics, payloads, verb, eol), limits, requests)
         return
     different = set(topics)
-    size_bytes = sum(map(len, payloads))
+    # With the topics: what waits and what a batch takes is bounded in bytes, and payloads may be empty.
+    size_bytes = sum(map(len, payloads)) + sum(map(len, topics)) + len(topics)
     try:
         check_topics(different)
         if size_bytes > limits.payload_bytes and max(map(len, payloads)) > limits.payload_bytes:

@@ -15,7 +15,8 @@ from busd.world.users import peer_of
 
 _LOGGER = logging.getLogger("busd")
 
-# No read from a socket is longer (uvloop has one buffer of 250 KiB for all of them).
+# No read from a socket is longer (uvloop has one buffer of 250 KiB for all of them), but what TLS kept while nothing
+# was read may be twice as much at once; a session is given no more than this in a turn.
 _READ_BYTES = 256 * 1024
 # More commands than this are not taken apart in one turn of the loop: a read of `x\n` would be 131,072 errors, 77 MB
 # and 0.6 s.  Those of RESP have several lines each.
@@ -122,8 +123,8 @@ class Connection(asyncio.Protocol):
         if self._paused:
             return
         lines = _LINES if session.dialect == "inline" else _RESP_LINES
-        there = self._rest.count(b"\n", self._at)
-        left = len(self._rest) - self._at
+        left = min(len(self._rest) - self._at, _READ_BYTES)
+        there = self._rest.count(b"\n", self._at, self._at + left)
         end = self._at + (left if there <= lines else max(1, left * lines // there))
         piece, self._at = self._rest[self._at : end], end
         if end == len(self._rest):
@@ -274,7 +275,9 @@ def _nothing() -> int:
 
 
 def _dense(data: bytes) -> bool:
-    """True when a read of more than `_LINES` bytes may hold more commands than one turn should take."""
+    """True when a read of more than `_LINES` bytes may hold more than one turn should take."""
+    if len(data) > _READ_BYTES:
+        return True
     step = (len(data) - _SAMPLE_BYTES) // (_SAMPLES - 1)
     few = _SAMPLE_BYTES * _LINES // _READ_BYTES
     return any(data.count(b"\n", at, at + _SAMPLE_BYTES) > few for at in range(0, _SAMPLES * step, step))

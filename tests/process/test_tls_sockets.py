@@ -74,7 +74,7 @@ def on(loop: str, story: Callable[[], Awaitable[None]]) -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_connections_that_talk_at_once_do_not_mix(loop: str, files: Files, tmp_path: Path) -> None:
-    """All of them read into the same bytes (busd.world.connection)."""
+    """Each gets its own answers, in order, and finds what it wrote."""
 
     async def talk(server: Server, name: str) -> None:
         reader, writer = await dial(server, files)

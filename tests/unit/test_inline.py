@@ -223,6 +223,22 @@ def test_clean_is_a_decoder_that_holds_nothing(reads: list[bytes], clean: bool) 
     assert decoder.clean == (not decoder.unfinished and not decoder.held_bytes)
 
 
+@pytest.mark.parametrize("read", [b"PUB a \nPUB b \n" * 100, b"PUB a\nPUB b\n" * 100, b"PUB a \n" * 200])
+def test_empty_payloads_weigh_something(read: bytes) -> None:
+    # All bounds on what waits for the disk, and on a batch, are in bytes.
+    (run,) = InlineDecoder(Limits()).feed(read)
+    assert isinstance(run, Publish)
+    assert len(run.items) == 200
+    assert run.size_bytes >= 200
+
+
+def test_the_names_of_topics_weigh_something() -> None:
+    topics = [b"%03d" % number + b"t" * 190 for number in range(200)]
+    (run,) = InlineDecoder(Limits()).feed(b"".join([b"PUB %b x\n" % topic for topic in topics]))
+    assert isinstance(run, Publish)
+    assert run.size_bytes >= sum(map(len, topics))
+
+
 def test_one_error_among_many_leaves_the_others_to_the_shortcut(monkeypatch: pytest.MonkeyPatch) -> None:
     plainly: list[bytes] = []
 
