@@ -4,8 +4,9 @@ An Audience is the live readers of one set of patterns; its members share the ma
 
 Invariants:
 1. Batches go out in the order in which they became visible, to every reader.
-2. One turn of the loop offers at most READERS_PER_TURN times; the rest of the work waits in a queue whose bytes are
-   counted (`backlog_bytes`), so that publishers are slowed rather than memory spent.
+2. One turn of the loop offers at most READERS_PER_TURN times, and fewer where much has to be selected and encoded for
+   each; the rest of the work waits in a queue whose bytes are counted (`backlog_bytes`), so that publishers are slowed
+   rather than memory spent.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from busd.words.patterns import PatternIndex, matcher
 
 # One write costs about 7 µs, so a turn stays under 2 ms.
 READERS_PER_TURN = 200
+# What takes as long as a write: so many messages looked at in a batch of hundreds of topics, so many encoded.
+_LOOKED_AT = 128
+_ENCODED = 64
 
 
 class Reader(Protocol):
@@ -55,7 +59,7 @@ class Fanout:
         self._runtime = runtime
         self.audiences: dict[tuple[bytes, ...], Audience] = {}
         self._index: PatternIndex[Audience] = PatternIndex()
-        self._queue: deque[tuple[Iterator[None], int]] = deque()
+        self._queue: deque[tuple[Iterator[int], int]] = deque()
         self._scheduled = False
         self._working = False
         self.backlog_bytes = 0
@@ -117,9 +121,9 @@ class Fanout:
         budget = READERS_PER_TURN
         while self._queue:
             work, size = self._queue[0]
-            for _ in work:
-                budget -= 1
-                if budget == 0:
+            for cost in work:
+                budget -= cost
+                if budget <= 0:
                     self._scheduled = True
                     self._runtime.breathe()
                     self._runtime.soon(self._work)
@@ -128,8 +132,8 @@ class Fanout:
             self.backlog_bytes -= size
         self.on_idle()
 
-    def _deliver(self, batch: Batch, audiences: Mapping[Audience, Sequence[int]]) -> Iterator[None]:
-        """A yield for each reader.  Encodings are kept only as long as this batch is under way.
+    def _deliver(self, batch: Batch, audiences: Mapping[Audience, Sequence[int]]) -> Iterator[int]:
+        """For each reader what it took, 1 for a write.  Encodings are kept only as long as this batch is under way.
 
         `audiences`: with the numbers of the topics that each has of this batch's.  To ask each for all of them would be
         a million questions where a thousand readers have a topic each.
@@ -145,13 +149,18 @@ class Fanout:
                     reader.failed(error)
                 continue
             key = None if selection is None else selection.selector
+            cost = 1 if key is None else 1 + len(key) // _LOOKED_AT
             for reader in readers:
+                known = len(encoded)
                 try:
                     data = b"" if selection is None else self._encode(encoded, reader, selection, key)
                     reader.offered(batch, selection, data)
                 except Exception as error:
                     reader.failed(error)
-                yield
+                if selection is not None and len(encoded) != known:
+                    cost += selection.count // _ENCODED
+                yield cost
+                cost = 1
 
     @staticmethod
     def _encode(

@@ -26,6 +26,8 @@ _SPARSE = 8
 # `$n` heads as they follow an element, ready made: a `%` a message costs twice as much.
 _BULKS = [b"\r\n$%d\r\n" % size for size in range(4096)]
 
+T = TypeVar("T")
+
 
 class Encoder(Protocol):
     """Turns what a subscription is to be told into bytes."""
@@ -47,15 +49,6 @@ class Encoder(Protocol):
 
     def end(self, reason: str, next_offset: int) -> bytes:
         """The end of the subscription."""
-
-
-def _per_topic(selection: Selection, heads: list[bytes]) -> list[bytes]:
-    """The head of each message's topic."""
-    column = selection.column()
-    if column is None:
-        return heads[:1] * selection.count
-    table = dict(enumerate(heads, BASE))
-    return list(map(table.__getitem__, codes(column)))
 
 
 def _opened(selections: Sequence[Selection], head: Callable[[bytes], bytes], after: bytes) -> list[list[bytes]]:
@@ -85,16 +78,14 @@ def _only_topic(selections: Sequence[Selection]) -> bytes | None:
     return found
 
 
-def _heads(selection: Selection, head: Callable[[bytes], bytes]) -> list[bytes]:
+def _heads(selection: Selection, head: Callable[[bytes], T]) -> list[T]:
+    """The head of each message's topic; of topics that are not selected nothing is asked, there may be thousands."""
     column, topics = selection.column(), selection.batch.topics
     if column is None:
         return [head(topics[0])] * selection.count
     seen = codes(column)
     table = {code: head(topics[code - BASE]) for code in set(seen)}
     return list(map(table.__getitem__, seen))
-
-
-T = TypeVar("T")
 
 
 def _joined(columns: Sequence[Sequence[T]]) -> Sequence[T]:
@@ -246,8 +237,7 @@ class Json:
         try:
             texts = map(encode_basestring_ascii, map(bytes.decode, payloads))
             form = f'","offset":%d,"time":"{batch.time_ns}","size":%d,"payload":%s}}{self._eol}'
-            heads = _per_topic(selection, list(batch.topics))
-            names = ['{"kind":"MSG","topic":"' + topic.decode() for topic in heads]
+            names = _heads(selection, lambda topic: '{"kind":"MSG","topic":"' + topic.decode())
             rows = map(form.__mod__, zip(selection.offsets(), map(len, payloads), texts, strict=True))
             return "".join(chain.from_iterable(zip(names, rows, strict=True))).encode()
         except UnicodeDecodeError:

@@ -220,12 +220,12 @@ def glance(data: bytes, at: int) -> tuple[int, int, int, int, bytes] | None:
     end = -1 if match is None else data.find(b"\r\n", match.end())
     if match is None or end < 0:
         return None
-    size, first, n, prev = map(int, match.groups())
     topics, *rest = data[match.end() : end].split(b" ")
     steps = rest[1:] if b"," in topics else rest
     if not topics or len(steps) > 1 or b"" in rest:
         return None
     try:
+        size, first, n, prev = map(int, match.groups())
         last = first + (sum(map(int, steps[0].split(b","))) if steps else n - 1)
     except ValueError:
         return None

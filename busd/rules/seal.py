@@ -225,8 +225,10 @@ def _drafts(group: list[Part]) -> Iterator[Draft]:
         tally = list(Counter(named).values()), list(letters.values())
     names = b",".join(letters)
     if len(letters) > 1 and (len(letters) > MAX_TOPICS or len(names) > BATCH_BYTES):
-        for half in _halves(group):
-            yield from _drafts(half)
+        # At once into as many as it must be: a RESET may name a million topics, and to halve is to look at all of them
+        # nine times.
+        for smaller in _divided(group, max(2, -(-len(letters) // MAX_TOPICS), -(-len(names) // BATCH_BYTES))):
+            yield from _drafts(smaller)
         return
     topics, column = tuple(letters), None
     if len(topics) == sum([len(part.items) for part in group]) > 1:
@@ -238,16 +240,17 @@ def _drafts(group: list[Part]) -> Iterator[Draft]:
     yield draft
 
 
-def _halves(group: list[Part]) -> Iterator[list[Part]]:
+def _divided(group: list[Part], number: int) -> Iterator[list[Part]]:
+    """A single part in so many pieces; several parts in two groups."""
     half = len(group) // 2
     if half:
         yield group[:half]
         yield group[half:]
         return
     (part,) = group
-    half = len(part.items) // 2
-    yield [part.piece(0, half)]
-    yield [part.piece(half, len(part.items))]
+    step = -(-len(part.items) // number)
+    for lo in range(0, len(part.items), step):
+        yield [part.piece(lo, min(len(part.items), lo + step))]
 
 
 def _draft(group: list[Part], topics: tuple[bytes, ...], column: Column | None) -> Draft:

@@ -18,6 +18,9 @@ from collections.abc import Iterable, MutableSequence, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 
+# In a page: the number of a topic and how many messages.
+_PAIR_BYTES = 8
+
 
 class Entries:
     """The entries of one topic: their numbers and how many messages each holds."""
@@ -148,12 +151,15 @@ class TopicPairs:
         """Entries lo … hi-1 by themselves: names of topics, and how many pairs each entry has, of each pair the number
         of its topic among the names, its messages."""
         start, stop = self.span(lo, hi)
-        ids, names = self.ids[start:stop], self.numbers.names[:]
-        # Where pairs are many, names that none of them has take less time than to number each anew: a tenth.
-        if 2 * len(names) > len(ids):
+        ids, names = self.ids[start:stop], self.numbers.names
+        # Where pairs are many, names that none of them has take less time than to number each anew: a tenth.  And no
+        # more room than the pairs.
+        if 2 * len(names) > len(ids) or sum(map(len, names)) > _PAIR_BYTES * len(ids):
             own = dict(zip(dict.fromkeys(ids), count(), strict=False))
             names = list(map(names.__getitem__, own))
             ids = array("I", map(own.__getitem__, ids))
+        else:
+            names = names[:]
         if start == self._told_pairs:
             self._told, self._told_pairs = self._told + len(names), stop
         ends = self.ends[lo:hi]

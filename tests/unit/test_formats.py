@@ -432,3 +432,21 @@ def test_several_of_one_topic_far_apart() -> None:
     rows = [Row(offset, b"100%", b"p%d" % offset) for offset in (5, 900, 20_000)]
     text = Line(b"\r\n").several([selection_of(row) for row in rows])
     assert text == b"MSG 100% 5 p5\r\nMSG 100% 900 p900\r\nMSG 100% 20000 p20000\r\n"
+
+
+class _Unlisted(tuple[bytes, ...]):
+    """Topics that are asked for one by one."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("all topics of the batch were gone through")
+
+
+@pytest.mark.parametrize("name", ["line", "json", "raw", "msg"])
+def test_a_message_of_one_topic_of_thousands_costs_what_a_message_does(name: str) -> None:
+    names = [b"t.%d" % number for number in range(1000)]
+    batch = build(range(1, 1001), names, [b"x"] * 1000, TIME_NS, "-")
+    expected = [encoder_for(name, b"\n").messages(Selection(batch, at, at + 1, None, 1)) for at in (7, 700)]
+    selection = select(batch, {b"t.7", b"t.700"}.__contains__)
+    assert selection is not None
+    batch.topics = _Unlisted(batch.topics)
+    assert encoder_for(name, b"\n").messages(selection) == b"".join(expected)

@@ -180,12 +180,21 @@ def test_batches_are_cut_by_topics(count: int) -> None:
 
 def test_batches_are_cut_by_the_length_of_their_topics() -> None:
     names = [b"t" * 190 + b".%d" % number for number in range(1900)]
-    for asked in ([run(names)], [run(name) for name in names]):
+    for asked, number in (([run(names)], 6), ([run(name) for name in names], 8)):
         drafts = seal(asked, 1, one_store, nothing_live).drafts["main"]
         assert max(len(b",".join(draft.topics)) for draft in drafts) <= BATCH_BYTES
-        assert len(drafts) == 8
+        assert len(drafts) == number
         assert [row[1] for draft in drafts for row in rows(draft)] == names
         assert [draft.names for draft in drafts] == [b",".join(draft.topics) for draft in drafts]
+
+
+def test_a_reset_of_very_many_topics_is_divided_at_once() -> None:
+    """With halves each topic was looked at once more for every doubling: 1.2 s for 400,000, now 0.4."""
+    names = [b"t%d" % number for number in range(5 * MAX_TOPICS)]
+    large = Publish(names, [b""] * len(names), 0, kind="reset", answers="first")
+    drafts = seal([large], 1, one_store, lambda topic: 1).drafts["main"]
+    assert [len(draft.topics) for draft in drafts] == [MAX_TOPICS] * 5
+    assert [topic for draft in drafts for topic in draft.topics] == names
 
 
 def test_a_large_run_is_cut_into_pieces_of_one_size() -> None:

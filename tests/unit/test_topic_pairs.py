@@ -89,6 +89,18 @@ def test_pairs_that_share_their_numbers_tell_of_their_own_topics_alone(seed: int
         assert len(by_topic(told_of)) <= parted.topics <= len(some.numbers)
 
 
+def test_names_that_nobody_needs_take_no_more_room_than_the_pairs() -> None:
+    for length in (5, 190):
+        numbers = TopicNumbers()
+        names = [(b"%d" % number).ljust(length, b"x") for number in range(1000)]
+        numbers.of(names)
+        pairs = TopicPairs(numbers)
+        for _ in range(2000):
+            pairs.add((3, 7), (1, 1))
+        told_names = pairs.part(0, 2000)[0]
+        assert told_names == (names if length == 5 else [names[3], names[7]])
+
+
 @pytest.mark.parametrize("parts", [(), (0, 60), (0, 200), (30, 60)])
 def test_topics_are_counted(parts: tuple[int, ...]) -> None:
     """About, and never as fewer: not all that the store has, where the segment has few."""
