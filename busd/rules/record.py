@@ -210,6 +210,11 @@ class CleanStop:
 Record = Batch | Hole | Opening | CleanStop
 
 
+def format_trouble(number: int) -> str:
+    """Why files of this format cannot be read; empty when they can."""
+    return "" if 1 <= number <= FORMAT else f"format {number}; this busd reads formats 1 to {FORMAT}"
+
+
 def glance(data: bytes, at: int) -> tuple[int, int, int, int, bytes] | None:
     """Size, first, last, prev and the joined topics of the batch at `at`, unchecked: enough to pass it by.
 
@@ -334,8 +339,8 @@ def _parse_hole(record: bytes, body_at: int, fields: list[bytes]) -> Hole:
 
 
 def _parse_opening(record: bytes, body_at: int, fields: list[bytes]) -> Opening:
-    if not 1 <= int(fields[0]) <= FORMAT:
-        raise BadRecord("format", f"format {int(fields[0])}; this busd reads format {FORMAT}")
+    if trouble := format_trouble(int(fields[0])):
+        raise BadRecord("format", trouble)
     epoch, first, prev, until, born, sure, total, time_ns = map(int, fields[2:])
     return Opening(fields[1].decode(), epoch, first, prev, until, born, sure, total, time_ns, record[body_at:])
 

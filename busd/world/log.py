@@ -124,7 +124,7 @@ class DiskLog(LogQuestions):
                 raise BusError("LIMIT", f"there are {len(self._known)} topics; no more can be made")
             self._known |= added
         if self.health.failed:
-            for name in names:
+            for name in set(names):
                 if (text := self.health.failed.get(self.stores.route(name))) is not None:
                     raise BusError("DISK", text)
 

@@ -1,6 +1,6 @@
 """`data/meta`: what must be known before any log is read.
 
-    format 1 / epoch / boot / floor / sync / clean / crc, a line each: name, blank, value
+    format 2 / epoch / boot / floor / sync / clean / crc, a line each: name, blank, value
 
 `floor` lies above every offset ever given, so that a log that lost its tail in a power cut cannot give one twice.
 `clean` is yes only between a clean stop and the next start.  `crc` is the CRC-32 of the lines before it, in hex.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from busd.rules.checksum import crc32
-from busd.rules.record import FORMAT
+from busd.rules.record import FORMAT, format_trouble
 from busd.world.disk import Disk, DiskFailed, DiskFull
 
 # The floor is moved this far ahead at a time: one durable write in four million messages.
@@ -55,8 +55,8 @@ def load_meta(disk: Disk, path: str) -> Meta | None:
     data = disk.read_file(path)
     try:
         fields = dict(line.split(" ", 1) for line in data.decode().splitlines())
-        if not 1 <= int(fields["format"]) <= FORMAT:
-            error = WrongFormat(f"{path}: format {fields['format']}; this busd reads format {FORMAT}")
+        if trouble := format_trouble(int(fields["format"])):
+            error = WrongFormat(f"{path}: {trouble}")
             error.newer = _holds(data)
             raise error
         meta = Meta(

@@ -87,8 +87,8 @@ def foreign_meta(data: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (later_meta, b"format 3; this busd reads format 2"),
-        (later_segment, b"format 3; this busd reads format 2"),
+        (later_meta, b"format 3; this busd reads formats 1 to 2"),
+        (later_segment, b"format 3; this busd reads formats 1 to 2"),
         (empty_meta, b"not a meta file of busd"),
         (foreign_meta, b"not a meta file of busd"),
     ],

@@ -240,7 +240,7 @@ def test_a_newer_format_is_refused_and_untouched() -> None:
     rest = record[12:].replace(b" 2 main", b" 3 main", 1)
     kit.disk.set_contents(path, b"+S %08x %b" % (crc32(rest), rest) + data[len(record) :])
     before = kit.disk.contents()
-    with pytest.raises(NewerFormat, match=r"format 3; this busd reads format 2"):
+    with pytest.raises(NewerFormat, match=r"format 3; this busd reads formats 1 to 2"):
         open_store(kit.disk, next_offset=kit.next)
     assert kit.disk.contents() == before
 

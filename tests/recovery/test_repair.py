@@ -220,7 +220,7 @@ def test_what_is_newer_is_refused_and_not_touched() -> None:
     text = newer[: newer.index(b"crc ")]
     kit.disk.set_contents("/data/meta", b"%bcrc %08x\n" % (text, crc32(text)))
     before = kit.disk.contents()
-    with pytest.raises(WrongFormat, match="format 3; this busd reads format 2"):
+    with pytest.raises(WrongFormat, match="format 3; this busd reads formats 1 to 2"):
         list(repair(kit.disk, "/data", 2000))
     assert kit.disk.contents() == before
 

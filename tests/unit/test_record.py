@@ -167,7 +167,7 @@ def test_a_newer_format_is_told_apart() -> None:
     with pytest.raises(BadRecord) as caught:
         parse(envelope("S", b"3 main 1 1 0 0 1 1 0 5 and more"))
     assert caught.value.reason == "format"
-    assert "format 3; this busd reads format 2" in str(caught.value)
+    assert "format 3; this busd reads formats 1 to 2" in str(caught.value)
 
 
 def test_topics_of_an_opening_that_make_no_sense() -> None:
