@@ -185,7 +185,7 @@ class _Search:
         if piece.next >= self._house.log.horizon:
             self._done(self._found)
         else:
-            self._house.runtime.soon(self._next)
+            self._house.runtime.step(self._next)
 
     def _note(self, selection: Selection) -> None:
         for item in selection.items():

@@ -50,7 +50,7 @@ class Load:
             self._end()
         else:
             self._cursor = self._log.cursor(offset)
-            self._runtime.soon(self._step)
+            self._runtime.step(self._step)
 
     def _step(self) -> None:
         if self._stopped:
@@ -70,7 +70,7 @@ class Load:
         if piece.next >= self._horizon:
             self._end()
         else:
-            self._runtime.soon(self._step)
+            self._runtime.step(self._step)
             self._runtime.breathe()
 
     def _take(self, batch: Batch) -> None:

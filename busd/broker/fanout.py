@@ -126,7 +126,7 @@ class Fanout:
                 if budget <= 0:
                     self._scheduled = True
                     self._runtime.breathe()
-                    self._runtime.soon(self._work)
+                    self._runtime.step(self._work)
                     return
             self._queue.popleft()
             self.backlog_bytes -= size

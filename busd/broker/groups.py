@@ -263,7 +263,7 @@ class _Survey:
                 told(found[0].time_ns if found else None)
             else:
                 # Others' messages stand before it.
-                runtime.soon(read)
+                runtime.step(read)
 
         def read() -> None:
             try:

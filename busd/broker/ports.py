@@ -66,6 +66,15 @@ class Runtime(Protocol):
     def soon(self, call: Callable[[], None]) -> object:
         """In the next turn of the loop."""
 
+    def first(self, call: Callable[[], None]) -> None:
+        """The same, before any step: somebody waits for what this begins."""
+
+    def step(self, call: Callable[[], None]) -> None:
+        """In one of the next turns: a piece of long work, of bounded length.
+
+        It comes after what is due at once (commits, and answers to publishers), and in a turn with few others.
+        """
+
     def later(self, delay_ns: int, call: Callable[[], None]) -> Callable[[], None]:
         """After a delay by the monotonic clock; the result cancels it."""
 

@@ -11,6 +11,8 @@ from busd.rules.select import Selection
 # A piece of the log read in one step, or as much as the outbox takes when that is less: long enough that its fixed
 # cost (about 30 µs) does not show, short enough that a step stays well under a millisecond.
 PIECE_BYTES = 256 * 1024
+# Beside a commit, which must wait for the step: one batch of the usual length, as what begins inside is read whole.
+HURRIED_BYTES = 48 * 1024
 # Where little of it is for the reader.
 SPARSE_BYTES = 512 * 1024
 # As much as goes out in one write: half of what an outbox of the usual size takes.
@@ -28,11 +30,13 @@ class Stride:
     def __init__(self, outbox_bytes: int) -> None:
         self._least = self.bytes = min(PIECE_BYTES, outbox_bytes)
 
-    def took(self, written_bytes: int, easy: bool, emptied: bool) -> None:
-        """More next time where all was taken at once or little was for this reader; less beside a commit, which
-        waits, or when the reader did not take it (not `easy`)."""
+    def took(self, written_bytes: int, easy: bool, emptied: bool, hurried: bool) -> None:
+        """More next time where all was taken at once or little was for this reader; less when the reader did not take
+        it (not `easy`), and least while a commit waits (`hurried`)."""
         sparse = 8 * written_bytes < self.bytes
-        if easy and (emptied or sparse):
+        if hurried:
+            self.bytes = min(HURRIED_BYTES, self._least)
+        elif easy and (emptied or sparse):
             self.bytes = min(SPARSE_BYTES if sparse else PIECE_BYTES, 2 * self.bytes)
         else:
             self.bytes = self._least

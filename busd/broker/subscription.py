@@ -165,7 +165,7 @@ class Subscription:
     def _read_soon(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._runtime.soon(self._read_now)
+            self._runtime.step(self._read_now)
 
     def _read_now(self) -> None:
         self._scheduled = False
@@ -192,8 +192,8 @@ class Subscription:
                 self._take(piece)
             finally:
                 written = self._outbox.release()
-            easy = self.state is not State.HELD and not self._runtime.hurried
-            self._stride.took(written, easy, not self._outbox.buffered())
+            easy = self.state is not State.HELD
+            self._stride.took(written, easy, not self._outbox.buffered(), self._runtime.hurried)
             if self.state is State.HELD and self._roomy:
                 # It was full of what has just gone out.
                 self.drained()

@@ -158,6 +158,7 @@ class CommitThread:
                 work()
             finally:
                 self._since_ns = 0
+                self._away(0)
                 self._loop.call_soon_threadsafe(self._back, done)
 
     def _back(self, done: Callable[[], None]) -> None:

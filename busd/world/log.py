@@ -113,7 +113,7 @@ class DiskLog(LogQuestions):
     def _wake(self) -> None:
         if not self._busy and not self._scheduled:
             self._scheduled = True
-            self._runtime.soon(self._begin)
+            self._runtime.first(self._begin)
 
     def _admit(self, run: Publish) -> None:
         """Topics that are new must fit under the limit; topics of a store that failed are refused at once."""

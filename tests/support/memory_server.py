@@ -45,6 +45,14 @@ class FakeRuntime:
         """See Runtime."""
         self._soon.append(call)
 
+    def first(self, call: Callable[[], None]) -> None:
+        """See Runtime."""
+        self._soon.append(call)
+
+    def step(self, call: Callable[[], None]) -> None:
+        """See Runtime."""
+        self._soon.append(call)
+
     def later(self, delay_ns: int, call: Callable[[], None]) -> Callable[[], None]:
         """See Runtime."""
         number = next(self._numbers)

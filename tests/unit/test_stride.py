@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from busd.broker.stride import HANDFUL_BYTES, PIECE_BYTES, SPARSE_BYTES, Handful, Stride
+from busd.broker.stride import HANDFUL_BYTES, HURRIED_BYTES, PIECE_BYTES, SPARSE_BYTES, Handful, Stride
 from busd.rules.record import Batch
 from busd.rules.select import Selection, build
 
@@ -21,23 +21,27 @@ def test_steps_grow_while_all_is_taken_and_most_where_little_is_wanted() -> None
     stride = Stride(64 * 1024)
     assert stride.bytes == 64 * 1024
     for _ in range(5):
-        stride.took(stride.bytes, easy=True, emptied=True)
+        stride.took(stride.bytes, easy=True, emptied=True, hurried=False)
     assert stride.bytes == PIECE_BYTES
     for _ in range(5):
-        stride.took(stride.bytes // 100, easy=True, emptied=False)
+        stride.took(stride.bytes // 100, easy=True, emptied=False, hurried=False)
     assert stride.bytes == SPARSE_BYTES
-    stride.took(stride.bytes, easy=True, emptied=True)
+    stride.took(stride.bytes, easy=True, emptied=True, hurried=False)
     assert stride.bytes == PIECE_BYTES
-    stride.took(stride.bytes, easy=True, emptied=False)
+    stride.took(stride.bytes, easy=True, emptied=False, hurried=False)
     assert stride.bytes == 64 * 1024
 
 
 def test_a_step_beside_a_commit_or_for_a_full_reader_is_a_small_one() -> None:
     stride = Stride(64 * 1024)
-    stride.took(0, easy=True, emptied=True)
+    stride.took(0, easy=True, emptied=True, hurried=False)
     assert stride.bytes == 128 * 1024
-    stride.took(0, easy=False, emptied=True)
+    stride.took(0, easy=False, emptied=True, hurried=False)
     assert stride.bytes == 64 * 1024
+    stride.took(stride.bytes, easy=True, emptied=True, hurried=True)
+    assert stride.bytes == HURRIED_BYTES
+    stride.took(stride.bytes, easy=True, emptied=True, hurried=False)
+    assert stride.bytes == 2 * HURRIED_BYTES
     assert Stride(1 << 30).bytes == PIECE_BYTES
 
 
