@@ -34,10 +34,17 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class LoopRuntime:
-    """See busd.broker.ports.Runtime."""
+    """See busd.broker.ports.Runtime.  `clock`: of nanoseconds that only rise; `sleep`: for seconds."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], int] = time.monotonic_ns,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._loop = loop
+        self._clock = clock
+        self._sleep = sleep
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="busd-read")
         # Threads at work, and since when there has been one.
         self._away = 0
@@ -47,6 +54,7 @@ class LoopRuntime:
         self._stepping = False
         # Something stands in the queue of the loop, or was done in this turn, that no step should hold up.
         self._due = False
+        self._put_off = False
         # See Runtime; each commit asks for these, some more than once.
         self.now_ns = time.time_ns
         # Also while the machine sleeps: then the wall clock did not leap.
@@ -67,19 +75,20 @@ class LoopRuntime:
 
     def _turn(self) -> None:
         """Some of the steps that wait, each once at most."""
-        if self._due:
+        self._put_off = self._due and not self._put_off
+        self._due = False
+        if self._put_off:
             # What is due stands behind us in this turn, or stood before us: its answers go out when the turn ends.
-            self._due = False
             self._loop.call_soon(self._turn)
             return
         steps = self._steps
-        end_ns = time.monotonic_ns() + _STEPS_NS
+        end_ns = self._clock() + _STEPS_NS
         for _ in range(len(steps)):
             try:
                 steps.popleft()()
             except Exception as error:
                 self.fault(error)
-            if self._away or self._due or time.monotonic_ns() > end_ns:
+            if self._away or self._due or self._clock() > end_ns:
                 break
         self._stepping = bool(steps)
         if steps:
@@ -114,7 +123,7 @@ class LoopRuntime:
         work and is about to tell the loop."""
         if count > 0:
             if not self._away:
-                self._since_ns = time.monotonic_ns()
+                self._since_ns = self._clock()
         else:
             self._due = True
         if count:
@@ -131,7 +140,7 @@ class LoopRuntime:
 
     def breathe(self) -> None:
         """See Runtime: one nap a turn, and only while a thread has been at work for long."""
-        if self._away and not self._napping and time.monotonic_ns() - self._since_ns > _PATIENCE_NS:
+        if self._away and not self._napping and self._clock() - self._since_ns > _PATIENCE_NS:
             self._napping = True
             self._loop.call_soon(self._nap)
 
@@ -142,4 +151,4 @@ class LoopRuntime:
     def _nap(self) -> None:
         self._napping = False
         if self._away:
-            time.sleep(_NAP_S)
+            self._sleep(_NAP_S)
