@@ -23,11 +23,11 @@ START_NS = 1_795_248_000_000_000_000
 
 
 class FakeRuntime:
-    """A Runtime whose turns and time move when `run` and `advance` say so."""
+    """A Runtime whose turns and time move when `run` and `advance` say so.  `firsts`, `steps`: how many were asked."""
 
     def __init__(self) -> None:
         self.time_ns = 0
-        self.breaths = 0
+        self.breaths = self.firsts = self.steps = 0
         self._soon: list[Callable[[], None]] = []
         self._timers: list[tuple[int, int, Callable[[], None]]] = []
         self._numbers = count()
@@ -47,10 +47,12 @@ class FakeRuntime:
 
     def first(self, call: Callable[[], None]) -> None:
         """See Runtime."""
+        self.firsts += 1
         self._soon.append(call)
 
     def step(self, call: Callable[[], None]) -> None:
         """See Runtime."""
+        self.steps += 1
         self._soon.append(call)
 
     def later(self, delay_ns: int, call: Callable[[], None]) -> Callable[[], None]:

@@ -299,6 +299,7 @@ def test_a_step_gives_waiting_threads_their_turn() -> None:
     one.it.start()
     one.runtime.run()
     assert one.runtime.breaths == 5
+    assert one.runtime.steps == 4, "all but the first, which answers SUB"
 
 
 def test_every_cell_is_driven(monkeypatch: pytest.MonkeyPatch) -> None:

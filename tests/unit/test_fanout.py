@@ -102,7 +102,7 @@ def test_a_turn_is_bounded_and_the_backlog_counted(fan: tuple[Fanout, FakeRuntim
     assert all([offer[0] for offer in reader.offers] == [1, 2] for reader in readers)
     assert it.backlog_bytes == 0
     assert idle == [0]
-    assert runtime.breaths == 4
+    assert runtime.breaths == runtime.steps == 4
 
 
 @pytest.mark.parametrize("alike", [True, False])

@@ -49,6 +49,13 @@ def test_one_commit_takes_what_waits_and_one_is_in_flight() -> None:
     assert kit.answers == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_commit_begins_before_the_steps_of_replays_that_wait() -> None:
+    kit = LogKit()
+    before = kit.runtime.firsts
+    kit.publish(b"a", b"1")
+    assert kit.runtime.firsts == before + 1
+
+
 def test_congested_while_more_waits_than_one_commit_takes() -> None:
     kit = LogKit()
     kit.committer.hold = True
