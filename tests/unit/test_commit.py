@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from busd.words.settings import settings_from
+from busd.world.commit import CommitThread
 from busd.world.disk import DiskFailed, DiskFull
 from tests.support.log_kit import LogKit
 
@@ -74,3 +77,22 @@ def test_a_store_that_knows_alone_that_it_failed_is_not_closed_clean(failure: Ex
     again = LogKit(TWO_STORES, kit.disk.copy())
     assert again.messages() == [(1, b"a", b"1")]
     assert again.opened.report, "the torn end was found"
+
+
+def test_the_thread_is_told_to_be_back_behind_its_answers() -> None:
+    told: list[str] = []
+
+    async def story() -> None:
+        decided = asyncio.Event()
+
+        def back() -> None:
+            told.append("answered")
+            decided.set()
+
+        thread = CommitThread(asyncio.get_running_loop(), lambda count: told.append(f"away {count}"), back)
+        thread.submit(lambda: told.append("work"), lambda: told.append("done"))
+        await decided.wait()
+        thread.close()
+
+    asyncio.run(story())
+    assert told == ["away 1", "work", "away -1", "done", "answered"]
