@@ -136,6 +136,17 @@ def test_a_thread_that_is_back_alone_is_no_reason(loop: Loop, poll: BusyPoll) ->
     assert loop.calls == [], "the request came late"
 
 
+def test_nor_is_one_for_who_had_its_time(loop: Loop, poll: BusyPoll) -> None:
+    """A commit of a timer, long behind the only request since the last one."""
+    ask(loop, poll, 0)
+    poll.answered()
+    ask(loop, poll, TURN_NS)
+    assert looked(loop) > 0
+    loop.time_ns += LIMIT_NS
+    poll.answered()
+    assert loop.calls == []
+
+
 def test_it_stops_while_a_thread_is_at_work_and_goes_on_behind_it(loop: Loop, poll: BusyPoll) -> None:
     ask(loop, poll, LIMIT_NS + 1)
     commit(loop, poll)
