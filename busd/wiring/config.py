@@ -2,7 +2,7 @@
 
     BUSD_DATA BUSD_TCP BUSD_UNIX BUSD_SYNC                               as the flags
     BUSD_USERS BUSD_TLS BUSD_TLS_CERT BUSD_TLS_KEY BUSD_TLS_CLIENT_CA    as the flags
-    BUSD_LOG_FORMAT BUSD_STOP BUSD_UNIX_MODE                             as in the file
+    BUSD_LOG_FORMAT BUSD_STOP BUSD_UNIX_MODE BUSD_BUSY_POLL_US           as in the file
     BUSD_SEGMENT_BYTES BUSD_MAX_BYTES BUSD_MAX_AGE BUSD_MAX_MESSAGES     caps of the main store
     BUSD_KEEP_LAST BUSD_ROTATE_AT                                        as in the file, of the main store
     BUSD_LIMITS_PAYLOAD_BYTES …                                          any setting of [limits]
@@ -23,7 +23,7 @@ from busd.words.settings import BadSetting, Limits, Settings, settings_from
 from busd.world.users import is_loopback
 
 _SECURITY = ("unix_mode", "users", "tls", "tls_cert", "tls_key", "tls_client_ca")
-_TOP = ("data", "tcp", "unix", "sync", "log_format", "stop", *_SECURITY)
+_TOP = ("data", "tcp", "unix", "sync", "log_format", "stop", "busy_poll_us", *_SECURITY)
 MAIN_CAPS = ("segment_bytes", "max_bytes", "max_age", "max_messages", "keep_last", "rotate_at")
 _LIMITS = tuple(one.name.removesuffix("_ns") for one in fields(Limits))
 

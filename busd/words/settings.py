@@ -20,6 +20,8 @@ Full = Literal["drop", "reject", "block"]
 KIB, MIB = 1 << 10, 1 << 20
 # The longest pattern and a little: below it nobody could subscribe.
 MIN_LINE_BYTES = 512
+# Beyond it a core would be kept busy for clients that a sleep costs little.
+MAX_BUSY_POLL_US = 1000
 
 
 class BadSetting(ValueError):
@@ -119,6 +121,8 @@ class Settings:
     users: str = ""
     sync: Sync = "always"
     log_format: Literal["text", "json"] = "text"
+    # How long to look for the next request before sleeping: clients on the same machine are back in 20 to 100 µs.
+    busy_poll_us: int = 200
     # Half of it for the disk and for peers to take what is theirs; systemd kills after 90 s.
     stop_ns: int = 10 * units.NS_PER_S
     main: StoreRule = field(default_factory=StoreRule)
@@ -165,6 +169,16 @@ def _percent(value: object) -> int:
     if not 1 <= percent <= 100:
         raise ValueError(f"{percent} is not a percentage from 1 to 100")
     return percent
+
+
+def _busy_poll(value: object) -> int:
+    try:
+        poll_us = _count(value)
+    except ValueError:
+        poll_us = MAX_BUSY_POLL_US + 1
+    if poll_us > MAX_BUSY_POLL_US:
+        raise ValueError(f"{value!r} is not a number of microseconds from 0 (off) to {MAX_BUSY_POLL_US}")
+    return poll_us
 
 
 def _line_size(value: object) -> int:
@@ -254,6 +268,7 @@ _TOP: dict[str, tuple[str, _Reader]] = {
     "sync": ("sync", _one_of("always", "interval", "never")),
     "log_format": ("log_format", _one_of("text", "json")),
     "stop": ("stop_ns", _duration),
+    "busy_poll_us": ("busy_poll_us", _busy_poll),
 }
 
 

@@ -41,11 +41,13 @@ class Connection(asyncio.Protocol):
         entered: Callable[[Connection], Session | None],
         left: Callable[[Connection], None],
         keep_alive_ns: int,
+        served: Callable[[int], None],
     ) -> None:
         self.number = number
         self.peer = ""
         self.session: Session | None = None
         self._clock = clock
+        self._served = served
         self._entered = entered
         self._left = left
         self._transport: asyncio.Transport | None = None
@@ -104,10 +106,12 @@ class Connection(asyncio.Protocol):
             self._at = 0
             self._more()
             return
+        came_ns = self._clock()
         try:
-            session.received(data, self._clock())
+            session.received(data, came_ns)
         except Exception:
             self._fault(session)
+        self._served(came_ns)
 
     def _fault(self, session: Session) -> None:
         _LOGGER.exception("a fault of busd in the connection of %s", self.peer)

@@ -17,7 +17,7 @@ from busd.rules.clock import ReceiveClock
 from busd.rules.group_records import GroupState
 from busd.rules.record import Batch, frame
 from busd.rules.replies import Pairs
-from busd.rules.seal import COMMIT_BYTES, Draft, Sealed, seal
+from busd.rules.seal import Draft, Sealed, seal
 from busd.rules.select import interleave
 from busd.words.errors import BusError
 from busd.words.requests import Publish
@@ -35,6 +35,7 @@ from busd.world.room import Room
 from busd.world.store import Store
 from busd.world.stores import Stores
 from busd.world.upkeep import Health, Upkeep, error_of
+from busd.world.waiting import Waiting
 
 
 class DiskLog(LogQuestions):
@@ -64,12 +65,7 @@ class DiskLog(LogQuestions):
         self._reader = Reader(stores, runtime)
         newest_ns = max(store.newest_ns for store in stores.open.values())
         self.clock = ReceiveClock(runtime.now_ns(), runtime.monotonic_ns(), newest_ns)
-        # See Log.
-        self.congested = False
-        # Runs, and beside them who is told of each.
-        self._waiting: list[Publish] = []
-        self._sinks: list[Sink] = []
-        self._waiting_bytes = self._taken_bytes = 0  # Of what no commit has taken yet; of the one under way.
+        self._waiting = Waiting()
         self._known: set[bytes] = set()
         self._busy = False
         self._scheduled = False
@@ -97,18 +93,20 @@ class DiskLog(LogQuestions):
         topics, health = run.topics, self.health
         if not (isinstance(topics, bytes) and topics in self._known) or health.failed:
             self._admit(run)
-        pending_bytes = self._taken_bytes + self._waiting_bytes + run.size_bytes
+        pending_bytes = self._waiting.pending_bytes + run.size_bytes
         over_bytes = health.used_bytes + pending_bytes - health.cap_bytes
         if health.cap_bytes and over_bytes > 0 and (text := health.over_cap(run, over_bytes)):
             health.refuse(text, self._runtime.monotonic_ns())
             raise BusError("FULL", text)
         if self.capped:
             self.room.took(run)
-        self._waiting.append(run)
-        self._sinks.append(sink)
-        self._waiting_bytes += run.size_bytes
-        self.congested = self._waiting_bytes > COMMIT_BYTES
+        self._waiting.add(run, sink)
         self._wake()
+
+    @property
+    def congested(self) -> bool:
+        """See Log."""
+        return self._waiting.congested
 
     def _wake(self) -> None:
         if not self._busy and not self._scheduled:
@@ -134,29 +132,11 @@ class DiskLog(LogQuestions):
         if self._busy or not (self._waiting or self._groups.waiting):
             return
         self._busy = True
-        runs, sinks = self._take()
+        runs, sinks = self._waiting.take()
         if not self.stores.lone and (missing := self._missing(runs)):
             self._open_missing(missing, runs, sinks)
         else:
             self._commit(runs, sinks)
-
-    def _take(self) -> tuple[list[Publish], list[Sink]]:
-        runs, sinks = self._waiting, self._sinks
-        if not self.congested:
-            self._taken_bytes = self._waiting_bytes
-            self._waiting, self._sinks, self._waiting_bytes = [], [], 0
-            return runs, sinks
-        size = count = 0
-        for run in runs:
-            if count and size + run.size_bytes > COMMIT_BYTES:
-                break
-            size += run.size_bytes
-            count += 1
-        self._waiting, self._sinks = runs[count:], sinks[count:]
-        self._waiting_bytes -= size
-        self._taken_bytes = size
-        self.congested = self._waiting_bytes > COMMIT_BYTES
-        return runs[:count], sinks[:count]
 
     def _missing(self, runs: list[Publish]) -> list[str]:
         names: set[bytes] = set()
@@ -180,7 +160,7 @@ class DiskLog(LogQuestions):
             for store in opened:
                 self.stores.add(store)
             if failures:
-                self._taken_bytes = 0
+                self._waiting.decided()
                 self._refuse(runs, sinks, error_of(failures[0]))
                 # Nothing to see, but who waited for room may go on.
                 self.visible([])
@@ -241,7 +221,7 @@ class DiskLog(LogQuestions):
         kept: list[Batch] = []
         void: dict[int, BusError] = {}
         self.health.full = ""
-        self._taken_bytes = 0
+        self._waiting.decided()
         for work in commit.works:
             if work.failure is None:
                 known = len(work.store.topics)
@@ -269,6 +249,11 @@ class DiskLog(LogQuestions):
         for batch in kept:
             if "r" in batch.flags:
                 self._note_floors(batch.topics)
+        # The disk is at the next commit while this one is answered; one that is written here must come behind them.
+        early = at_once and self._settings.sync == "always" and bool(self._waiting) and commit.groups is None
+        if early:
+            self._free()
+            self._committer.hand_over()
         for number, (run, sink, first) in enumerate(zip(runs, sinks, sealed.firsts, strict=True)):
             count = len(run.items)
             errors = {at: void[first + at] for at in range(count) if first + at in void} if void else {}
@@ -279,7 +264,8 @@ class DiskLog(LogQuestions):
             self.visible(kept if len(commit.works) == 1 else interleave(kept))
         except Exception as error:
             self._runtime.fault(error)
-        self._free(at_once)
+        if not early:
+            self._free(at_once)
 
     def _tell(self, sink: Sink, outcome: Outcome) -> None:
         """One connection's trouble must not stop the commits of all."""

@@ -23,6 +23,7 @@ from busd.rules.users import BadUsers
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
 from busd.world.accept import Acceptor
+from busd.world.busy_poll import BusyPoll, limit_ns
 from busd.world.commit import CommitThread
 from busd.world.connection import Connection
 from busd.world.disk import Disk
@@ -97,7 +98,9 @@ class Server:
         self._tls = tls_context(self.settings) if self.settings.tls else None
         self._runtime = LoopRuntime(loop)
         self._turnstile = Turnstile(self._runtime)
-        committer = CommitThread(loop, self._runtime.away)
+        poll_ns = limit_ns(self.settings.busy_poll_us, os.cpu_count())
+        self._poll = BusyPoll(poll_ns, self._runtime, time.monotonic_ns, os.sched_yield)
+        committer = CommitThread(loop, self._runtime.away, self._poll.answered)
         try:
             self._opened: Opened = await loop.run_in_executor(
                 None, open_log, self._disk, self.settings, self._runtime, committer, boot_id()
@@ -262,7 +265,7 @@ class Server:
     def _connection(self) -> Connection:
         self._accepted += 1
         keep_alive_ns = self.settings.limits.keep_alive_ns
-        return Connection(self._accepted, time.monotonic_ns, self._enter, self._leave, keep_alive_ns)
+        return Connection(self._accepted, time.monotonic_ns, self._enter, self._leave, keep_alive_ns, self._poll.served)
 
     def _enter(self, connection: Connection) -> Session:
         self._connections[connection] = None

@@ -14,6 +14,7 @@ from busd.words.units import NS_PER_S
 from busd.world.peers import keep_alive
 from busd.world.sockets import BadAddress, identity, listen_tcp, listen_unix, split_address, unlink_own
 from tests.conftest import MakeServer
+from tests.support.proc import cpu_s
 from tests.support.server import ServerProcess, read_all, read_lines
 from tests.support.tools import until
 
@@ -131,3 +132,26 @@ def test_a_reader_that_takes_its_time_gets_everything_when_the_server_stops(serv
             time.sleep(0.5)
             assert read_all(reader).splitlines()[-1].startswith(b"END closed next=")
             assert stopped.result() == 0
+
+
+@pytest.mark.parametrize("sync", ["always", "interval"])
+def test_who_asks_again_at_once_is_answered_and_costs_nothing_once_it_pauses(
+    make_server: MakeServer, sync: str
+) -> None:
+    """The loop looks for the next request before it sleeps (busy_poll_us), and does sleep."""
+    server = make_server("--sync", sync, env={"BUSD_BUSY_POLL_US": "1000"})
+
+    def idle_s() -> float:
+        # What the start or the load have left to do is over first.
+        time.sleep(0.2)
+        began_s = cpu_s(server.pid)
+        time.sleep(1.0)
+        return cpu_s(server.pid) - began_s
+
+    assert idle_s() < 0.1, "before anybody asked"
+    with server.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for number in range(1, 301):
+            connection.sendall(b"PUB t x\n")
+            assert read_lines(connection, 1) == [b":%d" % number]
+        assert idle_s() < 0.1, "it spins for a client that pauses"

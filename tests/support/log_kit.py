@@ -22,21 +22,31 @@ class HeldCommitter:
     def __init__(self) -> None:
         self.hold = False
         self.submitted = 0
+        self.handed_over = 0
+        self._busy = False
         self._jobs: list[tuple[Callable[[], None], Callable[[], None]]] = []
 
     def submit(self, work: Callable[[], None], done: Callable[[], None]) -> None:
         """See Committer."""
         self.submitted += 1
         self._jobs.append((work, done))
-        if not self.hold:
+        # What is submitted while one is decided comes behind it, as on a loop.
+        if not (self.hold or self._busy):
             self.release()
 
-    def release(self) -> None:
+    def hand_over(self) -> None:
+        """See Committer."""
+        self.handed_over += 1
+
+    def release(self, most: int = 1 << 30) -> None:
         """Carry out what was submitted."""
-        while self._jobs:
+        self._busy = True
+        while self._jobs and most:
+            most -= 1
             work, done = self._jobs.pop(0)
             work()
             done()
+        self._busy = False
 
     def close(self) -> None:
         """See Committer."""

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
 import pytest
 
+from busd.broker.ports import Outcome
+from busd.words.requests import Publish
 from busd.words.settings import settings_from
+from busd.world.commit import CommitThread
 from busd.world.disk import DiskFailed, DiskFull
 from tests.support.log_kit import LogKit
 
@@ -74,3 +83,99 @@ def test_a_store_that_knows_alone_that_it_failed_is_not_closed_clean(failure: Ex
     again = LogKit(TWO_STORES, kit.disk.copy())
     assert again.messages() == [(1, b"a", b"1")]
     assert again.opened.report, "the torn end was found"
+
+
+def test_the_thread_is_told_to_be_back_behind_its_answers() -> None:
+    told: list[str] = []
+
+    async def story() -> None:
+        decided = asyncio.Event()
+
+        def back() -> None:
+            told.append("answered")
+            decided.set()
+
+        thread = CommitThread(asyncio.get_running_loop(), lambda count: told.append(f"away {count}"), back)
+        thread.submit(lambda: told.append("work"), lambda: told.append("done"))
+        await decided.wait()
+        thread.close()
+
+    asyncio.run(story())
+    assert told == ["away 1", "work", "away -1", "done", "answered"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_disk_is_at_the_next_commit_while_one_is_answered_and_answers_keep_their_order(fails: bool) -> None:
+    """Whatever becomes of the first of them."""
+    kit = LogKit()
+    kit.publish(b"a", b"0")
+    kit.committer.hold, begun = True, kit.committer.submitted
+    at_disk: list[tuple[int, int]] = []
+
+    def told(outcome: Outcome) -> None:
+        at_disk.append((outcome.first, kit.committer.submitted - begun))
+        kit.answers.append("FULL" if outcome.errors else outcome.first)
+
+    for payload in (b"1", b"2", b"3"):
+        kit.log.append(Publish(b"a", [payload], 1), told)
+        kit.runtime.run()
+    assert (kit.committer.submitted - begun, kit.log.horizon) == (1, 2), "the others wait for the first"
+    kit.disk.failure, kit.disk.fail_all = DiskFull("f:0: no space"), {"append"} if fails else set()
+    kit.committer.release(1)
+    kit.disk.fail_all = set()
+    assert (at_disk, kit.committer.handed_over) == ([(2, 2)], 1), "submitted before the first was answered"
+    assert kit.log.horizon == 3, "and not shown yet"
+    kit.committer.release()
+    first = "FULL" if fails else 2
+    assert kit.answers == [1, first, 3, 4]
+    assert [offset for offset, *_ in kit.seen] == ([1, 3, 4] if fails else [1, 2, 3, 4])
+    assert kit.crash().messages() == kit.seen
+
+
+def test_what_is_written_on_the_loop_is_not_answered_before_what_came_first() -> None:
+    """With `interval` the thread has only what begins a segment; what comes behind that is written here."""
+    kit = LogKit(settings_from({"sync": "interval", "main": {"segment_bytes": "4k"}}))
+    kit.committer.hold = True
+    kit.publish(b"a", b"x" * 4000)
+    kit.publish(b"a", b"y" * 4000)
+    kit.publish(b"a", b"2")
+    assert kit.answers == [1], "the second begins a segment, and the thread has it"
+    kit.committer.release()
+    kit.runtime.run()
+    assert (kit.answers, [offset for offset, *_ in kit.seen]) == ([1, 2, 3], [1, 2, 3])
+    assert kit.committer.handed_over == 0
+
+
+def test_a_thread_takes_up_what_it_is_handed_before_the_caller_goes_on() -> None:
+    began: list[int] = []
+    thread = CommitThread(cast(asyncio.AbstractEventLoop, NoLoop()), lambda count: None, lambda: None)
+    for number in range(100):
+        thread.submit(partial(began.append, number), lambda: None)
+        thread.hand_over()
+    thread.close()
+    assert began == list(range(100))
+
+
+def test_a_thread_that_cannot_take_it_up_is_waited_for_a_moment_only() -> None:
+    free, done = threading.Event(), threading.Event()
+    thread = CommitThread(cast(asyncio.AbstractEventLoop, NoLoop()), lambda count: None, lambda: None)
+    thread.submit(lambda: assert_set(free), lambda: None)
+    thread.hand_over()
+    thread.submit(done.set, lambda: None)
+    thread.hand_over()
+    assert not done.is_set(), "came back although the thread is at something else"
+    free.set()
+    thread.close()
+    assert done.is_set()
+
+
+def assert_set(event: threading.Event) -> None:
+    """Wait until it is set."""
+    assert event.wait(10)
+
+
+class NoLoop:
+    """A loop that nobody turns."""
+
+    def call_soon_threadsafe(self, call: Callable[[Callable[[], None]], None], done: Callable[[], None]) -> None:
+        """See asyncio; kept nowhere."""

@@ -91,6 +91,7 @@ def test_variables_of_others_are_not_ours() -> None:
     [
         ({}, {"sync": "often"}, "sync: 'often' is none of always, interval, never"),
         ({"BUSD_SYNC": "often"}, {}, "BUSD_ variables: sync: 'often'"),
+        ({"BUSD_BUSY_POLL_US": "1s"}, {}, "BUSD_ variables: busy_poll_us: '1s' is not a number of microseconds from 0"),
         ({}, {"max_bytes": "3x"}, r"\[main\] max_bytes: '3x' is not a size"),
         ({}, {"max_age": "3"}, "max_age: '3' is not a duration"),
         ({}, {"segment_bytes": "1k"}, "below 4k"),
@@ -179,6 +180,10 @@ def test_what_does_not_fit_together_is_told(flags: dict[str, object], told: str)
     with pytest.raises(BadSetting) as error:
         load(None, {}, flags)
     assert str(error.value).startswith(told)
+
+
+def test_busy_polling_has_a_variable() -> None:
+    assert load(None, {"BUSD_BUSY_POLL_US": "0"}, {}).busy_poll_us == 0
 
 
 def test_security_has_its_variables() -> None:

@@ -70,7 +70,7 @@ def test_a_turn_is_given_no_more_than_a_read_and_its_lines(data: bytes, most: in
     session, transport = Session(), Transport()
 
     async def story() -> None:
-        one = Connection(1, lambda: 0, lambda _: cast(Any, session), lambda _: None, 0)
+        one = Connection(1, lambda: 0, lambda _: cast(Any, session), lambda _: None, 0, lambda _: None)
         one.connection_made(cast(Any, transport))
         one.data_received(data)
         for turn in range(1, most + 1):
@@ -82,3 +82,21 @@ def test_a_turn_is_given_no_more_than_a_read_and_its_lines(data: bytes, most: in
     assert b"".join(session.given) == data
     assert max(map(len, session.given)) <= module._READ_BYTES
     assert max(piece.count(b"\n") for piece in session.given) <= module._LINES
+
+
+def test_each_request_is_told_with_the_time_at_which_it_came() -> None:
+    session, transport = Session(), Transport()
+    told: list[tuple[int, int]] = []
+    times = iter([5, 7])
+    one = Connection(
+        1,
+        lambda: next(times),
+        lambda _: cast(Any, session),
+        lambda _: None,
+        0,
+        lambda ns: told.append((ns, len(session.given))),
+    )
+    one.connection_made(cast(Any, transport))
+    one.data_received(b"PUB a b\n")
+    one.data_received(b"PUB a c\n")
+    assert told == [(5, 1), (7, 2)], "behind its answer"

@@ -113,6 +113,11 @@ STORE_NAME = "is not a store's name: A-Z a-z 0-9 _ - . and {topic} once, 40 char
         ({"data": True}, "data: True is not a text; write it in quotes"),
         ({"sync": "often"}, "sync: 'often' is none of always, interval, never"),
         ({"sync": ["always"]}, "sync: ['always'] is none of always, interval, never"),
+        ({"busy_poll_us": 1001}, "busy_poll_us: 1001 is not a number of microseconds from 0 (off) to 1000"),
+        ({"busy_poll_us": -1}, "busy_poll_us: -1 is not a number of microseconds from 0 (off) to 1000"),
+        ({"busy_poll_us": "200us"}, "busy_poll_us: '200us' is not a number of microseconds from 0 (off) to 1000"),
+        ({"busy_poll_us": True}, "busy_poll_us: True is not a number of microseconds from 0 (off) to 1000"),
+        ({"busy_poll": 5}, "busy_poll is not a setting; did you mean busy_poll_us?"),
         ({"main": 5}, "[main] is a table"),
         ({"main": {"name": "x"}}, "[main] name is not a setting; known are segment_bytes, rotate_at, max_bytes, "),
         ({"main": {"max_age": 5}}, "[main] max_age: '5' is not a duration like 250ms 5s 10m 2h 7d"),
@@ -157,6 +162,11 @@ def test_what_cannot_be_used_is_named(table: Mapping[str, object], text: str) ->
     with pytest.raises(BadSetting) as caught:
         settings_from(table)
     assert str(caught.value).startswith(text)
+
+
+def test_busy_polling_is_on_by_default_and_0_is_off() -> None:
+    assert settings_from({}).busy_poll_us == 200
+    assert [settings_from({"busy_poll_us": value}).busy_poll_us for value in (0, "0", 1000, "50")] == [0, 0, 1000, 50]
 
 
 def test_settings_do_not_change() -> None:
