@@ -101,7 +101,7 @@ def test_the_thread_is_told_to_be_back_behind_its_answers() -> None:
         thread.close()
 
     asyncio.run(story())
-    assert told == ["away 1", "work", "away -1", "done", "answered"]
+    assert told == ["away 1", "work", "away 0", "away -1", "done", "answered"]
 
 
 @pytest.mark.parametrize("fails", [False, True])
