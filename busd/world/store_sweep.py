@@ -237,13 +237,17 @@ class Sweeper:
     ) -> _Known:
         index = self._index(segments, number)
         by_cover: dict[Cover, int] = {}
-        for topic, entries in list(index.topics.items()):
-            cover = covers.of(topic) if covers is not None else ()
-            by_cover[cover] = by_cover.get(cover, 0) + sum(entries.counts) + entries.counts.count(0)
+        if covers is None:
+            by_cover[()] = index.pairs.total()
+        else:
+            for topic, count in index.pairs.totals().items():
+                cover = covers.of(topic)
+                by_cover[cover] = by_cover.get(cover, 0) + count
         behind = {
             covers.of(topic) for hole in list(index.holes.values()) for topic in hole.counts or {} if covers is not None
         }
-        topics = frozenset(index.topics) if len(index.topics) <= _TOPICS else None
+        names = index.pairs.different()
+        topics = frozenset(names) if len(names) <= _TOPICS else None
         ends_ns: list[int] = []
         if known is not None:
             ends_ns = known.ends_ns

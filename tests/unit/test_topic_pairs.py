@@ -53,6 +53,19 @@ def test_by_topic_tells_what_was_added_however_often_it_is_asked(seed: int) -> N
     assert (len(pairs), pairs.topics) == (sum(map(len, plain)), len(by_topic(plain)))
 
 
+@pytest.mark.parametrize("others", [0, 40])
+def test_totals_tell_what_the_view_by_topic_would_and_do_not_make_it(others: int) -> None:
+    numbers = TopicNumbers()
+    numbers.of([b"other%d" % number for number in range(others)])
+    pairs, plain = filled(3, numbers=numbers)
+    # A control record counts as one.
+    wanted = {topic: sum(n or 1 for _, n in entries) for topic, entries in by_topic(plain).items()}
+    assert (pairs.totals(), pairs.total(), pairs.different()) == (wanted, sum(wanted.values()), set(wanted))
+    assert pairs.waiting(200) == len(pairs)
+    nobody = TopicPairs(numbers)
+    assert (nobody.totals(), nobody.total(), nobody.different()) == ({}, 0, set())
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_parts_and_copies_join_to_the_same(seed: int) -> None:
     pairs, plain = filled(seed)
