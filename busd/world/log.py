@@ -252,8 +252,12 @@ class DiskLog(LogQuestions):
         # The disk is at the next commit while this one is answered; one that is written here must come behind them.
         early = at_once and self._settings.sync == "always" and bool(self._waiting) and commit.groups is None
         if early:
-            self._free()
-            self._committer.hand_over()
+            try:
+                self._free()
+                self._committer.hand_over()
+            except Exception as error:
+                # A fault in what comes next takes nobody the answer to what is kept.
+                self._runtime.fault(error)
         for number, (run, sink, first) in enumerate(zip(runs, sinks, sealed.firsts, strict=True)):
             count = len(run.items)
             errors = {at: void[first + at] for at in range(count) if first + at in void} if void else {}

@@ -132,6 +132,25 @@ def test_the_disk_is_at_the_next_commit_while_one_is_answered_and_answers_keep_t
     assert kit.crash().messages() == kit.seen
 
 
+def test_a_fault_in_beginning_the_next_commit_leaves_the_answers_of_the_one_decided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kit = LogKit()
+    kit.committer.hold = True
+    kit.publish(b"a", b"1")
+    kit.publish(b"a", b"2")
+    faults: list[Exception] = []
+    monkeypatch.setattr(kit.runtime, "fault", faults.append)
+
+    def too_large(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(kit.log, "_frame", too_large)
+    kit.committer.release()
+    assert (kit.answers, kit.seen) == ([1], [(1, b"a", b"1")])
+    assert [type(fault) for fault in faults] == [MemoryError]
+
+
 def test_what_is_written_on_the_loop_is_not_answered_before_what_came_first() -> None:
     """With `interval` the thread has only what begins a segment; what comes behind that is written here."""
     kit = LogKit(settings_from({"sync": "interval", "main": {"segment_bytes": "4k"}}))
