@@ -89,7 +89,7 @@ class Runtime(Protocol):
         """True while a commit, or a read in a thread, would be held up by a long turn of the loop."""
 
     def breathe(self) -> None:
-        """A step of bounded work was done: a thread that has been away for long gets the interpreter before the next."""
+        """A step of bounded work was done: let a thread that has been away for long have the interpreter first."""
 
 
 class Outbox(Protocol):
