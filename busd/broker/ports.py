@@ -165,8 +165,8 @@ class Log(Protocol):
     def newest_ns(self) -> int:
         """The time of receipt of the newest message, or a little later; 0 when there has been none."""
 
-    def cursor(self, position: int) -> Any:
-        """A place to read from."""
+    def cursor(self, position: int, topic: bytes = b"") -> Any:
+        """A place to read from; `topic`: nothing else is wanted, and batches without times and records will do."""
 
     def read(self, cursor: Any, wanted: Wanted, budget_bytes: int, done: Callable[[Piece | Exception], None]) -> None:
         """The next piece up to the horizon; `done` in this call if the cache has it, else in a later turn.

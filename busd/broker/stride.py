@@ -55,7 +55,7 @@ class Handful:
     def add(self, batch: Batch, selection: Selection | None) -> bool:
         """What of the next batch is to be told, None for nothing; False when it is not to wait with the others."""
         if selection is not None:
-            size_bytes = self._bytes + len(batch.record) * selection.count // batch.n
+            size_bytes = self._bytes + batch.size_bytes * selection.count // batch.n
             if size_bytes > HANDFUL_BYTES:
                 return False
             self._bytes = size_bytes

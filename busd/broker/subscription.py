@@ -62,7 +62,8 @@ class Subscription:
         self._named: set[tuple[int, int, str]] = set()
         self._reading = False
         self._scheduled = False
-        self._cursor = log.cursor(terms.position)
+        self._topic = terms.topic if encoder.timeless else b""
+        self._seek()
         self._bounded = terms.until != MAX_OFFSET or terms.limit is not None
         self._gathers = terms.limit is None and not terms.wait_first and not terms.one_answer
 
@@ -97,7 +98,7 @@ class Subscription:
         """The outbox has room again."""
         action, self.state = step(self.state, Event.DRAINED)
         if action is Action.RESUME:
-            self._cursor = self._log.cursor(self.position)
+            self._seek()
             self._read_soon()
         elif action is Action.NAME:
             self._name_gap()
@@ -157,10 +158,13 @@ class Subscription:
 
     def _name_gap(self) -> None:
         self._tally.gaps += self._gap.open
-        for event in self._gap.take(self._pattern, self.encoder):
+        for event in self._gap.take(self.terms.pattern, self.encoder):
             self._outbox.write(event)
 
     # Replay.
+
+    def _seek(self) -> None:
+        self._cursor = self._log.cursor(self.position, self._topic)
 
     def _read_soon(self) -> None:
         if not self._scheduled:
@@ -277,7 +281,7 @@ class Subscription:
                 return False
             self._tally.gaps += 1
             self._told = True
-            self._outbox.write(self.encoder.gap(self._pattern, first, last, count, reason))
+            self._outbox.write(self.encoder.gap(self.terms.pattern, first, last, count, reason))
         self._named.add(name)
         if self._outbox.buffered() > self.terms.outbox_bytes:
             self._hold()
@@ -289,10 +293,6 @@ class Subscription:
         self._await_room()
 
     # Both.
-
-    @property
-    def _pattern(self) -> bytes:
-        return b",".join(self.terms.patterns)
 
     @property
     def _full(self) -> Event:
@@ -366,7 +366,7 @@ class Subscription:
             if self.terms.wait_first and not self._told:
                 # Nothing below it: on from there.  What was read beyond it was left out, so it is read again.
                 self.position, self._until = self._until, MAX_OFFSET
-                self._cursor = self._log.cursor(self.position)
+                self._seek()
                 self._read_soon()
                 return True
             self.position = max(self.terms.position, self._until)

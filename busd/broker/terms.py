@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from busd.rules.group_records import GroupState
 from busd.rules.select import Selection, only
 from busd.words.errors import BusError
+from busd.words.topics import is_literal
 from busd.words.units import MAX_OFFSET
 
 # In a small outbox a quarter of it.
@@ -37,6 +38,16 @@ class Terms:
         if (own := self.floors) is None:
             return floors
         return {topic: max(own.get(topic, 0), floors.get(topic, 0)) for topic in topics}
+
+    @property
+    def pattern(self) -> bytes:
+        """All patterns, as they are told."""
+        return b",".join(self.patterns)
+
+    @property
+    def topic(self) -> bytes:
+        """The only topic that this can be about; empty where there may be several."""
+        return self.patterns[0] if len(self.patterns) == 1 and is_literal(self.patterns[0]) else b""
 
     @property
     def low_bytes(self) -> int:

@@ -33,6 +33,8 @@ class Encoder(Protocol):
     """Turns what a subscription is to be told into bytes."""
 
     bare: bool
+    # True when of a message it tells the topic, the offset and the payload at most.
+    timeless: bool
 
     def messages(self, selection: Selection) -> bytes:
         """Messages, ends of stream or resets, as the batch's flags say."""
@@ -112,6 +114,7 @@ class Line:
     """`MSG topic offset payload`, one line each."""
 
     bare = False
+    timeless = True
 
     def __init__(self, eol: bytes) -> None:
         self._eol = eol
@@ -188,6 +191,7 @@ class Raw:
     """Payloads, each with `tail` behind it; nothing else."""
 
     bare = True
+    timeless = True
 
     def __init__(self, tail: bytes) -> None:
         self._tail = tail
@@ -222,6 +226,7 @@ class Json:
     """An object a line."""
 
     bare = False
+    timeless = False
 
     def __init__(self, eol: bytes) -> None:
         self._eol = eol.decode()
@@ -295,6 +300,7 @@ class Msg:
     """`MSG topic offset time payload [name value …]`: a push a message (`kind` b">"), or an array (`kind` b"*")."""
 
     bare = False
+    timeless = False
 
     def __init__(self, kind: bytes) -> None:
         self._kind = kind

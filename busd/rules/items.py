@@ -52,14 +52,14 @@ def _encode_item(item: Item) -> bytes:
     return b"\r\n*%d" % len(item) + b"".join([b"\r\n$%d\r\n%b" % (len(part), part) for part in item])
 
 
-def decode_items(record: bytes, body_at: int, n: int) -> list[Item]:
-    """The items of the array of `n` that stands in `record` from `body_at` to its end.
+def decode_items(record: bytes, body_at: int, n: int, end: int | None = None) -> list[Item]:
+    """The items of the array of `n` that stands in `record` from `body_at` to `end`, or to its own.
 
     Raises:
         ValueError: there is no such array.
     """
     reader = hiredis.Reader()
-    reader.feed(record, body_at, len(record) - body_at)
+    reader.feed(record, body_at, (len(record) if end is None else end) - body_at)
     try:
         items = reader.gets()
     except hiredis.ProtocolError as error:
@@ -69,22 +69,23 @@ def decode_items(record: bytes, body_at: int, n: int) -> list[Item]:
     return items
 
 
-def even_items(record: bytes, body_at: int, n: int) -> tuple[int, ...]:
+def even_items(record: bytes, body_at: int, n: int, end: int | None = None) -> tuple[int, ...]:
     """Where the payloads of that array stand, when all are of one size: the first, from one to the next, the size.
 
     Empty when that cannot be said: then `decode_items` has to look at each.  What is said is what `decode_items` finds:
     every head is compared, as columns of characters, and each stands right behind the payload before it.
     """
+    end = len(record) if end is None else end
     start = b"*%d\r\n" % n
     at = body_at + len(start)
     head = record[at : record.find(b"\r\n", at, at + _HEAD_BYTES) + 2]
     size = int(head[1:-2]) if head[1:-2].isdigit() else -1
     step = len(head) + size + 2
     # Lengths first: of most arrays they say that the sizes differ.
-    if len(record) - at != n * step or head != b"$%d\r\n" % size or not record.startswith(start, body_at):
+    if end - at != n * step or head != b"$%d\r\n" % size or not record.startswith(start, body_at):
         return ()
     for number in range(len(head)):
-        if record[at + number :: step] != head[number : number + 1] * n:
+        if record[at + number : end : step] != head[number : number + 1] * n:
             return ()
     return at + len(head), step, size
 

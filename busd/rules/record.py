@@ -96,6 +96,11 @@ class Batch:
         self.last = self.first + (self.n - 1 if self.steps is None else sum(self.steps))
         self.control = "e" in self.flags or "r" in self.flags
 
+    @property
+    def size_bytes(self) -> int:
+        """The size of its record."""
+        return len(self.record)
+
     def offsets(self) -> Sequence[int]:
         """The offset of every message, rising."""
         if self.steps is None:

@@ -334,9 +334,9 @@ class DiskLog(LogQuestions):
 
     # Reading.
 
-    def cursor(self, position: int) -> Place:
+    def cursor(self, position: int, topic: bytes = b"") -> Place:
         """See Log."""
-        return Place(position)
+        return Place(position, topic)
 
     def read(self, cursor: Place, wanted: Wanted, budget_bytes: int, done: Callable[[Piece | Exception], None]) -> None:
         """See Log."""

@@ -31,9 +31,10 @@ class _Lane:
 
 @dataclass(slots=True)
 class Place:
-    """Where a reader is."""
+    """Where a reader is.  `topic`: see Log.cursor."""
 
     position: int
+    topic: bytes = b""
     lanes: list[_Lane] = field(default_factory=list)
     version: int = -1
 
@@ -90,6 +91,9 @@ class Reader:
             known.get(store.name) or _Lane(store, Cursor(place.position), end=place.position)
             for store in self._stores.holding(wanted)
         ]
+        for lane in place.lanes:
+            # Records of several stores are put in order, and cut where they overlap: batches can be.
+            lane.cursor.topic = place.topic if len(place.lanes) == 1 else b""
 
     @staticmethod
     def _pass(place: Place, horizon: int) -> Piece:

@@ -11,23 +11,23 @@ Invariants:
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 
 from busd.rules.checksum import crc32
-from busd.rules.envelope import PREFIX_BYTES, BadRecord, peek
+from busd.rules.envelope import PREFIX_BYTES, BadRecord
+from busd.rules.excerpt import Excerpter
 from busd.rules.record import Batch, CleanStop, Hole, glance, parse
 from busd.rules.scan import resume
 from busd.rules.segment_index import SegmentIndex
-from busd.world.disk import DiskFailed, DiskFull, File
+from busd.world.disk import DiskFailed
 from busd.world.segment import Shelf, reader_of
-from busd.world.store_telling import Chunk, Cursor, Stuck, Telling, Wanted
+from busd.world.store_pieces import RECORD_BYTES, Pieces
+from busd.world.store_telling import Chunk, Cursor, Stuck, Wanted
 
 # Wanted batches that are this close to each other are read in one piece: a read call costs as much as 16 KiB of copy.
 _NEAR_BYTES = 16 << 10
-# Read in one call, at most: more gains nothing.
-_SLAB_BYTES = 256 << 10
-# A small record costs as much as reading this.
-_RECORD_BYTES = 8 << 10
+# Bytes of batches of which only excerpts are taken cost half of what others do.
+_EXCERPT_SHARE = 2
 # With fewer entries left in a segment, seeking by index cannot gain what the choice costs.
 _FEW_ENTRIES = 16
 
@@ -50,23 +50,20 @@ def read(
     return step.commit(done)
 
 
-class _Step(Telling):
+class _Step(Pieces):
     """The state of one call: a copy of the cursor's, committed at the end."""
 
     def __init__(
         self, shelf: Shelf, cursor: Cursor, wanted: Wanted, horizon: int, budget_bytes: int, may_block: bool
     ) -> None:
-        super().__init__(shelf, cursor.offset, wanted, horizon, may_block)
+        super().__init__(shelf, cursor.offset, wanted, horizon, budget_bytes, may_block)
         self.cursor = cursor
-        self.budget = max(budget_bytes, 1)
         self.topics: dict[bytes, bool] = {}
-        self.position = 0
+        self.excerpter = Excerpter(cursor.topic) if cursor.topic else None
         self.began = (0, 0)
         self.hops: list[int] | None = None
         self.hops_end = 0
         self.retried = -1
-        # The next read must bring so much to be of use: the size of a record of which only the start was there.
-        self.least_bytes = PREFIX_BYTES
 
     # Where to begin, and the end of a step.
 
@@ -109,7 +106,7 @@ class _Step(Telling):
 
     def _choose(self, index: SegmentIndex, entry: int) -> None:
         # Of the active segment only what had landed when this call began.
-        self.hops, self.hops_end = None, bisect_left(index.positions, self._size())
+        self.hops, self.hops_end = None, bisect_left(index.positions, self.size_here())
         if self.hops_end - entry < _FEW_ENTRIES or index.unknown:
             return
         hops = index.wanted(self.wanted, entry, self.hops_end)
@@ -141,7 +138,7 @@ class _Step(Telling):
             while self.budget > 0:
                 if self.hops is not None:
                     done = self._hop()
-                elif self.position >= self._size():
+                elif self.position >= self.size_here():
                     done = self._next_segment()
                 else:
                     done = self._slab()
@@ -150,9 +147,6 @@ class _Step(Telling):
         except Stuck:
             return None
         return False
-
-    def _size(self) -> int:
-        return self.end if self.number == len(self.segments) - 1 else self.segments[self.number].size
 
     def _next_segment(self) -> bool:
         """At the end of a segment: name what is missing there, go to the next one; True at the end of the log."""
@@ -174,12 +168,17 @@ class _Step(Telling):
     def _slab(self) -> bool:
         """Read one piece and walk through it; True when the horizon is met."""
         start = self.position
-        data = self._fetch(start, self._ahead(start))
-        self.least_bytes, records = PREFIX_BYTES, 0
+        data = self.fetch(start, self.ahead(start))
+        self.least_bytes, records, excerpts = PREFIX_BYTES, 0, 0
         while True:
             at = self.position - start
+            if taken := self._excerpt(data, at):
+                excerpts += taken
+                if at + taken >= len(data):
+                    break
+                continue
             facts = glance(data, at)
-            size = facts[0] if facts is not None else self._measure(data, at)
+            size = facts[0] if facts is not None else self.measure(data, at)
             if size < 0:
                 self._damaged()
                 break
@@ -187,10 +186,10 @@ class _Step(Telling):
                 if at > 0:
                     self.least_bytes = size
                     break
-                if self.position + size > self._size():
+                if self.position + size > self.size_here():
                     self._damaged()
                     break
-                more = self._fetch(start, size)
+                more = self.fetch(start, size)
                 if len(more) <= len(data):
                     self._damaged()
                     break
@@ -205,30 +204,20 @@ class _Step(Telling):
             records += 1
             if self.position - start >= len(data):
                 break
-        self.budget -= max(self.position - start, records * _RECORD_BYTES, 1)
+        self.budget -= max(self.position - start - excerpts + excerpts // _EXCERPT_SHARE, records * RECORD_BYTES, 1)
         return False
 
-    def _ahead(self, start: int) -> int:
-        """How much to read from there: whole records where the index is at hand, so that no part is read again."""
-        length = min(max(min(self.budget, _SLAB_BYTES), self.least_bytes), self._size() - start)
-        index = self.segments[self.number].index
-        if index is not None:
-            entry = bisect_left(index.positions, start)
-            stop = min(bisect_right(index.positions, start + length) - 1, entry + self.budget // _RECORD_BYTES)
-            stop = max(stop, entry + 1)
-            # More than that is no small record: dead bytes, or damage.
-            if stop < len(index.positions) and index.positions[stop] - start <= _SLAB_BYTES:
-                length = index.positions[stop] - start
-        return length
-
-    def _measure(self, data: bytes, at: int) -> int:
-        """Size of a record that is no batch with a whole line; beyond the data when it is cut, -1 when it is none."""
-        try:
-            return peek(data, at)[1]
-        except BadRecord as error:
-            if error.reason == "short" and self.position + PREFIX_BYTES <= self._size():
-                return max(PREFIX_BYTES, len(data) - at + 1)
-            return -1
+    def _excerpt(self, data: bytes, at: int) -> int:
+        """Take what is wanted of a batch of many topics; its size, 0 when it is one for `_batch`, or no batch."""
+        excerpter = self.excerpter
+        if excerpter is None:
+            return 0
+        size = excerpter.take(data, at, self.offset, self.horizon, self.last, self.records)
+        if size:
+            self.last = excerpter.last
+            self.offset = self.last + 1
+            self.position += size
+        return size
 
     def _batch(self, data: bytes, at: int, facts: tuple[int, int, int, int, bytes]) -> bool | None:
         """Take or pass one batch: None, True when it is at the horizon, False when it is damaged."""
@@ -288,23 +277,26 @@ class _Step(Telling):
         end, count = start, 0
         for number in reversed(self.hops):
             at = index.positions[number]
-            far = at - end > _NEAR_BYTES or max(at - start, count * _RECORD_BYTES) >= self.budget
+            far = at - end > _NEAR_BYTES or max(at - start, count * RECORD_BYTES) >= self.budget
             if count and far:
                 break
             end, count = index.end_of(number), count + 1
             if number in index.holes:
                 # The dead bytes are hopped over, not read.
                 end -= index.holes[number].hop
-        data = self._fetch(start, end - start)
-        self.budget -= max(end - start, count * _RECORD_BYTES)
+        data = self.fetch(start, end - start)
+        self.budget -= max(end - start, count * RECORD_BYTES)
         for _ in range(count):
             number = self.hops[-1]
             self.position, self.last = index.positions[number], index.firsts[number] - 1
             if index.firsts[number] >= self.horizon:
                 return True
             at = self.position - start
+            if self._excerpt(data, at):
+                self.hops.pop()
+                continue
             facts = glance(data, at)
-            size = facts[0] if facts is not None else self._measure(data, at)
+            size = facts[0] if facts is not None else self.measure(data, at)
             whole = 0 < size <= len(data) - at
             if not whole and len(data) < end - start and not self.may_block:
                 raise Stuck
@@ -322,30 +314,13 @@ class _Step(Telling):
 
     def _hopped(self, index: SegmentIndex) -> None:
         """All wanted entries that were known are visited: go on behind them."""
-        if self.hops_end < bisect_left(index.positions, self._size()):
+        if self.hops_end < bisect_left(index.positions, self.size_here()):
             self.position, self.last = index.positions[self.hops_end], index.firsts[self.hops_end] - 1
             self._choose(index, self.hops_end)
         else:
             final = self.number == len(self.segments) - 1
-            self.position, self.last, self.hops = self._size(), self.final if final else index.last, None
+            self.position, self.last, self.hops = self.size_here(), self.final if final else index.last, None
         self.offset = max(self.offset, min(self.last + 1, self.horizon))
-
-    # The disk.
-
-    def _fetch(self, at: int, length: int) -> bytes:
-        segment = self.segments[self.number]
-        file = self.shelf.file(segment, self.may_block)
-        if file is None:
-            raise Stuck
-        if self.may_block:
-            return _read(file, at, length)
-        try:
-            data = file.read_now(at, length)
-        except (DiskFailed, DiskFull):
-            data = None
-        if not data:
-            raise Stuck
-        return data
 
     def _damaged(self) -> None:
         """What stands at the position cannot be read: go on where that is known to be safe, or at the segment's end."""
@@ -364,7 +339,7 @@ class _Step(Telling):
             index = self.shelf.index(self.segments, self.number, True)
             file = self.shelf.file(segment, True)
             assert file is not None
-            flaw = resume(reader_of(file), self.position, self._size(), self.last, index)
+            flaw = resume(reader_of(file), self.position, self.size_here(), self.last, index)
             if flaw is None and self.retried != self.position:
                 # It was only the piece that was read: once more.
                 self.retried = self.position
@@ -373,15 +348,8 @@ class _Step(Telling):
                 raise DiskFailed(f"{segment.path}:{self.position}: reads differ from each other")
             segment.damages[self.position] = flaw
         if flaw.resume is None:
-            self.position = self._size()
+            self.position = self.size_here()
             return
         self.position = flaw.resume
         if flaw.last is not None and flaw.last > self.last:
             self.tell_gap(flaw.last)
-
-
-def _read(file: File, at: int, length: int) -> bytes:
-    try:
-        return file.read(at, length)
-    except (DiskFailed, DiskFull):
-        return b""

@@ -22,9 +22,13 @@ TURN_PAIRS = 4096
 
 @dataclass(slots=True)
 class Cursor:
-    """A reader's place in one store: the next offset wanted, and where that was.  One owner; new ones are Cursor(n)."""
+    """A reader's place in one store: the next offset wanted, and where that was.  One owner; new ones are Cursor(n).
+
+    `topic`: the one that is wanted, when excerpts of its messages will do (busd.rules.excerpt), else empty.
+    """
 
     offset: int
+    topic: bytes = b""
     _at: int = field(default=-1, repr=False)
     _segment: Segment | None = field(default=None, repr=False)
     _position: int = field(default=0, repr=False)

@@ -184,7 +184,7 @@ class FakeLog:
         hole = Hole(1, gone[-1].last, 0, 0, reason, counts if known else None)
         self.records = [hole, *self.records[len(gone) :]]
 
-    def cursor(self, position: int) -> list[int]:
+    def cursor(self, position: int, topic: bytes = b"") -> list[int]:
         """See Log."""
         return [position]
 

@@ -10,8 +10,9 @@ import pytest
 
 from busd.rules.record import Batch, Hole
 from busd.words.settings import StoreRule
-from busd.world import store_reader, store_telling
+from busd.world import store_telling
 from busd.world.store import Cursor, TopicState
+from busd.world.store_pieces import RECORD_BYTES, Pieces
 from tests.support.store_kit import Kit, Message, every, only, open_store, read_all
 from tests.support.topic_model import note_plainly
 
@@ -507,13 +508,13 @@ def test_a_step_takes_so_many_small_records_and_reads_no_part_of_one_twice(monke
     for at in range(200):
         kit.commit((b"a", b"%d" % at))
     fetched: list[tuple[int, int]] = []
-    fetch = store_reader._Step._fetch
+    fetch = Pieces.fetch
 
-    def noted(step: store_reader._Step, at: int, length: int) -> bytes:
+    def noted(step: Pieces, at: int, length: int) -> bytes:
         fetched.append((at, length))
         return fetch(step, at, length)
 
-    monkeypatch.setattr(store_reader._Step, "_fetch", noted)
+    monkeypatch.setattr(Pieces, "fetch", noted)
     for wanted in (every, only(b"a")):
         fetched.clear()
         cursor = Cursor(1)
@@ -521,5 +522,5 @@ def test_a_step_takes_so_many_small_records_and_reads_no_part_of_one_twice(monke
         while (chunk := kit.store.read(cursor, wanted, kit.next, 256 << 10, True)) is not None and chunk.records:
             sizes.append(len(chunk.records))
         assert sum(sizes) == 200
-        assert max(sizes) <= (256 << 10) // store_reader._RECORD_BYTES
+        assert max(sizes) <= (256 << 10) // RECORD_BYTES
         assert [at for at, _ in fetched[1:]] == [at + length for at, length in fetched[:-1]]
