@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from busd.rules import column as columns
+from busd.rules.excerpt import Excerpt
 from busd.rules.items import Item
 from busd.rules.record import Batch, Hole, frame
 from busd.words.settings import StoreRule
@@ -141,6 +142,7 @@ class Tale:
     messages: list[Message] = field(default_factory=list)
     holes: list[Hole] = field(default_factory=list)
     chunks: int = 0
+    excerpts: int = 0
 
     @property
     def offsets(self) -> list[int]:
@@ -161,10 +163,13 @@ def read_all(
     horizon: int | None = None,
     budget_bytes: int = 300,
     may_block: bool = False,
+    topic: bytes = b"",
 ) -> Tale:
-    """Read from `start` to the horizon as a subscriber would, in small steps; in a "thread" only when asked to."""
+    """Read from `start` to the horizon as a subscriber would, in small steps; in a "thread" only when asked to.
+
+    `topic`: nothing else is wanted, and excerpts will do."""
     horizon = store.last + 1 if horizon is None else horizon
-    cursor, tale = Cursor(start), Tale()
+    cursor, tale = Cursor(start, topic), Tale()
     last = start - 1
     while True:
         chunk = store.read(cursor, wanted, horizon, budget_bytes, may_block)
@@ -179,6 +184,7 @@ def read_all(
                 assert start <= record.first <= record.last < horizon
                 tale.holes.append(record)
                 continue
+            tale.excerpts += isinstance(record, Excerpt)
             for offset, number in zip(record.offsets(), range(record.n), strict=True):
                 topic = record.topic_of(number)
                 if offset >= start and wanted(topic):
