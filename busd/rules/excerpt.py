@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from busd.rules.checksum import crc32
 from busd.rules.column import BASE, MAX_TOPICS
 from busd.rules.envelope import PREFIX_BYTES
-from busd.rules.items import FEW, decode_items, even_items
+from busd.rules.items import FEW, UNEVEN, Item, decode_items, even_items
 from busd.rules.record import Batch, Hole
 
 # An excerpt of so much gets no more: about what goes out in one write (busd.broker.stride).
@@ -57,22 +57,27 @@ class Excerpt(Batch):
 
 
 class Excerpter:
-    """Takes the messages of one topic.  `last`: the last offset of the batch that was taken."""
+    """Takes the messages of one topic.  Of the batch that was taken, `last`: its last offset; `even`: the size of all
+    payloads, where they were looked at and it is one."""
 
-    __slots__ = ("_among", "_topic", "last")
+    __slots__ = ("_among", "_topic", "even", "last")
 
     def __init__(self, topic: bytes) -> None:
         self._topic = topic
         self._among = b",%b," % topic
         self.last = 0
+        self.even = UNEVEN
 
-    def take(self, data: bytes, at: int, lo: int, hi: int, last: int, records: list[Batch | Hole]) -> int:
+    def take(
+        self, data: bytes, at: int, lo: int, hi: int, last: int, records: list[Batch | Hole], even: int = UNEVEN
+    ) -> int:
         """Add what the batch at `at` has of the topic to the excerpt at the end of `records`, or to a new one there.
 
         Args:
             data: perhaps no batch, perhaps cut off, perhaps damaged.
             lo, hi: the batch must lie in lo … hi-1.
             last: the offset read before; the batch must follow it.
+            even: the size of all payloads, where that is known to be one.
 
         Returns the size of its record in bytes; 0 when it was not taken, and nothing has changed.
         """
@@ -89,8 +94,14 @@ class Excerpter:
             # The others are for C, of these each costs 0.3 µs.
             if gaps is None or FEW * len(gaps) > n or int(checksum, 16) != crc32(memoryview(data)[at + 12 : end]):
                 return 0
+            self.even = even
             if gaps:
-                offsets, payloads = _cut(data, line_end + 2, end, n, first, gaps)
+                where = even_items(data, line_end + 2, n, end, even)
+                if where:
+                    self.even = where[2]
+                    offsets, payloads = _cut(data, where, first, gaps)
+                else:
+                    offsets, payloads = _picked(decode_items(data, line_end + 2, n, end), first, gaps)
                 self._excerpt(records).extend(offsets, payloads, (end - at) * len(gaps) // n)
         except ValueError:
             return 0
@@ -126,26 +137,28 @@ class Excerpter:
         return found
 
 
-def _cut(data: bytes, body_at: int, end: int, n: int, first: int, gaps: list[int]) -> tuple[list[int], list[bytes]]:
-    """Offsets and payloads of messages between which there are such gaps.  Raises ValueError."""
+def _cut(data: bytes, even: tuple[int, ...], first: int, gaps: list[int]) -> tuple[list[int], list[bytes]]:
+    """Offsets and payloads of messages between which there are such gaps; `even`: see `even_items`."""
     offsets: list[int] = []
     payloads: list[bytes] = []
-    even = even_items(data, body_at, n, end)
-    if even:
-        start, step, size = even
-        start -= first * step
-        for gap in gaps:
-            first += gap
-            at = start + first * step
-            payloads.append(data[at : at + size])
-            offsets.append(first)
-            first += 1
-        return offsets, payloads
-    items = decode_items(data, body_at, n, end)
-    start = first
+    start, step, size = even
+    start -= first * step
     for gap in gaps:
         first += gap
-        payloads.append(items[first - start])  # type: ignore[arg-type]
+        at = start + first * step
+        payloads.append(data[at : at + size])
         offsets.append(first)
         first += 1
     return offsets, payloads
+
+
+def _picked(items: list[Item], first: int, gaps: list[int]) -> tuple[list[int], list[bytes]]:
+    """The same of decoded items."""
+    places: list[int] = []
+    place = 0
+    for gap in gaps:
+        place += gap
+        places.append(place)
+        place += 1
+    payloads: list[bytes] = list(map(items.__getitem__, places))  # type: ignore[arg-type]
+    return list(map(first.__add__, places)), payloads

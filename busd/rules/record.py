@@ -56,7 +56,7 @@ from busd.rules import column as columns
 from busd.rules.checksum import crc32
 from busd.rules.column import Column
 from busd.rules.envelope import PREFIX_BYTES, BadRecord, check, envelope
-from busd.rules.items import FEW, Item, cut_out, decode_items, encode_items, even_items
+from busd.rules.items import FEW, UNEVEN, Item, cut_out, decode_items, encode_items, even_items
 
 # What is written.  Format 1, which is read as well, had at most 78 topics in a batch.
 FORMAT = 2
@@ -90,6 +90,8 @@ class Batch:
     control: bool = field(init=False, repr=False)
     _items: list[Item] | None = field(default=None, repr=False)
     _tally: Tally | None = field(default=None, repr=False)
+    # The size of all payloads, where it is known to be one.
+    even: int = field(default=UNEVEN, repr=False)
     _even: tuple[int, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -281,10 +283,12 @@ def frame(
         fields += b" " + columns.encode(column)
     if steps is not None:
         fields += b" " + b",".join([b"%d" % step for step in steps])
-    body = encode_items(items, "h" in flags)
+    body, even = encode_items(items, "h" in flags)
     rest = b"%010d %b\r\n" % (len(fields) + 2 + len(body), fields)
     head = b"+B %08x %b" % (crc32(body, crc32(rest)), rest)
-    return Batch(first, n, time_ns, prev, synced, flags, topics, column, steps, head + body, len(head), items, tally)
+    return Batch(
+        first, n, time_ns, prev, synced, flags, topics, column, steps, head + body, len(head), items, tally, even
+    )
 
 
 def frame_hole(hole: Hole) -> bytes:

@@ -12,7 +12,7 @@ All little-endian.  A page covers the log from byte `start` to byte `end`; `last
 hints: one of another form, or that does not fit the ones before, ends the index there, and the rest is found by a scan
 of the log.  They also remember where records began before a disk spoilt them.
 
-Why u32 for positions: 24 bytes an entry instead of 28; segments are held below 4 GiB.  Why an entry for every batch:
+Why u32 for positions: 28 bytes an entry instead of 32; segments are held below 4 GiB.  Why an entry for every batch:
 even the worst segment, single small messages each in a commit of its own, costs a quarter of its size.
 
 Pure: knows bytes, not files.  Invariants:
@@ -28,6 +28,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
 from busd.rules.envelope import PREFIX_BYTES, BadRecord, check, envelope, peek
+from busd.rules.items import UNEVEN
 from busd.rules.record import Batch, Hole, frame_hole, parse
 from busd.rules.topic_pairs import Entries, TopicNumbers, TopicPairs
 
@@ -55,6 +56,7 @@ class SegmentIndex:
         self.positions = array("I")
         self.firsts = array("Q")
         self.times = array("Q")
+        self.evens = array("i")
         self.pairs = TopicPairs(numbers)
         self.holes: dict[int, Hole] = {}
         self.unknown: list[tuple[int, int]] = []
@@ -75,7 +77,7 @@ class SegmentIndex:
         """About how much memory it takes."""
         # As if it had been asked for every topic, which may be any time.  500: two dictionary entries, the key and two
         # arrays; 24 a pair, as arrays grow ahead of need.
-        return 24 * len(self) + 24 * len(self.pairs) + 500 * self.pairs.topics
+        return 28 * len(self) + 24 * len(self.pairs) + 500 * self.pairs.topics
 
     @property
     def topics(self) -> dict[bytes, Entries]:
@@ -100,6 +102,7 @@ class SegmentIndex:
         self.positions.append(position)
         if isinstance(record, Batch):
             self.times.append(record.time_ns)
+            self.evens.append(record.even)
             if pairs is None:
                 pairs = self.pairs.numbers.of(record.topics), counts_in(record)
             self.pairs.add(*pairs)
@@ -108,6 +111,7 @@ class SegmentIndex:
             self.headed = self.headed or "h" in record.flags
         else:
             self.times.append(self.times[-1] if number else 0)
+            self.evens.append(UNEVEN)
             self.holes[number] = record
             self.pairs.add((), ())
         self.end = position + size_bytes
@@ -130,6 +134,7 @@ class SegmentIndex:
             new.holes[len(new.firsts)] = hole
             new.positions.append(self.positions[lo])
             new.times.append(self.times[lo])
+            new.evens.append(UNEVEN)
             new.pairs.add((), ())
             new.firsts.append(hole.first)
             at = hi
@@ -146,6 +151,7 @@ class SegmentIndex:
     def _copy(self, old: SegmentIndex, lo: int, hi: int) -> None:
         self.positions.extend(old.positions[lo:hi])
         self.times.extend(old.times[lo:hi])
+        self.evens.extend(old.evens[lo:hi])
         self.pairs.copy(old.pairs, lo, hi)
         self.firsts.extend(old.firsts[lo:hi])
 
@@ -158,6 +164,20 @@ class SegmentIndex:
     def number_at_time(self, time_ns: int) -> int:
         """The first entry of this time or later; the number of entries when there is none."""
         return bisect_left(self.times, time_ns, 0, len(self.firsts))
+
+    def even_at(self, position: int) -> int:
+        """The size of all payloads of the batch there, where that is known to be one: by who wrote it, or `note_even`.
+
+        Pages do not tell it.
+        """
+        number = bisect_left(self.positions, position, 0, len(self.firsts))
+        return self.evens[number] if number < len(self.firsts) and self.positions[number] == position else UNEVEN
+
+    def note_even(self, position: int, size: int) -> None:
+        """All payloads of the batch there are of this size.  From any thread."""
+        number = bisect_left(self.positions, position, 0, len(self.firsts))
+        if number < len(self.firsts) and self.positions[number] == position:
+            self.evens[number] = size
 
     def end_of(self, number: int) -> int:
         """Where the entry ends at the latest."""
@@ -282,6 +302,7 @@ class SegmentIndex:
         self.positions.extend(columns[0])
         self.firsts.extend(columns[1])
         self.times.extend(columns[2])
+        self.evens.extend([UNEVEN] * n)
         self.end, self.last, self.synced, self.messages = end, last, synced, messages
         self.headed = self.headed or bool(headed)
         self._paged, self._paged_end = len(self.firsts), end

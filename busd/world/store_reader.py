@@ -16,6 +16,7 @@ from bisect import bisect_left
 from busd.rules.checksum import crc32
 from busd.rules.envelope import PREFIX_BYTES, BadRecord
 from busd.rules.excerpt import Excerpter
+from busd.rules.items import UNEVEN
 from busd.rules.record import Batch, CleanStop, Hole, glance, parse
 from busd.rules.scan import resume
 from busd.rules.segment_index import SegmentIndex
@@ -26,8 +27,6 @@ from busd.world.store_telling import Chunk, Cursor, Stuck, Wanted
 
 # Wanted batches that are this close to each other are read in one piece: a read call costs as much as 16 KiB of copy.
 _NEAR_BYTES = 16 << 10
-# Bytes of batches of which only excerpts are taken cost half of what others do.
-_EXCERPT_SHARE = 2
 # With fewer entries left in a segment, seeking by index cannot gain what the choice costs.
 _FEW_ENTRIES = 16
 
@@ -169,12 +168,12 @@ class _Step(Pieces):
         """Read one piece and walk through it; True when the horizon is met."""
         start = self.position
         data = self.fetch(start, self.ahead(start))
-        self.least_bytes, records, excerpts = PREFIX_BYTES, 0, 0
+        self.least_bytes, records = PREFIX_BYTES, 0
         while True:
             at = self.position - start
-            if taken := self._excerpt(data, at):
-                excerpts += taken
-                if at + taken >= len(data):
+            if size := self._excerpt(data, at):
+                records += 1
+                if at + size >= len(data):
                     break
                 continue
             facts = glance(data, at)
@@ -204,7 +203,7 @@ class _Step(Pieces):
             records += 1
             if self.position - start >= len(data):
                 break
-        self.budget -= max(self.position - start - excerpts + excerpts // _EXCERPT_SHARE, records * RECORD_BYTES, 1)
+        self.budget -= max(self.position - start, records * RECORD_BYTES, 1)
         return False
 
     def _excerpt(self, data: bytes, at: int) -> int:
@@ -212,8 +211,12 @@ class _Step(Pieces):
         excerpter = self.excerpter
         if excerpter is None:
             return 0
-        size = excerpter.take(data, at, self.offset, self.horizon, self.last, self.records)
+        index = self.segments[self.number].index
+        even = UNEVEN if index is None else index.even_at(self.position)
+        size = excerpter.take(data, at, self.offset, self.horizon, self.last, self.records, even)
         if size:
+            if index is not None and excerpter.even != even:
+                index.note_even(self.position, excerpter.even)
             self.last = excerpter.last
             self.offset = self.last + 1
             self.position += size

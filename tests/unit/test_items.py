@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busd.rules.items import Item, cut_out, decode_items, encode_items, even_items
+from busd.rules.items import UNEVEN, Item, cut_out, decode_items, encode_items, even_items
 
 PAYLOADS = st.one_of(st.binary(max_size=20), st.integers(4090, 4100).map(lambda size: b"x" * size))
 ITEMS = st.one_of(PAYLOADS, st.lists(st.binary(max_size=5), min_size=3, max_size=5))
@@ -14,7 +14,7 @@ ITEMS = st.one_of(PAYLOADS, st.lists(st.binary(max_size=5), min_size=3, max_size
 
 @given(st.lists(PAYLOADS, min_size=1, max_size=20))
 def test_payloads(payloads: list[Item]) -> None:
-    data = encode_items(payloads, headers=False)
+    data = encode_items(payloads, headers=False)[0]
     spelled = [b"$%d\r\n%b\r\n" % (len(one), one) for one in payloads if isinstance(one, bytes)]
     assert data == b"*%d\r\n" % len(payloads) + b"".join(spelled)
     assert decode_items(b"head" + data, 4, len(payloads)) == payloads
@@ -26,14 +26,14 @@ def test_payloads(payloads: list[Item]) -> None:
 def test_sizes_that_are_all_the_same_or_look_so(sizes: tuple[int, ...]) -> None:
     payloads: list[Item] = [b"x" * size for size in sizes]
     given = list(payloads)
-    data = encode_items(payloads, headers=False)
+    data = encode_items(payloads, headers=False)[0]
     assert data == b"*%d\r\n" % len(sizes) + b"".join([b"$%d\r\n%b\r\n" % (size, b"x" * size) for size in sizes])
     assert payloads == given
 
 
 @given(st.lists(ITEMS, min_size=1, max_size=10))
 def test_headers(items: list[Item]) -> None:
-    assert decode_items(encode_items(items, headers=True), 0, len(items)) == items
+    assert decode_items(encode_items(items, headers=True)[0], 0, len(items)) == items
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def arrays(draw: st.DrawFn) -> tuple[bytes, int]:
     if draw(st.booleans()):
         items[draw(st.integers(0, count - 1))] = draw(ITEMS)
         items[draw(st.integers(0, count - 1))] = draw(PAYLOADS)
-    data = bytearray(encode_items(items, headers=True))
+    data = bytearray(encode_items(items, headers=True)[0])
     for at in draw(st.lists(st.integers(0, min(len(data), 60) - 1), max_size=3)):
         data[at] = draw(st.sampled_from(b"$*0189\r\nx"))
     return bytes(data) + draw(st.sampled_from([b"", b"", b"\r\n"])), count
@@ -72,10 +72,27 @@ def test_what_is_cut_out_is_what_would_be_decoded(made: tuple[bytes, int], data:
         assert cut_out(b"head" + record, even, places) == [items[place] for place in places]
 
 
+def test_the_size_is_told_where_it_is_one() -> None:
+    cases: list[tuple[list[Item], int]] = [
+        ([b"one"], 3),
+        ([b""] * 3, 0),
+        ([b"abc"] * 300, 3),
+        ([b"abc", b"ab", b"abc", b"abc"], UNEVEN),
+        ([b"abc", b"abc", b"ab"], UNEVEN),
+        ([b"x" * 5000] * 2, 5000),
+        ([b"x" * 5000, b"x" * 5001], UNEVEN),
+    ]
+    for items, size in cases:
+        data, told = encode_items(items, headers=False)
+        assert told == size
+        assert even_items(data, 0, len(items), size=told) == even_items(data, 0, len(items))
+    assert encode_items([[b"abc", b"k", b"v"], b"abc"], headers=True)[1] == UNEVEN
+
+
 @pytest.mark.parametrize("size", [0, 1, 9, 10, 100, 4095, 4096, 70_000])
 def test_payloads_of_one_size_are_even(size: int) -> None:
     items: list[Item] = [(b"%06d" % at * (size // 6 + 1))[:size] for at in range(7)]
-    record = b"line\r\n" + encode_items(items, headers=False)
+    record = b"line\r\n" + encode_items(items, headers=False)[0]
     even = even_items(record, 6, 7)
     assert even[1:] == (len(b"$%d\r\n\r\n" % size) + size, size)
     assert cut_out(record, even, [0, 3, 6]) == [items[0], items[3], items[6]]
@@ -84,10 +101,14 @@ def test_payloads_of_one_size_are_even(size: int) -> None:
 def test_heads_in_payloads_are_not_taken_for_heads() -> None:
     """Together as long as three of one size, and where the second's head would be there is one, inside the first."""
     items: list[Item] = [b"abc\r\n$3\r\nxy", b"", b"def"]
-    record = encode_items(items, headers=False)
-    three = encode_items([b"a" * 5] * 3, headers=False)
+    record = encode_items(items, headers=False)[0]
+    three = encode_items([b"a" * 5] * 3, headers=False)[0]
     assert len(record) == len(three)
     assert even_items(three, 0, 3) == (8, 11, 5)
+    # Who knows the size is believed, unless the lengths say otherwise.
+    assert even_items(three, 0, 3, size=5) == (8, 11, 5)
+    assert even_items(three, 0, 3, size=4) == (8, 11, 5)
+    assert even_items(b"head" + three + b"tail", 4, 3, 4 + len(three), 5) == (12, 11, 5)
     assert even_items(record, 0, 3) == ()
-    lying = encode_items([b"xxx\r\n$3\r\nyyy", b"abc\r\n", b"d"], headers=False)
+    lying = encode_items([b"xxx\r\n$3\r\nyyy", b"abc\r\n", b"d"], headers=False)[0]
     assert even_items(lying, 0, 3) == ()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
-from busd.rules.record import Batch, Hole
+from busd.rules.items import UNEVEN
+from busd.rules.record import Batch, Hole, parse
 from busd.rules.segment_index import PAGE_ENTRIES, PAGE_LOG_BYTES, SegmentIndex
 from tests.support.store_kit import batch_of, every, only
 
@@ -206,8 +208,30 @@ def test_memory_is_about_forty_bytes_an_entry_of_one_topic() -> None:
     index = SegmentIndex(0, 0)
     for number in range(10_000):
         index.add(number * 50, 50, batch_of([(b"a", b"")], number + 1, number, 0))
-    arrays = [index.positions, index.firsts, index.times, index.pairs.ends]
-    assert sum(len(array) * array.itemsize for array in arrays) == 24 * 10_000
+    arrays = [index.positions, index.firsts, index.times, index.evens, index.pairs.ends]
+    assert sum(len(array) * array.itemsize for array in arrays) == 28 * 10_000
     pairs = [index.pairs.ids, index.pairs.counts, index.topics[b"a"].numbers, index.topics[b"a"].counts]
     assert sum(len(array) * array.itemsize for array in pairs) == 16 * 10_000
-    assert 40 * 10_000 <= index.weight_bytes() <= 50 * 10_000
+    assert 44 * 10_000 <= index.weight_bytes() <= 54 * 10_000
+
+
+def test_of_what_size_payloads_are_is_known_by_who_wrote_them_or_looked() -> None:
+    index = SegmentIndex(0, 0)
+    even = batch_of([(b"a", b"12"), (b"b", b"34")], 1, 0, 0)
+    uneven = batch_of([(b"a", b"12"), (b"b", b"3")], 3, 2, 0)
+    read = parse(even.record)
+    assert isinstance(read, Batch)
+    index.add(10, 50, even)
+    index.add(60, 50, uneven)
+    index.add(110, 50, Hole(5, 5, 4, 0, "trimmed", None))
+    index.add(160, 50, replace(read, first=6))
+    assert [index.even_at(at) for at in (10, 60, 110, 160, 0, 11, 200)] == [2, *[UNEVEN] * 6]
+    index.note_even(160, 2)
+    index.note_even(161, 2)
+    assert [index.even_at(at) for at in (10, 60, 110, 160, 0, 11, 200)] == [2, UNEVEN, UNEVEN, 2, *[UNEVEN] * 3]
+    thinned = index.thinned([(1, 3, Hole(3, 5, 2, 0, "trimmed", None))])
+    assert [thinned.even_at(at) for at in (10, 60, 160)] == [2, UNEVEN, 2]
+    loaded = SegmentIndex(0, 0)
+    loaded.load(index.all_pages())
+    assert [loaded.even_at(at) for at in (10, 60, 160)] == [UNEVEN] * 3
+    assert len(loaded.evens) == len(loaded)
