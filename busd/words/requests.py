@@ -43,6 +43,7 @@ class Publish(Request):
         answers: an offset for `each` message, or the `first` only.
         kind: a message, an end of stream (`eof`) or a removal (`reset`; made by the broker, never by a codec).
         size_bytes: of all payloads and headers, or a little more.
+        source: whose it is: runs of one keep their order.
     """
 
     topics: bytes | Sequence[bytes]
@@ -51,6 +52,7 @@ class Publish(Request):
     headers: bool = False
     answers: Literal["each", "first"] = "each"
     kind: Literal["message", "eof", "reset"] = "message"
+    source: object = None
 
 
 @dataclass(slots=True)
