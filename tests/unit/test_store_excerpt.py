@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from busd.rules.items import Item
-from busd.words.settings import Limits, StoreRule
+from busd.words.settings import Limits, Settings, StoreRule
 from tests.support.acked_kit import SMALL, AckedKit
 from tests.support.log_kit import LogKit
 from tests.support.memory_server import MemoryServer
@@ -197,3 +197,24 @@ def test_readers_get_the_same_bytes(stuck: int, size: int | None) -> None:
             reader.drop()
         assert told[0] == told[1]
         assert len(told[0]) > 100 or b"LIMIT 1 " in command or size == 0
+
+
+def test_a_topic_that_lies_in_two_stores_is_told_in_order() -> None:
+    """What came before it got a store of its own is in main, among others: records of two stores are no excerpts."""
+    rnd = random.Random(3)
+    kit = LogKit()
+    for round_ in range(2):
+        server = MemoryServer(log=cast(Any, kit.log), runtime=kit.runtime)
+        publisher = server.connect()
+        for _ in range(4):
+            publisher.send(b"".join([b"PUB t.%d %d\n" % (rnd.randrange(20), rnd.randrange(99)) for _ in range(300)]))
+        if round_ == 0:
+            kit.stop()
+            kit = LogKit(Settings(stores=(StoreRule(name="own", match=(TOPIC,)),)), kit.disk)
+    told = []
+    for patterns in (TOPIC, TOPIC + b",none"):
+        reader = server.connect()
+        reader.send(b"SUB %b FROM first UNTIL end\n" % patterns)
+        told.append(reader.received())
+    assert told[0] == told[1]
+    assert told[0].count(b"MSG ") > 80
