@@ -88,7 +88,7 @@ class Excerpter:
         _, checksum, length, first_, n_, _, prev, _, _, topics, letters = fields
         try:
             first, n, end = int(first_), int(n_), at + PREFIX_BYTES + int(length)
-            if first < lo or first + n > hi or first <= last or int(prev) > last or end > len(data):
+            if first < lo or first + n > hi or first <= last or int(prev) > last or not line_end < end <= len(data):
                 return 0
             gaps = self._gaps(topics, letters, n)
             # The others are for C, of these each costs 0.3 µs.

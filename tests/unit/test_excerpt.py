@@ -136,7 +136,9 @@ def test_other_records_and_much_of_a_batch_are_not_taken() -> None:
     much = build(range(1, 9), [TOPIC, b"other"] * 4, [b"x"] * 8, 1000, "-")
     others = [batch(60, 12, first=1, flags=flags).record for flags in ("h", "e", "r")]
     steps = build(range(1, 120, 2), [TOPIC, *[b"a", b"b"] * 29, b"c"], [b"x"] * 60, 1000, "-")
-    garbage = (b"", b"\r\n", b"+B a b c d e f g h i j\r\n")
+    # Nothing has the checksum 0.
+    short = b"+B 00000000 -000000011 1 10 1000 0 0 - t.7,a 0111111111\r\n*2\r\n"
+    garbage = (short, short.replace(b" 0111111111", b" 1111111111"), b"", b"\r\n", b"+B a b c d e f g h i j\r\n")
     for record in (hole, one_topic.record, much.record, steps.record, *others, *garbage):
         assert excerpter.take(record, 0, 0, MAX_OFFSET, 0, found) == 0
     assert found == []
