@@ -118,7 +118,7 @@ class Dedup:
 
     def publish(self, run: Publish, sink: Sink, hold: bool = False) -> Drop | None:
         """Give a run on, less its duplicates.  See Admission.publish."""
-        ids = ids_of(run.items) if run.headers and self._on and run.answers == "each" else None
+        ids = ids_of(run.items) if run.headers and run.ids and self._on and run.answers == "each" else None
         if ids is None:
             return self._into(run, sink, hold)
         if self._load is None:

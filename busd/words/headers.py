@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +20,8 @@ from busd.words.units import parse_duration_ns
 
 # Kept per topic (id) and per group (key), so they are short.
 MAX_ID_BYTES = 200
+# As many as an offset or a time in ns has that fits into 64 bits.
+_TIME_DIGITS = 19
 _NAME = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 _WORD = re.compile(rb"[ \t]*([^ \t]+)")
 
@@ -35,7 +37,7 @@ class Steering:
 
 
 def _time(name: str, value: bytes) -> None:
-    if not (value.isdigit() and len(value) <= 19):
+    if not (value.isdigit() and len(value) <= _TIME_DIGITS):
         raise BusError("ARG", f"the header {name} takes a time in Unix ns, not {quoted(value)}")
 
 
@@ -62,6 +64,8 @@ KNOWN: dict[bytes, Callable[[str, bytes], None]] = {
     b"ttl": _duration,
     b"delay": _duration,
 }
+_TIMES = frozenset(name for name, check in KNOWN.items() if check is _time)
+_IDENTITIES = frozenset(name for name, check in KNOWN.items() if check is _identity)
 STEERING = frozenset((b"id", b"key", b"ttl", b"delay"))
 # Few different durations are in use, and a lookup costs a tenth of parsing one.
 _known_duration_ns = lru_cache(maxsize=1024)(parse_duration_ns)
@@ -125,6 +129,64 @@ def parse_header_words(tail: bytes, limits: Limits) -> tuple[list[bytes], bytes]
 _KNOWN_BYTES = 256
 
 
+def parse_heads(heads: Set[bytes], limits: Limits) -> dict[bytes, tuple[bytes, ...]]:
+    """Of each text `k=v k=v` its words (k, v, …): many lines have the same.
+
+    Raises:
+        BusError: of one of them; also where this is left to `parse_header_words`.
+    """
+    if b"\t" in b"".join(heads):
+        raise BusError("ARG", "a tab is left to the grammar")
+    found = {}
+    for head in heads:
+        # Blanks between them count here: so the line is not too long either.
+        words, _ = _known_words(head)
+        _check_size(len(words) // 2, len(head), limits)
+        found[head] = words
+    return found
+
+
+def surely_good(names: tuple[bytes, ...], columns: Sequence[Sequence[bytes]], limits: Limits, ascii_only: bool) -> bool:
+    """Whether messages may have these headers; False says nothing.
+
+    Args:
+        columns: for each name its value in each message.
+        ascii_only: known is that all values are ASCII without CR, LF and NUL.
+    """
+    longest = [max(map(len, values)) for values in columns]
+    try:
+        check_names(names)
+        _check_size(len(names), sum(map(len, names)) + sum(longest), limits)
+        for name, values, most in zip(names, columns, longest, strict=True):
+            if name in _TIMES:
+                if most > _TIME_DIGITS or not (all(values) and b"".join(values).isdigit()):
+                    return False
+            elif name in _IDENTITIES:
+                if most > MAX_ID_BYTES or not all(values):
+                    return False
+            elif name in KNOWN:
+                for value in set(values):
+                    KNOWN[name](name.decode(), value)
+            if not ascii_only:
+                check_text(b" ".join(values), "a value")
+    except BusError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=1024)
+def check_names(names: tuple[bytes, ...]) -> None:
+    """Nothing, when a message may have headers of these names.
+
+    Raises:
+        BusError: ARG.
+    """
+    if len(set(names)) != len(names):
+        raise BusError("ARG", "a header stands twice")
+    for name in names:
+        _check_name(name)
+
+
 @lru_cache(maxsize=4096)
 def _known_words(head: bytes) -> tuple[tuple[bytes, ...], int]:
     """`k=v k=v`, blanks between, as k, v, … and how many bytes these are; raises ARG."""
@@ -152,9 +214,13 @@ def _check_pairs(flat: list[bytes]) -> None:
         _check(name, value)
 
 
-def _check(name: bytes, value: bytes) -> None:
+def _check_name(name: bytes) -> None:
     if _NAME.fullmatch(name) is None:
         raise BusError("ARG", f"{quoted(name)} is not a header's name: A-Z a-z 0-9 _ -, 64 bytes at most")
+
+
+def _check(name: bytes, value: bytes) -> None:
+    _check_name(name)
     if check := KNOWN.get(name):
         check(name.decode(), value)
     check_text(value, f"the value of the header {name.decode()}")
