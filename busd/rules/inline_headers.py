@@ -1,8 +1,8 @@
 """Shortcuts through inline lines `HPUB topic k=v … :payload`: whole columns by a few calls in C.
 
 What a line means is decided by `build_line_request`; what is taken here is what that would give, and all else is left
-to it.  Lines whose headers have the names of the first line's, in the same order, are taken apart by one pattern: what
-programs write.  Where many have others, a second pass takes each line's headers as one text and looks it up.
+to it.  Lines whose headers have the same names in the same order, which is what programs write, are taken apart by one
+pattern.  Where many have others, a second pass takes each line's headers as one text and looks it up.
 
 Proof, for both: a part that holds no LF is the rest of one line that the pattern took; one that does has other lines
 behind it.
@@ -35,8 +35,11 @@ FEW_LINES = 4
 # To compile a pattern takes as long as 70 lines one by one: 300 us, 500 with so many names.
 _WORTH_LINES = 32
 _MOST_NAMES = 16
-# When others stand behind more than one of so many lines, the first one's names say little of the rest.
+# When others stand behind more than one of so many lines, the usual names say little of the rest.
 _ODD_PART = 16
+
+# When more than one of so many lines has headers of its own, what was seen before is of little use.
+_NEW_PART = 8
 
 Columns = list[list[bytes]]
 Decode = Callable[[bytes, Limits, list[Request]], None]
@@ -94,13 +97,9 @@ def decode_headed(
         plain(chunk, limits, requests)
         return
     work = _Work(verb, eol, limits, requests, chunk.isascii(), plain, others)
-    if _are_many(chunk):
-        # The first line may be the one that is different.
-        middle = chunk.find(LF + verb, len(chunk) // 2) + 1
-        for names in dict.fromkeys((_names(chunk, at), _names(chunk, middle))):
-            if names is not None and _take(work, chunk, _form(verb, eol, names)):
-                return
-    _take(work, chunk, _form(verb, eol, None))
+    names = _usual_names(chunk, at) if _are_many(chunk) else None
+    if names is None or not _take(work, chunk, _form(verb, eol, names)):
+        _take(work, chunk, _form(verb, eol, None))
 
 
 def _are_many(lines: bytes) -> bool:
@@ -113,9 +112,16 @@ def _are_many(lines: bytes) -> bool:
     return True
 
 
+def _usual_names(chunk: bytes, at: int) -> tuple[bytes, ...] | None:
+    """The names of the headers that two of three lines have: the one at `at`, one in the middle, the last."""
+    middle, last = chunk.find(LF, len(chunk) // 2) + 1, chunk.rfind(LF, 0, -1) + 1
+    first, second, third = _names(chunk, at), _names(chunk, middle), _names(chunk, last)
+    return first if first in (second, third) else second if second == third else None
+
+
 def _names(chunk: bytes, at: int) -> tuple[bytes, ...] | None:
     """The names of the headers of the line at `at`; None where they are in doubt, or more than a pattern takes."""
-    head, colon, _ = chunk[at : chunk.index(LF, at)].partition(b" :")
+    head, colon, _ = chunk[at : chunk.find(LF, at)].partition(b" :")
     words = head.split(b" ", _MOST_NAMES + 2)[2:]
     if not colon or len(words) > _MOST_NAMES:
         return None
@@ -203,8 +209,9 @@ def _run(work: _Work, columns: Columns) -> Publish | None:
     heads, colons, payloads = map(list, zip(*map(bytes.partition, rests, repeat(b" :")), strict=True))
     if b"" in colons or not _allowed(topics, payloads, work.limits):
         return None
+    different = set(heads)
     try:
-        known = parse_heads(set(heads), work.limits)
+        known = parse_heads(different, work.limits, new=len(different) * _NEW_PART > len(heads) >= _WORTH_LINES)
     except BusError:
         return None
     size_bytes = sum(map(len, rests)) + sum(map(len, topics)) + len(topics)
@@ -214,7 +221,7 @@ def _run(work: _Work, columns: Columns) -> Publish | None:
         items = [[payload, *row] if row else payload for payload, row in zip(payloads, rows, strict=True)]
     else:
         items = [[payload, *row] for payload, row in zip(payloads, rows, strict=True)]
-    ids = any(b"id" in row for row in known.values())
+    ids = b"id" in chain.from_iterable(known.values())
     return _of(topics, items, size_bytes, work.eol, headers=any(known.values()), ids=ids)
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate, chain, compress, repeat
 
 from busd.words.errors import BusError, quoted
 from busd.words.groups import check_text
@@ -64,8 +65,6 @@ KNOWN: dict[bytes, Callable[[str, bytes], None]] = {
     b"ttl": _duration,
     b"delay": _duration,
 }
-_TIMES = frozenset(name for name, check in KNOWN.items() if check is _time)
-_IDENTITIES = frozenset(name for name, check in KNOWN.items() if check is _identity)
 STEERING = frozenset((b"id", b"key", b"ttl", b"delay"))
 # Few different durations are in use, and a lookup costs a tenth of parsing one.
 _known_duration_ns = lru_cache(maxsize=1024)(parse_duration_ns)
@@ -129,21 +128,41 @@ def parse_header_words(tail: bytes, limits: Limits) -> tuple[list[bytes], bytes]
 _KNOWN_BYTES = 256
 
 
-def parse_heads(heads: Set[bytes], limits: Limits) -> dict[bytes, tuple[bytes, ...]]:
-    """Of each text `k=v k=v` its words (k, v, …): many lines have the same.
+def parse_heads(heads: Set[bytes], limits: Limits, new: bool) -> dict[bytes, tuple[bytes, ...]]:
+    """Of each text ` k=v k=v` its words (k, v, …): many lines have the same.
+
+    Args:
+        heads: each empty, or with a blank in front.
+        new: most of them, more than a few, have not been seen before: as columns they take a tenth of one by one.
 
     Raises:
         BusError: of one of them; also where this is left to `parse_header_words`.
     """
+    # Blanks between them count here: so the line is not too long either.
+    longest = max(map(len, heads))
     if b"\t" in b"".join(heads):
         raise BusError("ARG", "a tab is left to the grammar")
-    found = {}
-    for head in heads:
-        # Blanks between them count here: so the line is not too long either.
-        words, _ = _known_words(head)
-        _check_size(len(words) // 2, len(head), limits)
-        found[head] = words
-    return found
+    rows = _new_rows(list(heads)) if new else [_known_words(head)[0] for head in heads]
+    _check_size(max(map(len, rows)) // 2, longest, limits)
+    return dict(zip(heads, rows, strict=True))
+
+
+def _new_rows(heads: list[bytes]) -> list[tuple[bytes, ...]]:
+    text = b"".join(heads)
+    check_text(text, "a header")
+    if not text:
+        return [()] * len(heads)
+    names, signs, values = zip(*map(bytes.partition, text.split(b" ")[1:], repeat(b"=")), strict=True)
+    if b"" in signs:
+        raise BusError("ARG", "one of them is not name=value")
+    for name in KNOWN.keys() & set(names):
+        _check_values(name, list(compress(values, map(name.__eq__, names))))
+    flat = tuple(chain.from_iterable(zip(names, values, strict=True)))
+    ends = list(accumulate(map(bytes.count, heads, repeat(b" "))))
+    rows = [flat[2 * lo : 2 * hi] for lo, hi in zip([0, *ends[:-1]], ends, strict=True)]
+    for shape in {row[::2] for row in rows}:
+        check_names(shape)
+    return rows
 
 
 def surely_good(names: tuple[bytes, ...], columns: Sequence[Sequence[bytes]], limits: Limits, ascii_only: bool) -> bool:
@@ -153,25 +172,29 @@ def surely_good(names: tuple[bytes, ...], columns: Sequence[Sequence[bytes]], li
         columns: for each name its value in each message.
         ascii_only: known is that all values are ASCII without CR, LF and NUL.
     """
-    longest = [max(map(len, values)) for values in columns]
     try:
         check_names(names)
-        _check_size(len(names), sum(map(len, names)) + sum(longest), limits)
-        for name, values, most in zip(names, columns, longest, strict=True):
-            if name in _TIMES:
-                if most > _TIME_DIGITS or not (all(values) and b"".join(values).isdigit()):
-                    return False
-            elif name in _IDENTITIES:
-                if most > MAX_ID_BYTES or not all(values):
-                    return False
-            elif name in KNOWN:
-                for value in set(values):
-                    KNOWN[name](name.decode(), value)
+        size_bytes = sum(map(len, names)) + sum([max(map(len, values)) for values in columns])
+        _check_size(len(names), size_bytes, limits)
+        for name, values in zip(names, columns, strict=True):
+            if name in KNOWN:
+                _check_values(name, values)
             if not ascii_only:
                 check_text(b" ".join(values), "a value")
     except BusError:
         return False
     return True
+
+
+def _check_values(name: bytes, values: Sequence[bytes]) -> None:
+    """What KNOWN says of the values of one of its names."""
+    check = KNOWN[name]
+    if check is _time and all(values) and max(map(len, values)) <= _TIME_DIGITS and b"".join(values).isdigit():
+        return
+    if check is _identity and all(values) and max(map(len, values)) <= MAX_ID_BYTES:
+        return
+    for value in set(values):
+        check(name.decode(), value)
 
 
 @lru_cache(maxsize=1024)

@@ -188,14 +188,23 @@ IDLE = st.sampled_from([b"*0\r\n", b"\r\n"])
 @st.composite
 def command_blocks(draw: st.DrawFn) -> bytes:
     """Commands of one kind in a row."""
-    kind = draw(st.sampled_from(["pub", "pub", "pub", "nearly", "mpub", "other", "random"]))
+    kind = draw(st.sampled_from(["pub", "pub", "pub", "headed", "headed", "nearly", "mpub", "other", "random"]))
     payloads = draw(st.lists(RESP_PAYLOADS, min_size=1, max_size=12))
     topics = draw(st.one_of(st.just([b"t"]), st.lists(TOPICS, min_size=1, max_size=3)))
     if kind == "pub":
         verb = draw(st.sampled_from([b"PUB", b"PUB", b"pub", b"PUBS"]))
         return b"".join([resp(verb, topics[at % len(topics)], payload) for at, payload in enumerate(payloads)])
+    pairs = [part for header in draw(st.lists(HEADERS, max_size=3)) for part in header.partition(b"=")[::2]]
+    if kind == "headed":
+        odd = draw(st.one_of(st.none(), st.integers(0, 6)))
+        return b"".join(
+            [
+                resp(b"PUB", topics[at % len(topics)], payload, *pairs[at == odd :], *[b"%d" % at] * (at == odd))
+                for at, payload in enumerate(payloads)
+            ]
+        )
     if kind == "nearly":
-        command = resp(b"PUB", topics[0], payloads[0])
+        command = resp(b"PUB", topics[0], payloads[0], *pairs)
         wrong = bytearray(command)
         wrong[draw(st.integers(0, len(command) - 1))] = draw(st.sampled_from(b"0123\r\n$*+PUBt"))
         other = resp(b"PUB", b"other", b"") * draw(st.integers(0, 1))
