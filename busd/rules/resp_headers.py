@@ -44,12 +44,14 @@ def publishes_headed(data: bytes, at: int, limits: Limits) -> tuple[Publish | No
     parts = data[first.end() :].rsplit(CRLF + head)
     if len(parts) == 1:
         return None, at, True
-    # The last may not be whole; with another command behind it, it is in doubt.
     tail = parts.pop()
-    if tail.endswith(CRLF):
-        parts.append(tail[:-2])
     rows = list(map(bytes.rsplit, parts, repeat(CRLF), repeat(2 * more)))
     names = tuple(rows[0][2::4])
+    # The last may not be whole, or have another command behind it.
+    last = tail[:-2].rsplit(CRLF, 2 * more)
+    if tail.endswith(CRLF) and _run([last], names, limits) is not None:
+        parts.append(tail[:-2])
+        rows.append(last)
     run = _run(rows, names, limits)
     if run is None:
         good = next((index for index, row in enumerate(rows) if _run([row], names, limits) is None), len(rows))
