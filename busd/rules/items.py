@@ -51,10 +51,10 @@ def encode_items(items: list[Item], headers: bool) -> bytes:
 
 def _encode_headed(items: list[Item]) -> bytes:
     """The array, where an item may be a list: with one header 140 ns a message, one by one 770."""
-    widths = [len(item) if type(item) is list else 0 for item in items]
-    different = set(widths)
     pieces: Iterable[bytes]
-    if len(items) < _FEW_ITEMS or len(different) > _MOST_WIDTHS:
+    widths = [len(item) if type(item) is list else 0 for item in items] if len(items) >= _FEW_ITEMS else []
+    different = set(widths)
+    if not 1 <= len(different) <= _MOST_WIDTHS:
         pieces = map(_encode_item, items)
     elif len(different) == 1:
         pieces = weave(*_spelled(items, widths[0]))

@@ -82,6 +82,19 @@ def test_lines_with_headers_do_not_go_line_by_line(
     assert run.ids == (b"id=" in b"".join(heads))
 
 
+@pytest.mark.parametrize("eol", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("words", [[b"k=v"], [b"k=:", b"l=a=b", "town=Köln".encode()], [b"id=7", b"ttl=5s"]])
+def test_lines_that_begin_alike(words: list[bytes], eol: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = b"HPUB t %b :" % b" ".join(words)
+    payloads = [(b"", b"x", head, b" :", b"\rx")[n % 5] for n in range(NUMBER)]
+    data = b"".join([head + payload + eol for payload in payloads])
+    decode(data)
+    run = one_run(data, monkeypatch)
+    row = [part for word in words for part in word.split(b"=", 1)]
+    assert run.items == [[payload, *row] for payload in payloads]
+    assert run.ids == (b"id=7" in words)
+
+
 @pytest.mark.parametrize("payload", [b"", b":", b" :", b"x", b"a=b :c"])
 def test_lines_without_headers_are_plain_messages(payload: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     data = b"HPUB t :%b\n" % payload * NUMBER
