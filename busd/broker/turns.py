@@ -37,6 +37,7 @@ class Turns:
 
     def publish(self, run: Publish, hold: bool) -> None:
         """Publish; `hold`: whether it may wait for room.  Raises BusError when it is refused at once."""
+        run.source = self
         self._newest = number = self._newest + 1
         try:
             self._drop = self._engine.publish(run, partial(self._came, number, run), hold)

@@ -20,7 +20,7 @@ from operator import itemgetter
 
 from busd.rules.inline_headers import FEW_LINES, LINE_BYTES, VERB, decode_headed
 from busd.rules.runs import add
-from busd.words.commands import COMMANDS, build_line_request, check_topics, known_topic
+from busd.words.commands import COMMANDS, build_line_request, known_topic, known_topics
 from busd.words.errors import BusError
 from busd.words.requests import Bad, Item, Publish, Request
 from busd.words.settings import Limits
@@ -274,16 +274,14 @@ def _long_run(
 ) -> None:
     if not topics:
         return
-    different = set(topics)
     try:
-        check_topics(different)
+        names = known_topics(topics)
         if max(map(len, payloads)) > limits.payload_bytes:
             raise BusError("TOOBIG", "one of them is")
     except BusError:
         decode_plainly(lines, limits, requests)
         return
-    column = topics[0] if len(different) == 1 else topics
-    add(requests, Publish(column, list[Item](payloads), len(lines), eol=eol))
+    add(requests, Publish(names, list[Item](payloads), len(lines), eol=eol))
 
 
 @lru_cache(maxsize=64)
@@ -369,11 +367,10 @@ def _publishes(
         if topics:
             decode_plainly(_spelled(topics, payloads, verb, eol), limits, requests)
         return
-    different = set(topics)
     # With the topics: what waits and what a batch takes is bounded in bytes, and payloads may be empty.
     size_bytes = sum(map(len, payloads)) + sum(map(len, topics)) + len(topics)
     try:
-        check_topics(different)
+        names = known_topics(topics)
         if size_bytes > limits.payload_bytes and max(map(len, payloads)) > limits.payload_bytes:
             raise BusError("TOOBIG", "one of them is")
     except BusError:
@@ -381,5 +378,4 @@ def _publishes(
         _publishes(topics[:half], payloads[:half], verb, eol, limits, requests)
         _publishes(topics[half:], payloads[half:], verb, eol, limits, requests)
         return
-    column = topics[0] if len(different) == 1 else topics
-    add(requests, Publish(column, list[Item](payloads), size_bytes, eol=eol))
+    add(requests, Publish(names, list[Item](payloads), size_bytes, eol=eol))

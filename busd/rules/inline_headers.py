@@ -19,7 +19,7 @@ from functools import lru_cache
 from itertools import chain, repeat
 
 from busd.rules.runs import add
-from busd.words.commands import check_topics
+from busd.words.commands import known_topics
 from busd.words.errors import BusError
 from busd.words.headers import check_names, parse_heads, surely_good
 from busd.words.requests import Item, Publish, Request
@@ -120,14 +120,15 @@ def _one_head(work: _Work, chunk: bytes) -> Publish | None:
     payloads[0] = payloads[0][len(head) :]
     payloads[-1] = payloads[-1][: -len(eol)]
     topic, blank, words = head[len(VERB) : -len(b" :")].partition(b" ")
-    if LF in b"".join(payloads) or not _allowed((topic,), payloads, work.limits):
+    known = _allowed((topic,), payloads, work.limits)
+    if known is None or LF in b"".join(payloads):
         return None
     try:
         row = parse_heads({blank + words}, work.limits, new=False)[blank + words]
     except BusError:
         return None
     items: list[Item] = [[payload, *row] for payload in payloads] if row else list[Item](payloads)
-    return Publish(topic, items, len(chunk), bool(row), b"id" in row, eol=eol)
+    return Publish(known, items, len(chunk), bool(row), b"id" in row, eol=eol)
 
 
 def _are_many(lines: bytes) -> bool:
@@ -220,14 +221,15 @@ def _publish(work: _Work, columns: Columns, form: _Form) -> None:
 def _run_alike(work: _Work, columns: Columns, names: tuple[bytes, ...]) -> Publish | None:
     """Of lines with these names; None where one of them may be an error."""
     topics, *values, payloads = columns
-    if not _allowed(topics, payloads, work.limits) or not surely_good(names, values, work.limits, work.ascii_only):
+    known = _allowed(topics, payloads, work.limits)
+    if known is None or not surely_good(names, values, work.limits, work.ascii_only):
         return None
     size_bytes = sum([sum(map(len, column)) for column in columns]) + len(topics) * (1 + sum(map(len, names)))
     if not names:
-        return _of(topics, list[Item](payloads), size_bytes, work.eol)
+        return Publish(known, list[Item](payloads), size_bytes, eol=work.eol)
     headers = chain.from_iterable(zip(map(repeat, names), values, strict=True))
     items: list[Item] = list(map(list, zip(payloads, *headers, strict=False)))
-    return _of(topics, items, size_bytes, work.eol, headers=True, ids=b"id" in names)
+    return Publish(known, items, size_bytes, headers=True, ids=b"id" in names, eol=work.eol)
 
 
 def _run(work: _Work, columns: Columns) -> Publish | None:
@@ -235,34 +237,30 @@ def _run(work: _Work, columns: Columns) -> Publish | None:
     topics, rests = columns
     # A line without headers has its payload right behind the topic's blank.
     heads, colons, payloads = map(list, zip(*map(bytes.partition, rests, repeat(b" :")), strict=True))
-    if b"" in colons or not _allowed(topics, payloads, work.limits):
+    known = _allowed(topics, payloads, work.limits)
+    if b"" in colons or known is None:
         return None
     different = set(heads)
+    new = len(different) * _NEW_PART > len(heads) >= _WORTH_LINES
     try:
-        known = parse_heads(different, work.limits, new=len(different) * _NEW_PART > len(heads) >= _WORTH_LINES)
+        words = parse_heads(different, work.limits, new)
     except BusError:
         return None
     size_bytes = sum(map(len, rests)) + sum(map(len, topics)) + len(topics)
-    rows = map(known.__getitem__, heads)
+    rows = map(words.__getitem__, heads)
     items: list[Item]
-    if () in known.values():
+    if () in words.values():
         items = [[payload, *row] if row else payload for payload, row in zip(payloads, rows, strict=True)]
     else:
         items = [[payload, *row] for payload, row in zip(payloads, rows, strict=True)]
-    ids = b"id" in chain.from_iterable(known.values())
-    return _of(topics, items, size_bytes, work.eol, headers=any(known.values()), ids=ids)
+    ids = b"id" in chain.from_iterable(words.values())
+    return Publish(known, items, size_bytes, headers=any(words.values()), ids=ids, eol=work.eol)
 
 
-def _allowed(topics: Sequence[bytes], payloads: Sequence[bytes], limits: Limits) -> bool:
+def _allowed(topics: Sequence[bytes], payloads: Sequence[bytes], limits: Limits) -> bytes | list[bytes] | None:
+    """The topics as a run has them; None when one is none or a payload is too long."""
     try:
-        check_topics(set(topics))
+        known = known_topics(topics)
     except BusError:
-        return False
-    return max(map(len, payloads)) <= limits.payload_bytes
-
-
-def _of(
-    topics: list[bytes], items: list[Item], size_bytes: int, eol: bytes, headers: bool = False, ids: bool = False
-) -> Publish:
-    same = topics.count(topics[0]) == len(topics)
-    return Publish(topics[0] if same else topics, items, size_bytes, headers, ids, eol=eol)
+        return None
+    return known if max(map(len, payloads)) <= limits.payload_bytes else None

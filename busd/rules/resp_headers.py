@@ -78,16 +78,14 @@ def _run(rows: Sequence[Row], names: tuple[bytes, ...], limits: Limits) -> Publi
     for name, name_sizes, found in zip(names, columns[1::4], columns[2::4], strict=True):
         if found.count(name) != number or name_sizes.count(b"$%d" % len(name)) != number:
             return None
-    different = set(topics)
     if (
         sizes != spelled(payloads, SIZES, b"$%d")
         or topic_sizes != spelled(topics, SIZES, b"$%d")
         or any(there != spelled(column, SIZES, b"$%d") for there, column in zip(columns[3::4], values, strict=True))
-        or not allowed(different, payloads, limits)
+        or (known := allowed(topics, payloads, limits)) is None
         or not surely_good(names, values, limits, ascii_only=False)
     ):
         return None
     headers = chain.from_iterable(zip(map(repeat, names), values, strict=True))
     items: list[Item] = list(map(list, zip(payloads, *headers, strict=False)))
-    column = topics[0] if len(different) == 1 else list(topics)
-    return Publish(column, items, 0, headers=True, ids=b"id" in names, eol=CRLF)
+    return Publish(known, items, 0, headers=True, ids=b"id" in names, eol=CRLF)

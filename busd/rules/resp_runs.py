@@ -14,9 +14,10 @@ Knows no connection and keeps no state.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import repeat
 
-from busd.words.commands import check_topics
+from busd.words.commands import known_topics
 from busd.words.errors import BusError
 from busd.words.requests import Item, Publish
 from busd.words.settings import Limits
@@ -44,9 +45,10 @@ def publishes(data: bytes, at: int, limits: Limits) -> tuple[Publish | None, int
     end = first.end() + int(size)
     topic_size, _, topic = topic_part.partition(CRLF)
     payload = data[first.end() : end]
-    if topic_size != b"$%d" % len(topic) or not data.startswith(CRLF, end) or not allowed({topic}, (payload,), limits):
+    names = allowed((topic,), (payload,), limits)
+    if topic_size != b"$%d" % len(topic) or not data.startswith(CRLF, end) or names is None:
         return None, at, False
-    single = Publish(topic, [payload], len(payload), eol=CRLF), end + 2
+    single = Publish(names, [payload], len(payload), eol=CRLF), end + 2
     between = CRLF + verb
     if not data.startswith(between, end):
         return *single, False
@@ -88,7 +90,8 @@ def _one_topic(data: bytes, at: int, head: bytes, topic: bytes, limits: Limits) 
     if not rows:
         return None
     sizes, _, payloads = zip(*map(bytes.partition, rows, repeat(CRLF)), strict=True)
-    if sizes != spelled(payloads, SIZES, b"$%d") or not allowed({topic}, payloads, limits):
+    names = allowed((topic,), payloads, limits)
+    if sizes != spelled(payloads, SIZES, b"$%d") or names is None:
         return None
     items: list[Item] = list(payloads)
     last = _whole(tail, 1)
@@ -96,7 +99,7 @@ def _one_topic(data: bytes, at: int, head: bytes, topic: bytes, limits: Limits) 
         rows.append(tail[:-2])
         items.append(last[1])
     size_bytes = spelled_bytes(head, rows)
-    return Publish(topic, items, size_bytes, eol=CRLF), at + size_bytes
+    return Publish(names, items, size_bytes, eol=CRLF), at + size_bytes
 
 
 def _many_topics(data: bytes, at: int, head: bytes, limits: Limits) -> tuple[Publish, int] | None:
@@ -124,21 +127,17 @@ def _columns(fields: list[list[bytes]], limits: Limits) -> tuple[bytes | list[by
         topic_sizes, topics, sizes, payloads = zip(*fields, strict=True)
     except ValueError:
         return None
-    different = set(topics)
-    if (
-        sizes != spelled(payloads, SIZES, b"$%d")
-        or topic_sizes != spelled(topics, SIZES, b"$%d")
-        or not allowed(different, payloads, limits)
-    ):
+    if sizes != spelled(payloads, SIZES, b"$%d") or topic_sizes != spelled(topics, SIZES, b"$%d"):
         return None
-    return topics[0] if len(different) == 1 else list(topics), list(payloads)
+    names = allowed(topics, payloads, limits)
+    return None if names is None else (names, list(payloads))
 
 
 def _first_doubt(fields: list[list[bytes]], limits: Limits) -> int:
     """Index of the first part that is in doubt; `_columns` takes those before it.  The first has four fields."""
     doubt = next((index for index, field in enumerate(fields) if len(field) != 4), len(fields))
     topic_sizes, topics, sizes, payloads = zip(*fields[:doubt], strict=True)
-    bad = {topic for topic in set(topics) if not allowed({topic}, (b"",), limits)}
+    bad = {topic for topic in set(topics) if allowed((topic,), (b"",), limits) is None}
     columns = zip(
         topic_sizes,
         spelled(topics, SIZES, b"$%d"),
@@ -167,13 +166,13 @@ def spelled_bytes(head: bytes, rows: list[bytes]) -> int:
     return len(rows) * (len(head) + 2) + sum(map(len, rows))
 
 
-def allowed(topics: set[bytes], payloads: Payloads, limits: Limits) -> bool:
-    """Whether all topics are topics and no payload is too long."""
+def allowed(topics: Sequence[bytes], payloads: Payloads, limits: Limits) -> bytes | list[bytes] | None:
+    """The topics as a run has them; None when one is none or a payload is too long."""
     try:
-        check_topics(topics)
+        names = known_topics(topics)
     except BusError:
-        return False
-    return max(map(len, payloads)) <= limits.payload_bytes
+        return None
+    return names if max(map(len, payloads)) <= limits.payload_bytes else None
 
 
 def spelled(payloads: Payloads, table: list[bytes], form: bytes) -> Payloads:

@@ -44,6 +44,7 @@ class Publish(Request):
         answers: an offset for `each` message, or the `first` only.
         kind: a message, an end of stream (`eof`) or a removal (`reset`; made by the broker, never by a codec).
         size_bytes: of all payloads and headers, or a little more.
+        source: whose it is: runs of one keep their order.
     """
 
     topics: bytes | Sequence[bytes]
@@ -53,6 +54,7 @@ class Publish(Request):
     ids: bool = field(default=True, compare=False)
     answers: Literal["each", "first"] = "each"
     kind: Literal["message", "eof", "reset"] = "message"
+    source: object = None
 
 
 @dataclass(slots=True)

@@ -1,6 +1,9 @@
 """What waits for a commit: runs, whom to tell of each, and how much of it one commit takes.
 
-It must not know what becomes of a run.  Invariant: runs are taken whole, in the order of arrival.
+It must not know what becomes of a run.  Invariants:
+1. Runs are taken whole, and those of one source in the order of arrival.
+2. The run that came first is in the next commit, and so is a small one whose source has nothing before it: beside a
+   flood a lone publish waits for one commit, not for all that the flood has sent.
 """
 
 from __future__ import annotations
@@ -8,6 +11,9 @@ from __future__ import annotations
 from busd.broker.ports import Sink
 from busd.rules.seal import COMMIT_BYTES
 from busd.words.requests import Publish
+
+# What a commit takes of small runs behind those that fill it: the share of hundreds of clients that ask one by one.
+_SMALL_BYTES = COMMIT_BYTES // 8
 
 
 class Waiting:
@@ -48,11 +54,29 @@ class Waiting:
                 break
             size += run.size_bytes
             count += 1
-        self._runs, self._sinks = runs[count:], sinks[count:]
-        self._bytes -= size
-        self._taken_bytes = size
+        small = self._small(runs, count)
+        self._taken_bytes = size + sum([runs[at].size_bytes for at in small])
+        self._bytes -= self._taken_bytes
         self.congested = self._bytes > COMMIT_BYTES
-        return runs[:count], sinks[:count]
+        taken = [*runs[:count], *map(runs.__getitem__, small)], [*sinks[:count], *map(sinks.__getitem__, small)]
+        left = [at for at in range(count, len(runs)) if at not in small]
+        self._runs, self._sinks = list(map(runs.__getitem__, left)), list(map(sinks.__getitem__, left))
+        return taken
+
+    @staticmethod
+    def _small(runs: list[Publish], lo: int) -> dict[int, None]:
+        """Of the runs from `lo` on the places of small ones whose source has none before them there."""
+        found: dict[int, None] = {}
+        passed: set[object] = set()
+        left_bytes = _SMALL_BYTES
+        for at in range(lo, len(runs)):
+            run = runs[at]
+            if run.size_bytes <= left_bytes and run.source not in passed:
+                left_bytes -= run.size_bytes
+                found[at] = None
+            else:
+                passed.add(run.source)
+        return found
 
     def decided(self) -> None:
         """What was taken is pending no more."""

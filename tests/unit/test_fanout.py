@@ -122,6 +122,19 @@ def test_a_turn_is_shorter_where_each_has_much_of_its_own(fan: tuple[Fanout, Fak
     assert max(map(int.__sub__, served, [0, *served])) == (50 if alike else 7)
 
 
+def test_a_turn_has_fewer_of_long_writes(fan: tuple[Fanout, FakeRuntime]) -> None:
+    """200 writes of 58 kB are 7 ms, which everybody else waits for."""
+    it, runtime = fan
+    readers = [join(it, b"a") for _ in range(READERS_PER_TURN)]
+    for reader in readers:
+        reader.encoder = readers[0].encoder
+    it.offer(build([1], [b"a"], [b"x" * 60_000], 0, "-"))
+    assert sum(len(reader.offers) for reader in readers) == READERS_PER_TURN // 5
+    while runtime.turn():
+        pass
+    assert [len(reader.offers) for reader in readers] == [1] * READERS_PER_TURN
+
+
 def test_what_nobody_wants_costs_nothing(fan: tuple[Fanout, FakeRuntime]) -> None:
     it, runtime = fan
     it.offer(batch(1, b"a"))
