@@ -31,6 +31,21 @@ def with_header(topic: bytes, payload: bytes) -> bytes:
     return b"HPUB %b unit=C :%b\n" % (topic, payload)
 
 
+def with_headers(topic: bytes, payload: bytes) -> bytes:
+    """`HPUB` with two tags and a time that is another for each message."""
+    return b"HPUB %b host=a level=info sent=1795248000%b :%b\n" % (topic, payload[:9], payload)
+
+
+def as_resp_with_header(topic: bytes, payload: bytes) -> bytes:
+    """`PUB` as a RESP array, with one tag."""
+    return b"*5\r\n$3\r\nPUB\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$4\r\nunit\r\n$1\r\nC\r\n" % (
+        len(topic),
+        topic,
+        len(payload),
+        payload,
+    )
+
+
 class Busd(Peer):
     """`python -m busd serve`.
 
@@ -50,7 +65,7 @@ class Busd(Peer):
     ) -> None:
         super().__init__(base, cores, policy, settings)
         self._request = request
-        self._eol = b"\r\n" if request is as_resp else b"\n"
+        self._eol = b"\r\n" if request in (as_resp, as_resp_with_header) else b"\n"
 
     def command(self) -> list[str]:
         """See Peer."""

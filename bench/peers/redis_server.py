@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from bench.load import Counting, Sink, ask
+from bench.machine import Cores
 from bench.peers.base import Peer, resp
 from bench.plan import WrongAnswer
 
@@ -13,10 +15,45 @@ COMMAND = "redis-server"
 _FSYNC = {"interval": "everysec", "always": "always", "none": "everysec"}
 
 
+def xadd(topic: bytes, payload: bytes) -> bytes:
+    """`XADD topic * p payload`."""
+    return b"*5\r\n$4\r\nXADD\r\n$%d\r\n%b\r\n$1\r\n*\r\n$1\r\np\r\n$%d\r\n%b\r\n" % (
+        len(topic),
+        topic,
+        len(payload),
+        payload,
+    )
+
+
+def with_field(topic: bytes, payload: bytes) -> bytes:
+    """`XADD` with what busd's HPUB has as one header."""
+    return resp("XADD", topic, "*", "p", payload, "unit", "C")
+
+
+def with_fields(topic: bytes, payload: bytes) -> bytes:
+    """`XADD` with what busd's HPUB has as three headers."""
+    return resp("XADD", topic, "*", "p", payload, "host", "a", "level", "info", "sent", b"1795248000" + payload[:9])
+
+
 class Redis(Peer):
-    """Redis with an append-only file, unless the policy is `none`."""
+    """Redis with an append-only file, unless the policy is `none`.
+
+    Args:
+        request: how a message is published.
+    """
 
     system = "redis"
+
+    def __init__(
+        self,
+        base: Path,
+        cores: Cores,
+        policy: str,
+        settings: Sequence[str] = (),
+        request: Callable[[bytes, bytes], bytes] = xadd,
+    ) -> None:
+        super().__init__(base, cores, policy, settings)
+        self._request = request
 
     def command(self) -> list[str]:
         """Its defaults, but for what would spoil a round: no snapshots, no rewriting of the file beside the load, and
@@ -50,13 +87,8 @@ class Redis(Peer):
         return self.connect()
 
     def publish(self, topic: bytes, payload: bytes) -> bytes:
-        """`XADD topic * p payload`."""
-        return b"*5\r\n$4\r\nXADD\r\n$%d\r\n%b\r\n$1\r\n*\r\n$1\r\np\r\n$%d\r\n%b\r\n" % (
-            len(topic),
-            topic,
-            len(payload),
-            payload,
-        )
+        """See Peer; in the form that the constructor was given."""
+        return self._request(topic, payload)
 
     def answers(self, count: int, alone: bool = True) -> Sink:
         """Ids, bulk strings: one dollar each."""

@@ -8,7 +8,7 @@ from functools import cache, partial
 
 from bench.context import Context, payloads
 from bench.peers.base import resp
-from bench.peers.busd_server import inline, with_header
+from bench.peers.busd_server import inline, with_header, with_headers
 from bench.plan import Job, Row, Sample, Workload, WrongAnswer
 from busd.rules.inline import InlineDecoder
 from busd.rules.resp import RespDecoder
@@ -46,6 +46,7 @@ def paths() -> dict[str, tuple[Callable[[Limits], Decoder], list[bytes]]]:
         "inline, a PING in the middle": (InlineDecoder, [b"".join([*one[:half], b"PING\n", *one[half:]])]),
         "inline, a message a read": (InlineDecoder, one),
         "inline, HPUB": (InlineDecoder, [b"".join([with_header(b"news.eu", one) for one in PAYLOADS])]),
+        "inline, HPUB, 20 topics, three headers": (InlineDecoder, [b"".join(map(with_headers, TOPICS, PAYLOADS))]),
         "RESP, one topic": (RespDecoder, [b"".join(in_resp)]),
         "RESP, 20 topics": (RespDecoder, [b"".join(many_in_resp)]),
         "RESP, a PING in the middle": (RespDecoder, [b"".join([*in_resp[:half], ping, *in_resp[half:]])]),

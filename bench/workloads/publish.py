@@ -8,7 +8,8 @@ from functools import partial
 from bench.context import Context, check_kept, check_tail, measured, payloads
 from bench.load import AHEAD_BLOCKS, BLOCK, Lane, drive
 from bench.peers import KINDS
-from bench.peers.busd_server import Busd, as_resp, with_header
+from bench.peers.busd_server import Busd, as_resp, as_resp_with_header, with_header, with_headers
+from bench.peers.redis_server import Redis, with_field, with_fields
 from bench.plan import Job, Row, Sample, System, Target, Workload
 
 TOPIC = b"bench"
@@ -28,7 +29,8 @@ def pipelined(
     blocks = min(context.size.messages(MESSAGES) // BLOCK, MOST_BYTES // (size_bytes * per_block))
     count = blocks * per_block
     contents = payloads(count, size_bytes)
-    make = KINDS[row.system] if request is None else partial(Busd, request=request)
+    form: type[Busd] | type[Redis] = Busd if row.system == "busd" else Redis
+    make = KINDS[row.system] if request is None else partial(form, request=request)
     with context.running(make, policy, [TOPIC]) as server:
         lane = Lane(
             server.publisher(),
@@ -64,14 +66,21 @@ def _jobs() -> list[Job]:
             if size_bytes == 100:
                 add(case, "busd", "PUB in RESP", policy, size_bytes, as_resp)
                 add(case, "busd", "HPUB, one header", policy, size_bytes, with_header)
+                add(case, "busd", "HPUB, three headers", policy, size_bytes, with_headers)
+                add(case, "busd", "PUB in RESP, one header", policy, size_bytes, as_resp_with_header)
             add(case, "redis", f"XADD {fsync}", policy, size_bytes)
+            if size_bytes == 100:
+                add(case, "redis", f"XADD {fsync}, two fields", policy, size_bytes, with_field)
+                add(case, "redis", f"XADD {fsync}, four fields", policy, size_bytes, with_fields)
             if policy == "interval":
                 add(case, "nats", "JetStream file", policy, size_bytes)
     return jobs
 
 
 def _targets(jobs: list[Job]) -> list[Target]:
-    rows = [job.rows[0] for job in jobs]
+    # Each in its usual form: a row with headers is beside the one with as many fields.
+    usual = ("PUB", "XADD everysec", "XADD always", "JetStream file")
+    rows = [job.rows[0] for job in jobs if job.rows[0].variant in usual]
 
     def target(case: str, bound: float, *systems: str) -> Target:
         mine = next(row for row in rows if row.case == case and row.system == "busd")
@@ -95,7 +104,8 @@ WORKLOAD = Workload(
         "the answers, and every answer is looked at: busd's offsets must be 1, 2, 3 …; ids and acknowledgements are "
         "counted; afterwards the server is asked how many messages it has, and the last hundred are read back. "
         "*written*: busd `sync = interval`, Redis `appendfsync everysec`, JetStream with file storage. *synced* "
-        "before the answer: `always` with both; nats-server does not offer it."
+        "before the answer: `always` with both; nats-server does not offer it. With headers: `unit=C`, or `host=a "
+        "level=info sent=…` with another time in each message; Redis has the payload and these as fields."
     ),
     jobs=tuple(JOBS),
     targets=tuple(_targets(JOBS)),

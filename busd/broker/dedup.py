@@ -32,12 +32,14 @@ class _Flight:
     """A run with ids: what is known of each of its messages, an offset or an error.
 
     `fresh`: messages given on, by index; `decided`: how many of those were answered; `keys`: of those that are
-    under way; `followers`: by index, the duplicates that wait for its result.
+    under way; `followers`: by index, the duplicates that wait for its result; `all_new`: every message has an id,
+    and none of these was known.
     """
 
-    __slots__ = ("_sink", "_told", "decided", "followers", "fresh", "held", "keys", "results")
+    __slots__ = ("_sink", "_told", "all_new", "decided", "followers", "fresh", "held", "keys", "results")
 
     def __init__(self, count: int, sink: Sink) -> None:
+        self.all_new = False
         self.fresh: list[int] = []
         self.decided = 0
         self.keys: dict[int, Key] = {}
@@ -46,6 +48,11 @@ class _Flight:
         self.results: list[int | BusError | None] = [None] * count
         self._sink = sink
         self._told = 0
+
+    def all_kept(self, outcome: Outcome) -> None:
+        """Answer: all of it was kept at once."""
+        self._told = self.decided = outcome.count
+        self._sink(Outcome(outcome.first, outcome.count, {}))
 
     def tell(self) -> None:
         """Answer as far as everything is known."""
@@ -118,7 +125,7 @@ class Dedup:
 
     def publish(self, run: Publish, sink: Sink, hold: bool = False) -> Drop | None:
         """Give a run on, less its duplicates.  See Admission.publish."""
-        ids = ids_of(run.items) if run.headers and self._on and run.answers == "each" else None
+        ids = ids_of(run.items) if run.headers and run.ids and self._on and run.answers == "each" else None
         if ids is None:
             return self._into(run, sink, hold)
         if self._load is None:
@@ -143,14 +150,33 @@ class Dedup:
         now_ns = self._runtime.monotonic_ns()
         flight = _Flight(len(ids), sink)
         topics = repeat(run.topics) if isinstance(run.topics, bytes) else run.topics
-        for index, (topic, message_id) in enumerate(zip(topics, ids, strict=False)):
-            if not message_id or not self._is_duplicate(flight, index, (topic, message_id), hold, now_ns):
+        keys = list(zip(topics, ids, strict=False))
+        if self._are_new(run, ids, keys):
+            # As nearly all are; in columns a fifth of the time.
+            count = len(ids)
+            flight.fresh = list(range(count))
+            flight.keys = dict(enumerate(keys))
+            flight.all_new = True
+            self._pending.update(zip(keys, zip(repeat(flight), range(count), strict=False), strict=True))
+            return self._give_on(run, flight, hold)
+        for index, key in enumerate(keys):
+            if not key[1] or not self._is_duplicate(flight, index, key, hold, now_ns):
                 flight.fresh.append(index)
         drop = self._give_on(run, flight, hold) if flight.fresh else None
         if len(flight.fresh) < len(ids):
             # What was known before it began; the log may not have answered yet, or all of it.
             flight.tell()
         return drop
+
+    def _are_new(self, run: Publish, ids: list[bytes], keys: list[Key]) -> bool:
+        """Whether all have ids, and none of these is known.  One alone is as quick without that question."""
+        return (
+            len(keys) > 1
+            and all(ids)
+            and len(set(keys)) == len(keys)
+            and self._pending.keys().isdisjoint(keys)
+            and not self._window.has_any(run.topics, ids)
+        )
 
     def _is_duplicate(self, flight: _Flight, index: int, key: Key, hold: bool, now_ns: int) -> bool:
         """True when it is the answer to another one that it needs, known or not; else it is the first of its kind."""
@@ -187,6 +213,9 @@ class Dedup:
     def _decided(self, flight: _Flight, outcome: Outcome) -> None:
         """The next so many of the messages given on are kept, or not."""
         now_ns = self._runtime.monotonic_ns()
+        if flight.all_new and outcome.count == len(flight.results) and not (outcome.errors or flight.followers):
+            self._all_kept(flight, outcome, now_ns)
+            return
         lo, errors = flight.decided, outcome.errors
         flight.decided = hi = lo + outcome.count
         followers: dict[_Flight, None] = {}
@@ -209,6 +238,19 @@ class Dedup:
         flight.tell()
         for one in followers:
             one.tell()
+
+    def _all_kept(self, flight: _Flight, outcome: Outcome, now_ns: int) -> None:
+        """The same where all of a run were new and were kept, and nobody waits for them."""
+        keys = flight.keys.values()
+        for key in keys:
+            del self._pending[key]
+        topics, ids = zip(*keys, strict=True)
+        same = topics.count(topics[0]) == len(topics)
+        self._window.put_all(topics[0] if same else topics, ids, outcome.first, now_ns)
+        flight.held = False
+        if self._cancel_sweep is None:
+            self._sweep_later()
+        flight.all_kept(outcome)
 
     # While the ids are read.
 

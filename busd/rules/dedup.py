@@ -8,7 +8,8 @@ Time is any clock that never falls and does not leap.  Pure.  Invariants:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import count, repeat
 
 from busd.rules.items import Item
 
@@ -17,6 +18,14 @@ _ID = b"id"
 
 def ids_of(items: Sequence[Item]) -> list[bytes] | None:
     """The header `id` of each message, empty where there is none; None when no message has one."""
+    if set(map(type, items)) == {list} and len(set(map(len, items))) == 1:
+        # The same names in all of them, or none of them this one: a tenth of the time.
+        columns = list(zip(*items, strict=True))
+        at = next((at for at, names in enumerate(columns[1::2]) if _ID in names), None)
+        if at is None:
+            return None
+        if columns[2 * at + 1].count(_ID) == len(items):
+            return list(columns[2 * at + 2]) if any(columns[2 * at + 2]) else None
     found = [_id_of(item) if type(item) is list else b"" for item in items]
     return found if any(found) else None
 
@@ -66,11 +75,35 @@ class Window:
         if len(found) > self._ids:
             found.popitem(last=False)
         # Two for each that comes: so the old ones go, and none has to pay for many.
-        for _ in range(2):
+        self._drop_old(found, 2, now_ns)
+
+    def _drop_old(self, found: OrderedDict[bytes, tuple[int, int]], most: int, now_ns: int) -> None:
+        for _ in range(most):
             oldest = next(iter(found.values()))
             if oldest[1] + self._span_ns > now_ns:
                 break
             found.popitem(last=False)
+
+    def has_any(self, topics: Iterable[bytes] | bytes, ids: Sequence[bytes]) -> bool:
+        """Whether one of these is remembered, too long ago included; `topics`: one for all, or one for each."""
+        if isinstance(topics, bytes):
+            found = self._topics.get(topics)
+            return found is not None and not found.keys().isdisjoint(ids)
+        known = self._topics
+        return any(topic in known and one in known[topic] for topic, one in zip(topics, ids, strict=True))
+
+    def put_all(self, topics: Iterable[bytes] | bytes, ids: Sequence[bytes], first: int, now_ns: int) -> None:
+        """Remember ids that differ, of messages with offsets from `first` on; none of a single topic's was known."""
+        if not isinstance(topics, bytes):
+            for offset, (topic, one) in enumerate(zip(topics, ids, strict=True), first):
+                self.put(topic, one, offset, now_ns)
+            return
+        found = self._topics.setdefault(topics, OrderedDict())
+        found.update(zip(ids, zip(count(first), repeat(now_ns), strict=False), strict=False))
+        self._topics.move_to_end(topics)
+        for _ in range(len(found) - self._ids):
+            found.popitem(last=False)
+        self._drop_old(found, 2 * len(ids), now_ns)
 
     def sweep(self, now_ns: int) -> None:
         """Forget the topics whose newest id is too old."""

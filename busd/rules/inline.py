@@ -13,11 +13,12 @@ Knows no socket and no time.  Invariants:
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from itertools import repeat
 from operator import itemgetter
 
+from busd.rules.inline_headers import FEW_LINES, LINE_BYTES, VERB, decode_headed
 from busd.rules.runs import add
 from busd.words.commands import COMMANDS, build_line_request, known_topic, known_topics
 from busd.words.errors import BusError
@@ -35,9 +36,8 @@ _PAYLOAD_VERB = re.compile(
 _BEGUN = re.compile(rb"[^ \t\r]")
 # What may stand before the payload of a PUB line in the form that the shortcuts take.
 _PUB_HEAD_BYTES = len(b"PUB ") + MAX_TOPIC_BYTES + len(b" ")
-# Fewer lines are as quick one by one.  Fewer in so many bytes are long: finding each LF costs less then than splitting,
-# which looks at each byte by itself (64 KiB: 1 us instead of 15).
-_FEW_LINES = 4
+# Fewer lines than FEW_LINES in so many bytes are long: finding each LF costs less then than splitting, which looks at
+# each byte by itself (64 KiB: 1 us instead of 15).
 _LOOK_BYTES = 16_384
 # With no more lines than this in so many bytes a split looks longer at the bytes than `readlines` takes to find each
 # LF, and a slice to cut off what stands around the payload: 1,000 bytes a line 300 ns instead of 200, at 600 the same.
@@ -185,13 +185,13 @@ def _lone(line: bytes, limits: Limits) -> Publish | None:
 def _decode(chunk: bytes, limits: Limits, requests: list[Request]) -> None:
     """Add the requests of whole lines."""
     sample = chunk.count(LF, 0, _LOOK_BYTES)
-    few = sample < _FEW_LINES
+    few = sample < FEW_LINES
     long = sample <= _LONG_LINES and len(chunk) > _LOOK_BYTES
     # What all lines should end in, for a shortcut.
     eol = CRLF if chunk.endswith(CRLF) else LF
     if (
         (few and len(chunk) <= _LOOK_BYTES)
-        or limits.line_bytes < _PUB_HEAD_BYTES
+        or limits.line_bytes < LINE_BYTES
         or (eol == LF and b"\r" in chunk and CRLF in chunk)
     ):
         decode_plainly(chunk, limits, requests)
@@ -199,6 +199,8 @@ def _decode(chunk: bytes, limits: Limits, requests: list[Request]) -> None:
         _long_lines(chunk, eol, limits, requests)
     elif (run := _one_topic(chunk, eol, limits, long)) is not None:
         add(requests, run)
+    elif _headed(chunk):
+        decode_headed(chunk, eol, limits, requests, decode_plainly, partial(_unheaded, eol=eol, long=long))
     else:
         _mixed(chunk, eol, limits, requests, long)
 
@@ -312,13 +314,14 @@ def _mixed(chunk: bytes, eol: bytes, limits: Limits, requests: list[Request], lo
         topics.insert(0, topic)
         payloads.insert(0, payload)
     else:
-        decode_plainly(parts[0] + eol, limits, requests)
+        _others(parts[0] + eol, eol, limits, requests)
     start = 0
     # The number 10, not the bytes: 33 ns a payload instead of 160.
     odd = [index for index, payload in enumerate(payloads) if LF[0] in payload] if LF in b"".join(payloads) else []
     for index in odd:
         _publishes(topics[start:index], payloads[start:index], verb, eol, limits, requests)
-        decode_plainly(_spelled(topics[index : index + 1], payloads[index : index + 1], verb, eol), limits, requests)
+        lines = _spelled(topics[index : index + 1], payloads[index : index + 1], verb, eol)
+        _others(lines, eol, limits, requests)
         start = index + 1
     if start:
         topics, payloads = topics[start:], payloads[start:]
@@ -332,11 +335,35 @@ def _spelled(topics: list[bytes], payloads: list[bytes], verb: bytes, eol: bytes
     )
 
 
+def _headed(lines: bytes) -> bool:
+    """Whether most of many lines may be HPUB lines."""
+    verb = lines[: len(VERB)].upper()
+    return verb == VERB or (not verb.startswith(b"PUB ") and LF + VERB in lines and b"\nPUB " not in lines)
+
+
+def _unheaded(lines: bytes, limits: Limits, requests: list[Request], eol: bytes, long: bool) -> None:
+    """Add the requests of lines that stand among HPUB lines."""
+    if lines.count(LF) < FEW_LINES:
+        decode_plainly(lines, limits, requests)
+    else:
+        _mixed(lines, eol, limits, requests, long)
+
+
+def _others(lines: bytes, eol: bytes, limits: Limits, requests: list[Request]) -> None:
+    """Add the requests of a line, perhaps PUB, and of those behind it, which are no PUB lines that a pattern takes."""
+    end = lines.index(LF) + 1
+    if lines.count(LF, end) >= FEW_LINES and _headed(lines[end:]):
+        decode_plainly(lines[:end], limits, requests)
+        decode_headed(lines[end:], eol, limits, requests, decode_plainly, decode_plainly)
+    else:
+        decode_plainly(lines, limits, requests)
+
+
 def _publishes(
     topics: list[bytes], payloads: list[bytes], verb: bytes, eol: bytes, limits: Limits, requests: list[Request]
 ) -> None:
     """Add what PUB lines ask, given in columns, which are kept; halved around those that are errors."""
-    if len(topics) < _FEW_LINES:
+    if len(topics) < FEW_LINES:
         if topics:
             decode_plainly(_spelled(topics, payloads, verb, eol), limits, requests)
         return

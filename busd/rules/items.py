@@ -5,7 +5,9 @@ Pure.  What the array stands for (offsets, topics) is the record's business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
 
 import hiredis
 
@@ -19,6 +21,10 @@ Item = bytes | list[bytes]
 FEW = 5
 # Payloads have different sizes, or it is not known.
 UNEVEN = -1
+# Fewer are encoded as quickly one by one; and where messages have more different numbers of headers than this, a pass
+# for each number looks at all of them too often.
+_FEW_ITEMS = 4
+_MOST_WIDTHS = 4
 # `$`, the digits of a length, CR LF.
 _HEAD_BYTES = 16
 _HEADS = [b"\r\n$%d\r\n" % size for size in range(4096)]
@@ -27,7 +33,7 @@ _HEADS = [b"\r\n$%d\r\n" % size for size in range(4096)]
 def encode_items(items: list[Item], headers: bool) -> tuple[bytes, int]:
     """The array, and the size of all payloads where it is one, else UNEVEN; `headers`: an item may be a list."""
     if headers:
-        return b"*%d" % len(items) + b"".join(map(_encode_item, items)) + b"\r\n", UNEVEN
+        return _encode_headed(items), UNEVEN
     payloads: list[bytes] = items  # type: ignore[assignment]
     number = len(payloads)
     if number == 1:
@@ -39,13 +45,60 @@ def encode_items(items: list[Item], headers: bool) -> tuple[bytes, int]:
         row = [b"*%d" % number, *payloads]
         row[-1] += b"\r\n"
         return (b"\r\n$%d\r\n" % sizes[0]).join(row), sizes[0]
-    try:
-        pieces = weave(list(map(_HEADS.__getitem__, sizes)), payloads)
-    except IndexError:
-        pieces = list(map(_encode_item, items))
+    pieces = weave(_heads(sizes), payloads)
     pieces[0] = b"*%d%b" % (number, pieces[0])
     pieces.append(b"\r\n")
     return b"".join(pieces), UNEVEN
+
+
+def _encode_headed(items: list[Item]) -> bytes:
+    """The array, where an item may be a list: with one header 140 ns a message, one by one 770."""
+    pieces: Iterable[bytes]
+    widths = [len(item) if type(item) is list else 0 for item in items] if len(items) >= _FEW_ITEMS else []
+    different = set(widths)
+    if not 1 <= len(different) <= _MOST_WIDTHS:
+        pieces = map(_encode_item, items)
+    elif len(different) == 1:
+        pieces = weave(*_spelled(items, widths[0]))
+    else:
+        rows: list[tuple[bytes, ...]] = [()] * len(items)
+        for width in different:
+            places = [place for place, one in enumerate(widths) if one == width]
+            spelled = zip(*_spelled(list(map(items.__getitem__, places)), width), strict=True)
+            for place, row in zip(places, spelled, strict=True):
+                rows[place] = row
+        pieces = chain.from_iterable(rows)
+    return b"*%d%b\r\n" % (len(items), b"".join(pieces))
+
+
+def _spelled(items: list[Item], width: int) -> list[list[bytes]]:
+    """Columns that read row by row are the items: payloads, or where there is a width lists of so many parts.
+
+    Names, and values that are the same in all of them, are spelled once.
+    """
+    number = len(items)
+    parts: list[Sequence[Any]] = list(zip(*items, strict=True)) if width else [items]
+    columns: list[list[bytes]] = []
+    text = b"\r\n*%d" % width if width else b""
+    for part in parts:
+        if part.count(part[0]) == number:
+            text += b"\r\n$%d\r\n%b" % (len(part[0]), part[0])
+            continue
+        sizes = list(map(len, part))
+        if sizes.count(sizes[0]) == number:
+            columns.append([b"%b\r\n$%d\r\n" % (text, sizes[0])] * number)
+        else:
+            columns += [[text] * number, _heads(sizes)]
+        columns.append(list(part))
+        text = b""
+    return [*columns, [text] * number] if text else columns
+
+
+def _heads(sizes: list[int]) -> list[bytes]:
+    try:
+        return list(map(_HEADS.__getitem__, sizes))
+    except IndexError:
+        return [b"\r\n$%d\r\n" % size for size in sizes]
 
 
 def _encode_item(item: Item) -> bytes:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 
+from busd.rules.resp_headers import publishes_headed
 from busd.rules.resp_runs import publishes, whole_arguments
 from busd.rules.runs import add
 from busd.words.commands import build_request
@@ -119,6 +120,8 @@ class RespDecoder:
             if self._left == 0:
                 if failures < _MAX_FAILURES:
                     run, at, passed = publishes(data, at, self._limits)
+                    if run is None and not passed:
+                        run, at, passed = publishes_headed(data, at, self._limits)
                     failures += passed and (at - before) * _WORTH_PART < len(data) - before
                     if run is not None:
                         add(requests, run)

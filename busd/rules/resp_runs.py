@@ -26,7 +26,7 @@ from busd.words.topics import MAX_TOPIC_BYTES
 CRLF = b"\r\n"
 # Ready spellings of lengths: a lookup costs a third of a format.  Longer payloads are few in a read.
 _DECIMALS = [b"%d" % size for size in range(4096)]
-_SIZES = [b"$%d" % size for size in range(4096)]
+SIZES = [b"$%d" % size for size in range(4096)]
 _FIRST = re.compile(rb"(\*3\r\n\$3\r\n(?i:PUB)\r\n)(\$[1-9][0-9]{0,2}\r\n[^\r\n]+)\r\n\$(0|[1-9][0-9]{0,8})\r\n")
 
 Payloads = tuple[bytes, ...]
@@ -45,7 +45,7 @@ def publishes(data: bytes, at: int, limits: Limits) -> tuple[Publish | None, int
     end = first.end() + int(size)
     topic_size, _, topic = topic_part.partition(CRLF)
     payload = data[first.end() : end]
-    names = _allowed((topic,), (payload,), limits)
+    names = allowed((topic,), (payload,), limits)
     if topic_size != b"$%d" % len(topic) or not data.startswith(CRLF, end) or names is None:
         return None, at, False
     single = Publish(names, [payload], len(payload), eol=CRLF), end + 2
@@ -71,7 +71,7 @@ def whole_arguments(data: bytes, at: int, count: int, limit_bytes: int) -> tuple
         return [], at
     sizes, _, arguments = zip(*map(bytes.partition, rows, repeat(CRLF)), strict=True)
     good = len(rows)
-    if (expected := _spelled(arguments, _DECIMALS, b"%d")) != sizes:
+    if (expected := spelled(arguments, _DECIMALS, b"%d")) != sizes:
         good = next(index for index, size in enumerate(expected) if size != sizes[index])
     if len(data) - at > limit_bytes:
         good = next((index for index in range(good) if len(arguments[index]) > limit_bytes), good)
@@ -90,15 +90,15 @@ def _one_topic(data: bytes, at: int, head: bytes, topic: bytes, limits: Limits) 
     if not rows:
         return None
     sizes, _, payloads = zip(*map(bytes.partition, rows, repeat(CRLF)), strict=True)
-    names = _allowed((topic,), payloads, limits)
-    if sizes != _spelled(payloads, _SIZES, b"$%d") or names is None:
+    names = allowed((topic,), payloads, limits)
+    if sizes != spelled(payloads, SIZES, b"$%d") or names is None:
         return None
     items: list[Item] = list(payloads)
     last = _whole(tail, 1)
     if last is not None and len(last[1]) <= limits.payload_bytes:
         rows.append(tail[:-2])
         items.append(last[1])
-    size_bytes = _size_bytes(head, rows)
+    size_bytes = spelled_bytes(head, rows)
     return Publish(names, items, size_bytes, eol=CRLF), at + size_bytes
 
 
@@ -117,7 +117,7 @@ def _many_topics(data: bytes, at: int, head: bytes, limits: Limits) -> tuple[Pub
         columns = _columns(fields, limits)
         if columns is None:
             return None
-    size_bytes = _size_bytes(head, rows)
+    size_bytes = spelled_bytes(head, rows)
     return Publish(*columns, size_bytes, eol=CRLF), at + size_bytes
 
 
@@ -127,9 +127,9 @@ def _columns(fields: list[list[bytes]], limits: Limits) -> tuple[bytes | list[by
         topic_sizes, topics, sizes, payloads = zip(*fields, strict=True)
     except ValueError:
         return None
-    if sizes != _spelled(payloads, _SIZES, b"$%d") or topic_sizes != _spelled(topics, _SIZES, b"$%d"):
+    if sizes != spelled(payloads, SIZES, b"$%d") or topic_sizes != spelled(topics, SIZES, b"$%d"):
         return None
-    names = _allowed(topics, payloads, limits)
+    names = allowed(topics, payloads, limits)
     return None if names is None else (names, list(payloads))
 
 
@@ -137,18 +137,18 @@ def _first_doubt(fields: list[list[bytes]], limits: Limits) -> int:
     """Index of the first part that is in doubt; `_columns` takes those before it.  The first has four fields."""
     doubt = next((index for index, field in enumerate(fields) if len(field) != 4), len(fields))
     topic_sizes, topics, sizes, payloads = zip(*fields[:doubt], strict=True)
-    bad = {topic for topic in set(topics) if _allowed((topic,), (b"",), limits) is None}
+    bad = {topic for topic in set(topics) if allowed((topic,), (b"",), limits) is None}
     columns = zip(
         topic_sizes,
-        _spelled(topics, _SIZES, b"$%d"),
+        spelled(topics, SIZES, b"$%d"),
         topics,
         sizes,
-        _spelled(payloads, _SIZES, b"$%d"),
+        spelled(payloads, SIZES, b"$%d"),
         payloads,
         strict=True,
     )
-    for index, (topic_size, topic_spelled, topic, size, spelled, payload) in enumerate(columns):
-        if topic_size != topic_spelled or size != spelled or topic in bad or len(payload) > limits.payload_bytes:
+    for index, (topic_size, topic_spelling, topic, size, spelling, payload) in enumerate(columns):
+        if topic_size != topic_spelling or size != spelling or topic in bad or len(payload) > limits.payload_bytes:
             return index
     return doubt
 
@@ -161,12 +161,12 @@ def _whole(tail: bytes, splits: int) -> list[bytes] | None:
     return fields
 
 
-def _size_bytes(head: bytes, rows: list[bytes]) -> int:
-    """Of the commands on the wire: each is `head`, its part and CR LF."""
+def spelled_bytes(head: bytes, rows: list[bytes]) -> int:
+    """Length of the commands on the wire: each is `head`, its part and CR LF."""
     return len(rows) * (len(head) + 2) + sum(map(len, rows))
 
 
-def _allowed(topics: Sequence[bytes], payloads: Payloads, limits: Limits) -> bytes | list[bytes] | None:
+def allowed(topics: Sequence[bytes], payloads: Payloads, limits: Limits) -> bytes | list[bytes] | None:
     """The topics as a run has them; None when one is none or a payload is too long."""
     try:
         names = known_topics(topics)
@@ -175,7 +175,8 @@ def _allowed(topics: Sequence[bytes], payloads: Payloads, limits: Limits) -> byt
     return names if max(map(len, payloads)) <= limits.payload_bytes else None
 
 
-def _spelled(payloads: Payloads, table: list[bytes], form: bytes) -> Payloads:
+def spelled(payloads: Payloads, table: list[bytes], form: bytes) -> Payloads:
+    """The length of each, spelled by a table, or as `form` where one is longer than that has."""
     try:
         return tuple(map(table.__getitem__, map(len, payloads)))
     except IndexError:

@@ -31,7 +31,9 @@ def _join(run: Publish, more: Publish) -> None:
         run.topics = column
     run.items += more.items
     run.size_bytes += more.size_bytes
-    run.headers = run.headers or more.headers
+    if more.headers:
+        run.ids = more.ids or (run.headers and run.ids)
+        run.headers = True
 
 
 def _column(run: Publish) -> list[bytes]:

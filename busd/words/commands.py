@@ -106,7 +106,9 @@ def _publish(args: list[bytes], resp: bool, limits: Limits) -> rq.Request:
 
 def _one(topic: bytes, payload: bytes, headers: list[bytes]) -> rq.Publish:
     size = len(payload) + sum(map(len, headers))
-    return rq.Publish(topic, [[payload, *headers] if headers else payload], size, headers=bool(headers))
+    return rq.Publish(
+        topic, [[payload, *headers] if headers else payload], size, headers=bool(headers), ids=b"id" in headers
+    )
 
 
 def _publish_many(args: list[bytes], resp: bool, limits: Limits) -> rq.Request:

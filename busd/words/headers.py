@@ -9,9 +9,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate, chain, compress, repeat
 
 from busd.words.errors import BusError, quoted
 from busd.words.groups import check_text
@@ -20,6 +21,8 @@ from busd.words.units import parse_duration_ns
 
 # Kept per topic (id) and per group (key), so they are short.
 MAX_ID_BYTES = 200
+# As many as an offset or a time in ns has that fits into 64 bits.
+_TIME_DIGITS = 19
 _NAME = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 _WORD = re.compile(rb"[ \t]*([^ \t]+)")
 
@@ -35,7 +38,7 @@ class Steering:
 
 
 def _time(name: str, value: bytes) -> None:
-    if not (value.isdigit() and len(value) <= 19):
+    if not (value.isdigit() and len(value) <= _TIME_DIGITS):
         raise BusError("ARG", f"the header {name} takes a time in Unix ns, not {quoted(value)}")
 
 
@@ -125,6 +128,88 @@ def parse_header_words(tail: bytes, limits: Limits) -> tuple[list[bytes], bytes]
 _KNOWN_BYTES = 256
 
 
+def parse_heads(heads: Set[bytes], limits: Limits, new: bool) -> dict[bytes, tuple[bytes, ...]]:
+    """Of each text ` k=v k=v` its words (k, v, …): many lines have the same.
+
+    Args:
+        heads: each empty, or with a blank in front.
+        new: most of them, more than a few, have not been seen before: as columns they take a tenth of one by one.
+
+    Raises:
+        BusError: of one of them; also where this is left to `parse_header_words`.
+    """
+    # Blanks between them count here: so the line is not too long either.
+    longest = max(map(len, heads))
+    if b"\t" in b"".join(heads):
+        raise BusError("ARG", "a tab is left to the grammar")
+    rows = _new_rows(list(heads)) if new else [_known_words(head)[0] for head in heads]
+    _check_size(max(map(len, rows)) // 2, longest, limits)
+    return dict(zip(heads, rows, strict=True))
+
+
+def _new_rows(heads: list[bytes]) -> list[tuple[bytes, ...]]:
+    text = b"".join(heads)
+    check_text(text, "a header")
+    if not text:
+        return [()] * len(heads)
+    names, signs, values = zip(*map(bytes.partition, text.split(b" ")[1:], repeat(b"=")), strict=True)
+    if b"" in signs:
+        raise BusError("ARG", "one of them is not name=value")
+    for name in KNOWN.keys() & set(names):
+        _check_values(name, list(compress(values, map(name.__eq__, names))))
+    flat = tuple(chain.from_iterable(zip(names, values, strict=True)))
+    ends = list(accumulate(map(bytes.count, heads, repeat(b" "))))
+    rows = [flat[2 * lo : 2 * hi] for lo, hi in zip([0, *ends[:-1]], ends, strict=True)]
+    for shape in {row[::2] for row in rows}:
+        check_names(shape)
+    return rows
+
+
+def surely_good(names: tuple[bytes, ...], columns: Sequence[Sequence[bytes]], limits: Limits, ascii_only: bool) -> bool:
+    """Whether messages may have these headers; False says nothing.
+
+    Args:
+        columns: for each name its value in each message.
+        ascii_only: known is that all values are ASCII without CR, LF and NUL.
+    """
+    try:
+        check_names(names)
+        size_bytes = sum(map(len, names)) + sum([max(map(len, values)) for values in columns])
+        _check_size(len(names), size_bytes, limits)
+        for name, values in zip(names, columns, strict=True):
+            if name in KNOWN:
+                _check_values(name, values)
+            if not ascii_only:
+                check_text(b" ".join(values), "a value")
+    except BusError:
+        return False
+    return True
+
+
+def _check_values(name: bytes, values: Sequence[bytes]) -> None:
+    """What KNOWN says of the values of one of its names."""
+    check = KNOWN[name]
+    if check is _time and all(values) and max(map(len, values)) <= _TIME_DIGITS and b"".join(values).isdigit():
+        return
+    if check is _identity and all(values) and max(map(len, values)) <= MAX_ID_BYTES:
+        return
+    for value in set(values):
+        check(name.decode(), value)
+
+
+@lru_cache(maxsize=1024)
+def check_names(names: tuple[bytes, ...]) -> None:
+    """Nothing, when a message may have headers of these names.
+
+    Raises:
+        BusError: ARG.
+    """
+    if len(set(names)) != len(names):
+        raise BusError("ARG", "a header stands twice")
+    for name in names:
+        _check_name(name)
+
+
 @lru_cache(maxsize=4096)
 def _known_words(head: bytes) -> tuple[tuple[bytes, ...], int]:
     """`k=v k=v`, blanks between, as k, v, … and how many bytes these are; raises ARG."""
@@ -152,9 +237,13 @@ def _check_pairs(flat: list[bytes]) -> None:
         _check(name, value)
 
 
-def _check(name: bytes, value: bytes) -> None:
+def _check_name(name: bytes) -> None:
     if _NAME.fullmatch(name) is None:
         raise BusError("ARG", f"{quoted(name)} is not a header's name: A-Z a-z 0-9 _ -, 64 bytes at most")
+
+
+def _check(name: bytes, value: bytes) -> None:
+    _check_name(name)
     if check := KNOWN.get(name):
         check(name.decode(), value)
     check_text(value, f"the value of the header {name.decode()}")

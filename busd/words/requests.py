@@ -40,6 +40,7 @@ class Publish(Request):
         topics: checked topics.
         items: payloads; with headers [payload, key, value, …].
         headers: True when an item may be a list.
+        ids: False when it is known that none of the items has the header `id`.
         answers: an offset for `each` message, or the `first` only.
         kind: a message, an end of stream (`eof`) or a removal (`reset`; made by the broker, never by a codec).
         size_bytes: of all payloads and headers, or a little more.
@@ -50,6 +51,7 @@ class Publish(Request):
     items: list[Item]
     size_bytes: int
     headers: bool = False
+    ids: bool = field(default=True, compare=False)
     answers: Literal["each", "first"] = "each"
     kind: Literal["message", "eof", "reset"] = "message"
     source: object = None

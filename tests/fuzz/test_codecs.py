@@ -12,7 +12,7 @@ from unittest import mock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busd.rules import inline
+from busd.rules import inline, inline_headers
 from busd.rules.inline import InlineDecoder
 from busd.rules.resp import RespDecoder
 from busd.words.commands import build_line_request, build_request
@@ -106,11 +106,46 @@ def no_lf(raw: bytes) -> bytes:
     return raw.replace(b"\n", b"")
 
 
+GOOD_HEADERS = [
+    b"k=v",
+    b"k=w",
+    b"k=",
+    b"l=1",
+    b"m=a=b",
+    b"id=7",
+    b"key=x",
+    b"sent=12",
+    b"ttl=5s",
+    b"u=\xc3\xbc",
+    b"x=%d",
+]
+BAD_HEADERS = [b"id=", b"sent=x", b"ttl=0s", b"u=\xc3", b"=v", b"k", b"n.o=v", b"k=a\rb", b"k=\0", b"sent=" + b"1" * 20]
+ODD_HEADERS = [b"", b":x", b"k=:x", b"k=\tl=v", b"k=" + b"v" * 31, b"key=" + b"x" * 201]
+HEADERS = st.one_of(st.sampled_from(GOOD_HEADERS + BAD_HEADERS + ODD_HEADERS), st.binary(max_size=6).map(no_lf))
+
+
+@st.composite
+def headed_lines(draw: st.DrawFn) -> list[bytes]:
+    """HPUB lines, most of them with headers of the same names."""
+    verb = draw(st.sampled_from([b"HPUB ", b"HPUB ", b"hpub ", b"HPUB", b"HPUB  "]))
+    topics = draw(st.one_of(st.just([b"t"]), st.lists(TOPICS, min_size=1, max_size=3)))
+    usual = draw(st.lists(HEADERS, max_size=3))
+    lines = []
+    for at, payload in enumerate(draw(st.lists(PAYLOADS, min_size=1, max_size=12))):
+        words = usual if draw(st.integers(0, 5)) else draw(st.lists(HEADERS, max_size=4))
+        words = [word + draw(st.sampled_from([b"", b"", b"1", b"2"])) for word in words]
+        lines.append(b" ".join([verb + topics[at % len(topics)], *words, b":" + no_lf(payload)]))
+    return lines
+
+
 @st.composite
 def line_blocks(draw: st.DrawFn) -> bytes:
     """Lines of one kind in a row, so that there is something for the shortcuts."""
     eol = draw(st.sampled_from([b"\n", b"\n", b"\r\n", b"\r\n", b"\r\r\n"]))
-    if draw(st.booleans()):
+    kind = draw(st.sampled_from(["plain", "headed", "other"]))
+    if kind == "headed":
+        lines = draw(headed_lines())
+    elif kind == "plain":
         verb = draw(st.sampled_from([b"PUB ", b"PUB ", b"pub ", b"Pub ", b" PUB ", b"EPUB "]))
         topics = draw(st.one_of(st.just([b"t"]), st.lists(TOPICS, min_size=1, max_size=3)))
         payloads = draw(st.lists(PAYLOADS, min_size=1, max_size=12))
@@ -153,14 +188,23 @@ IDLE = st.sampled_from([b"*0\r\n", b"\r\n"])
 @st.composite
 def command_blocks(draw: st.DrawFn) -> bytes:
     """Commands of one kind in a row."""
-    kind = draw(st.sampled_from(["pub", "pub", "pub", "nearly", "mpub", "other", "random"]))
+    kind = draw(st.sampled_from(["pub", "pub", "pub", "headed", "headed", "nearly", "mpub", "other", "random"]))
     payloads = draw(st.lists(RESP_PAYLOADS, min_size=1, max_size=12))
     topics = draw(st.one_of(st.just([b"t"]), st.lists(TOPICS, min_size=1, max_size=3)))
     if kind == "pub":
         verb = draw(st.sampled_from([b"PUB", b"PUB", b"pub", b"PUBS"]))
         return b"".join([resp(verb, topics[at % len(topics)], payload) for at, payload in enumerate(payloads)])
+    pairs = [part for header in draw(st.lists(HEADERS, max_size=3)) for part in header.partition(b"=")[::2]]
+    if kind == "headed":
+        odd = draw(st.one_of(st.none(), st.integers(0, 6)))
+        return b"".join(
+            [
+                resp(b"PUB", topics[at % len(topics)], payload, *pairs[at == odd :], *[b"%d" % at] * (at == odd))
+                for at, payload in enumerate(payloads)
+            ]
+        )
     if kind == "nearly":
-        command = resp(b"PUB", topics[0], payloads[0])
+        command = resp(b"PUB", topics[0], payloads[0], *pairs)
         wrong = bytearray(command)
         wrong[draw(st.integers(0, len(command) - 1))] = draw(st.sampled_from(b"0123\r\n$*+PUBt"))
         other = resp(b"PUB", b"other", b"") * draw(st.integers(0, 1))
@@ -276,11 +320,19 @@ def resp_plainly(data: bytes, limits: Limits) -> tuple[list[object], bool]:
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(line_blocks(), max_size=5), st.binary(max_size=8), CUTS, LIMITS, st.sampled_from([16_384, 40, 300]))
-def test_inline(blocks: list[bytes], tail: bytes, cuts: Cuts, limits: Limits, look: int) -> None:
-    """`look`: fewer than four lines in so many bytes are taken for long ones."""
+@given(
+    st.lists(line_blocks(), max_size=5),
+    st.binary(max_size=8),
+    CUTS,
+    LIMITS,
+    st.sampled_from([16_384, 40, 300]),
+    st.sampled_from([1, 5, 32]),
+)
+def test_inline(blocks: list[bytes], tail: bytes, cuts: Cuts, limits: Limits, look: int, worth: int) -> None:
+    """`look`: fewer than four lines in so many bytes are taken for long ones; `worth`: from so many lines on those with
+    headers get a pattern of their own."""
     data = b"".join(blocks) + tail
-    with mock.patch.object(inline, "_LOOK_BYTES", look):
+    with mock.patch.object(inline, "_LOOK_BYTES", look), mock.patch.object(inline_headers, "_WORTH_LINES", worth):
         whole, unfinished = feed(InlineDecoder(limits), [data])
         assert ([code_of(entry) for entry in whole], unfinished) == inline_plainly(data, limits)
         assert feed(InlineDecoder(limits), reads(data, cuts)) == (whole, unfinished)

@@ -22,6 +22,52 @@ def test_runs_without_an_id_have_none() -> None:
     assert ids_of([]) is None
 
 
+@given(
+    st.lists(
+        st.sampled_from([b"p", [b"p", b"k", b"id"], [b"p", b"id", b"1"], [b"p", b"k", b"v", b"id", b""]]), max_size=6
+    )
+)
+def test_ids_of_columns_are_those_of_each(items: list[Item]) -> None:
+    each = [dict(zip(item[1::2], item[2::2], strict=True)).get(b"id", b"") if len(item) > 1 else b"" for item in items]
+    assert ids_of(items) == (each if any(each) else None)
+    for item, one in zip(items, each, strict=True):
+        assert ids_of([item] * 3) == ([one] * 3 if one else None)
+
+
+@given(
+    st.sampled_from([1, 3, 8]),
+    st.lists(st.tuples(st.sets(st.integers(0, 30), min_size=1, max_size=10), st.integers(0, 60)), max_size=20),
+    st.booleans(),
+)
+def test_many_at_once_are_remembered_as_one_by_one(limit: int, runs: list[tuple[set[int], int]], topics: bool) -> None:
+    each, whole = Window(limit, SPAN), Window(limit, SPAN)
+    now, first = 0, 1
+    for numbers, later in runs:
+        now += later
+        ids = [b"%d" % number for number in sorted(numbers)]
+        column = [b"t%d" % (number % 2) for number in sorted(numbers)] if topics else [b"t"] * len(ids)
+        new = not whole.has_any(column if topics else b"t", ids)
+        assert new or any(one in whole._topics.get(topic, ()) for topic, one in zip(column, ids, strict=True))
+        if new or topics:
+            for offset, (topic, one) in enumerate(zip(column, ids, strict=True), first):
+                each.put(topic, one, offset, now)
+            whole.put_all(column if topics else b"t", ids, first, now)
+        first += len(ids)
+        for topic in (b"t", b"t0", b"t1"):
+            found = [[window.find(topic, b"%d" % number, now) for number in range(31)] for window in (each, whole)]
+            assert found[0] == found[1]
+        assert len(whole) <= limit * whole.topics
+
+
+def test_what_is_too_old_makes_room_as_many_others_come() -> None:
+    window = Window(1000, SPAN)
+    for number in range(100):
+        window.put(b"t", b"%d" % number, number + 1, 0)
+    window.put_all(b"t", [b"n%d" % number for number in range(40)], 200, SPAN)
+    assert len(window) == 100 - 80 + 40
+    assert window.find(b"t", b"n39", SPAN) == 239
+
+
 def test_an_id_is_known_for_the_span_and_not_longer() -> None:
     window = Window(10, SPAN)
     window.put(b"t", b"a", 7, 1000)

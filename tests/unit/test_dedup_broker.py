@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from busd.broker.admission import Admission, Budget
 from busd.broker.dedup import Dedup
@@ -87,6 +89,71 @@ def test_duplicates_within_one_run() -> None:
     kit.publish("p", with_id("a"), b"x", with_id("a"), with_id("b"), with_id("b"), b"y")
     assert kit.told["p"] == [1, 2, 1, 3, 3, 4, "/"]
     assert kit.kept == [b"p", b"x", b"p", b"y"]
+
+
+def test_many_new_ones_are_remembered_each() -> None:
+    kit = Kit()
+    kit.publish("p", *[with_id(f"{number}") for number in range(50)])
+    kit.publish("q", with_id("49"), with_id("0"), with_id("new"))
+    kit.publish("r", *[with_id(f"{number}") for number in range(49, 52)], topic=[b"t", b"u", b"t"])
+    kit.publish("s", *[with_id(f"{number}") for number in range(49, 52)], topic=[b"u", b"u", b"t"])
+    assert kit.told == {
+        "p": [*range(1, 51), "/"],
+        "q": [50, 1, 51, "/"],
+        "r": [50, 52, 53, "/"],
+        "s": [54, 52, 53, "/"],
+    }
+    assert kit.dedup.ids == 54
+    assert not kit.dedup._pending
+
+
+def test_duplicates_of_many_that_are_under_way_wait_for_theirs() -> None:
+    kit = Kit(hold_log=True)
+    kit.publish("p", *[with_id(f"{number}") for number in range(5)])
+    kit.publish("q", with_id("3"), with_id("9"))
+    kit.publish("r", with_id("7"), with_id("8"))
+    assert kit.told == {"p": [], "q": [], "r": []}
+    kit.log.commit()
+    assert kit.told == {"p": [1, 2, 3, 4, 5, "/"], "q": [4, 6, "/"], "r": [7, 8, "/"]}
+    assert not kit.dedup._pending
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 3])
+def test_of_many_only_those_that_were_kept_are_remembered(room: int) -> None:
+    kit = Kit()
+    kit.log.caps["t"] = room
+    kit.log.reject.add("t")
+    kit.publish("p", *[with_id(f"{number}") for number in range(3)], hold=False)
+    assert [one for one in kit.told["p"] if isinstance(one, int)] == list(range(1, room + 1))
+    assert kit.dedup.ids == room
+    kit.log.caps.clear()
+    kit.publish("q", *[with_id(f"{number}") for number in range(3)])
+    assert kit.told["q"] == [1, 2, 3, "/"]
+    assert not kit.dedup._pending
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=6), st.booleans()),
+        max_size=12,
+    )
+)
+def test_runs_are_told_what_each_message_is_told_alone(steps: list[tuple[list[tuple[int, bool]], bool]]) -> None:
+    whole, alone = Kit(hold_log=True), Kit(hold_log=True)
+    for number, (messages, commit) in enumerate(steps):
+        topics = [b"u" if other else b"t" for _, other in messages]
+        topic = topics[0] if len(set(topics)) == 1 else topics
+        items = [with_id(f"{name}") if name else b"p" for name, _ in messages]
+        whole.publish(f"{number}", *items, topic=topic)
+        for at, (item, mine) in enumerate(zip(items, topics, strict=True)):
+            alone.publish(f"{number} {at}", item, topic=mine)
+        for kit in (whole, alone) if commit or number == len(steps) - 1 else ():
+            kit.log.commit()
+    for number, (messages, _) in enumerate(steps):
+        each = [alone.told[f"{number} {at}"] for at in range(len(messages))]
+        assert whole.told[f"{number}"] == [*[told for told, _ in each], "/"]
+    assert whole.dedup.ids == alone.dedup.ids
+    assert not whole.dedup._pending
 
 
 def test_a_run_of_duplicates_only_is_answered_at_once() -> None:

@@ -36,6 +36,33 @@ def test_headers(items: list[Item]) -> None:
     assert decode_items(encode_items(items, headers=True)[0], 0, len(items)) == items
 
 
+SAME = st.sampled_from([b"", b"k", b"v", b"%d", b"x" * 4095, b"x" * 4096, b"\r\n$1\r\n"])
+
+
+@st.composite
+def alike(draw: st.DrawFn) -> list[Item]:
+    """Items most of whose headers have the same names, some the same values."""
+    kinds = draw(st.lists(st.lists(st.one_of(SAME, st.none()), min_size=1, max_size=4), min_size=1, max_size=6))
+    items: list[Item] = []
+    for number in range(draw(st.integers(1, 20))):
+        kind = kinds[number % len(kinds)]
+        parts = [draw(SAME) if part is None else part for part in kind]
+        items.append(parts if len(parts) > 1 else parts[0])
+    return items
+
+
+@given(alike())
+@settings(max_examples=500)
+def test_headers_that_are_alike(items: list[Item]) -> None:
+    data = encode_items(items, headers=True)
+    parts = [b"*%d" % len(items)]
+    for item in items:
+        row = [item] if isinstance(item, bytes) else item
+        parts += [] if isinstance(item, bytes) else [b"*%d" % len(item)]
+        parts += [b"$%d\r\n%b" % (len(part), part) for part in row]
+    assert data == (b"\r\n".join([*parts, b""]), UNEVEN)
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"*1\r\n", b"*1\r\n$3\r\nab\r\n", b"$1\r\na\r\n", b"*1\r\n$x\r\n", b"*0\r\n", b"+OK\r\n"]
 )
