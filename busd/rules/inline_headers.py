@@ -38,6 +38,10 @@ _MOST_NAMES = 16
 # When others stand behind more than one of so many lines, the usual names say little of the rest.
 _ODD_PART = 16
 
+# How often lines may be looked at in vain: so often each that the form takes, and so often more each that was added.
+# Where errors stand everywhere, halving down to the last four lines takes four times as long as line by line.
+_IN_VAIN = 3
+_IN_VAIN_BESIDE = 4
 # When more than one of so many lines has headers of its own, what was seen before is of little use.
 _NEW_PART = 8
 
@@ -70,7 +74,10 @@ def _form(verb: bytes, eol: bytes, names: tuple[bytes, ...] | None) -> _Form:
 
 @dataclass(slots=True)
 class _Work:
-    """What is the same for all of a chunk.  `plain`: adds what lines ask, one by one; `others`: see decode_headed."""
+    """What is the same for all of a chunk.  `plain`: adds what lines ask, one by one; `others`: see decode_headed.
+
+    `patience`: how many lines may still be looked at in vain.
+    """
 
     verb: bytes
     eol: bytes
@@ -79,6 +86,7 @@ class _Work:
     ascii_only: bool
     plain: Decode
     others: Decode
+    patience: int = 0
 
 
 def decode_headed(
@@ -174,6 +182,7 @@ def _take(work: _Work, lines: bytes, form: _Form) -> bool:
     odd = [index for index, rest in enumerate(rests) if LF[0] in rest] if LF in b"".join(rests) else []
     if form.names is not None and len(odd) * _ODD_PART >= len(rests):
         return False
+    work.patience += _IN_VAIN * len(rests)
     if before:
         _leave(work, before[len(eol) :] + eol, form)
     start = 0
@@ -204,13 +213,15 @@ def _spelled(columns: Columns, form: _Form) -> bytes:
 
 
 def _publish(work: _Work, columns: Columns, form: _Form) -> None:
-    """Add what lines ask, given in columns; halved around those that are errors or in doubt."""
+    """Add what lines ask, given in columns; halved around those that are errors or in doubt, while they are few."""
     number = len(columns[0])
-    if number >= FEW_LINES:
+    if number >= FEW_LINES and work.patience > 0:
         run = _run(work, columns) if form.names is None else _run_alike(work, columns, form.names)
         if run is not None:
+            work.patience += _IN_VAIN_BESIDE * number
             add(work.requests, run)
             return
+        work.patience -= number
         half = number // 2
         _publish(work, [column[:half] for column in columns], form)
         _publish(work, [column[half:] for column in columns], form)

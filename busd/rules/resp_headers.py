@@ -54,13 +54,25 @@ def publishes_headed(data: bytes, at: int, limits: Limits) -> tuple[Publish | No
         rows.append(last)
     run = _run(rows, names, limits)
     if run is None:
-        good = next((index for index, row in enumerate(rows) if _run([row], names, limits) is None), len(rows))
+        good = _good(rows, names, limits)
         run = _run(rows[:good], names, limits) if good else None
         if run is None:
             return None, at, True
         del parts[good:]
     run.size_bytes = spelled_bytes(head, parts)
     return run, at + run.size_bytes, True
+
+
+def _good(rows: Sequence[Row], names: tuple[bytes, ...], limits: Limits) -> int:
+    """How many stand before the first that is in doubt, as there is one: each is looked at twice at most."""
+    good, doubt = 0, len(rows)
+    while doubt - good > 1:
+        middle = (good + doubt) // 2
+        if _run(rows[good:middle], names, limits) is None:
+            doubt = middle
+        else:
+            good = middle
+    return good
 
 
 def _run(rows: Sequence[Row], names: tuple[bytes, ...], limits: Limits) -> Publish | None:

@@ -124,7 +124,8 @@ def parse_header_words(tail: bytes, limits: Limits) -> tuple[list[bytes], bytes]
     raise BusError("ARG", "the payload is missing: HPUB topic name=value … :payload")
 
 
-# Most headers come again and again, as tags and keys do: a lookup is a tenth of a look.  Few and short ones: 2 MB.
+# Most headers come again and again, as tags and keys do: a lookup is a tenth of a look.  Only short ones: a line may be
+# as long as a payload, and 4,096 of those, each taken apart, are gigabytes.
 _KNOWN_BYTES = 256
 
 
@@ -142,12 +143,17 @@ def parse_heads(heads: Set[bytes], limits: Limits, new: bool) -> dict[bytes, tup
     longest = max(map(len, heads))
     if b"\t" in b"".join(heads):
         raise BusError("ARG", "a tab is left to the grammar")
-    rows = _new_rows(list(heads)) if new else [_known_words(head)[0] for head in heads]
-    _check_size(max(map(len, rows)) // 2, longest, limits)
+    _check_size(0, longest, limits)
+    if new:
+        rows = _new_rows(list(heads), limits)
+    else:
+        words = _known_words if longest <= _KNOWN_BYTES else _words
+        rows = [words(head)[0] for head in heads]
+        _check_size(max(map(len, rows)) // 2, longest, limits)
     return dict(zip(heads, rows, strict=True))
 
 
-def _new_rows(heads: list[bytes]) -> list[tuple[bytes, ...]]:
+def _new_rows(heads: list[bytes], limits: Limits) -> list[tuple[bytes, ...]]:
     text = b"".join(heads)
     check_text(text, "a header")
     if not text:
@@ -160,6 +166,8 @@ def _new_rows(heads: list[bytes]) -> list[tuple[bytes, ...]]:
     flat = tuple(chain.from_iterable(zip(names, values, strict=True)))
     ends = list(accumulate(map(bytes.count, heads, repeat(b" "))))
     rows = [flat[2 * lo : 2 * hi] for lo, hi in zip([0, *ends[:-1]], ends, strict=True)]
+    # Before the names are remembered.
+    _check_size(max(map(len, rows)) // 2, 0, limits)
     for shape in {row[::2] for row in rows}:
         check_names(shape)
     return rows
@@ -210,8 +218,7 @@ def check_names(names: tuple[bytes, ...]) -> None:
         _check_name(name)
 
 
-@lru_cache(maxsize=4096)
-def _known_words(head: bytes) -> tuple[tuple[bytes, ...], int]:
+def _words(head: bytes) -> tuple[tuple[bytes, ...], int]:
     """`k=v k=v`, blanks between, as k, v, … and how many bytes these are; raises ARG."""
     flat: list[bytes] = []
     for word in filter(None, head.split(b" ")):
@@ -221,6 +228,9 @@ def _known_words(head: bytes) -> tuple[tuple[bytes, ...], int]:
         flat += (name, value)
     _check_pairs(flat)
     return tuple(flat), sum(map(len, flat))
+
+
+_known_words = lru_cache(maxsize=4096)(_words)
 
 
 def _check_size(number: int, size: int, limits: Limits) -> None:

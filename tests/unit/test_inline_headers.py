@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from busd.rules import inline
+from busd.rules import inline, inline_headers
 from busd.rules.inline import InlineDecoder
+from busd.words import headers
 from busd.words.commands import build_line_request
 from busd.words.requests import Item, Publish, Request
 from busd.words.settings import Limits
@@ -233,11 +236,66 @@ def test_spellings_of_the_verb_do_not_nest() -> None:
     assert len(decode(data)) == 16 * 5 * 20
 
 
-def test_lines_are_as_long_as_they_may_be() -> None:
-    limits = Limits(payload_bytes=8, line_bytes=207, headers=1, header_bytes=8)
+def test_lines_are_as_long_as_they_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest there are with the least limit that the shortcut takes: no shorter line is too long either."""
     line = b"HPUB " + b"t" * 200 + b" k=" + b"v" * 7 + b" :" + b"x" * 8 + b"\n"
+    limits = Limits(payload_bytes=8, line_bytes=inline_headers.LINE_BYTES, headers=1, header_bytes=8)
+    assert len(line) - 1 == inline.line_bytes_allowed(line, limits)
+    too_long = decode(line * 40, replace(limits, line_bytes=limits.line_bytes - 1))
+    assert str(too_long).count("TOOBIG") == 40
     assert len(decode(line * 40, limits)) == 40
-    decode(line * 40, Limits(payload_bytes=8, line_bytes=206, headers=1, header_bytes=8))
+    assert len(one_run(line * 40, monkeypatch, limits).items) == 40
+
+
+@pytest.mark.parametrize("every", [1, 2, 4, 9])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"HPUB t id= :x\n",
+        b"HPUB t, id=1 :x\n",
+        b"HPUB t  id=1 :x\n",
+        b"HPUB t a=1 a=2 :x\n",
+        b"HPUB t a=1 :" + b"x" * 41 + b"\n",
+    ],
+)
+def test_errors_everywhere_are_not_looked_at_again_and_again(
+    odd: bytes, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = []
+    run, run_alike = inline_headers._run, inline_headers._run_alike
+
+    def counted_run(work: inline_headers._Work, columns: list[list[bytes]]) -> Publish | None:
+        looked_at.append(len(columns[0]))
+        return run(work, columns)
+
+    def counted_alike(
+        work: inline_headers._Work, columns: list[list[bytes]], names: tuple[bytes, ...]
+    ) -> Publish | None:
+        looked_at.append(len(columns[0]))
+        return run_alike(work, columns, names)
+
+    monkeypatch.setattr(inline_headers, "_run", counted_run)
+    monkeypatch.setattr(inline_headers, "_run_alike", counted_alike)
+    lines = [b"HPUB t id=%d :x\n" % n for n in range(4096)]
+    lines[every - 1 :: every] = [odd] * (4096 // every)
+    assert len(decode(b"".join(lines))) == 4096
+    assert sum(looked_at) <= 6 * len(lines)
+
+
+@pytest.mark.parametrize("form", [b"h%d=%d", b"%dh=%d"])
+def test_what_is_remembered_of_lines_is_short(form: bytes) -> None:
+    """Lines may be as long as a payload; each with headers of its own, they would stay for ever."""
+    for known in (headers._known_words, headers.check_names):
+        known.cache_clear()
+    short = b"".join([b"HPUB t a=%d :x\n" % n for n in range(8)])
+    long = [b" ".join([form % (at, n) for at in range(5000)]) for n in range(40)]
+    assert len(decode(short + b"".join([b"HPUB t %b :x\n" % head for head in long]), Limits())) == 48
+    # As long as headers may be, and longer than those that are remembered.
+    allowed = [b" ".join([form % (at, n) for at in range(60)]) for n in range(40)]
+    assert len(decode(short + b"".join([b"HPUB t %b :x\n" % head for head in allowed]), Limits())) == 48
+    # Of each short one two: the grammar has it without the blank in front.
+    assert headers._known_words.cache_info().currsize <= 16
+    assert headers.check_names.cache_info().currsize <= 2
 
 
 def test_what_a_run_weighs() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from busd.rules import resp
+from busd.rules import resp, resp_headers
 from busd.rules.resp import RespDecoder
 from busd.words.commands import build_request
 from busd.words.requests import Publish, Request
@@ -117,6 +117,24 @@ def test_one_in_doubt_leaves_the_others_to_the_shortcut(monkeypatch: pytest.Monk
     commands[500] = command(b"PUB", b"t", b"x", b"k", b"\0")
     commands[800] = command(b"PING")
     assert plainly(commands, monkeypatch) < 5
+
+
+def test_the_first_in_doubt_is_found_by_halving(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = []
+    run = resp_headers._run
+
+    def counted(rows: list[list[bytes]], names: tuple[bytes, ...], limits: Limits) -> Publish | None:
+        looked_at.append(len(rows))
+        return run(rows, names, limits)
+
+    monkeypatch.setattr(resp_headers, "_run", counted)
+    for place in (0, 1, 500, 990):
+        commands = [command(b"PUB", b"t", b"x", b"k", b"%d" % n) for n in range(1000)]
+        commands[place] = command(b"PUB", b"t", b"x", b"l", b"v")
+        looked_at.clear()
+        decode(commands)
+        assert len(looked_at) < 50
+        assert sum(looked_at) < 6 * len(commands)
 
 
 @pytest.mark.parametrize("wrong", [b"$01", b"$2", b"$0", b"+1", b"$-1"])
