@@ -106,6 +106,12 @@ class LogKit:
         """offset, topic, payload of what `read` gives; holes and control records left out."""
         return flat(self.read(*wanted, start=start, budget=budget))
 
+    def settle(self) -> None:
+        """Carry out commits until nothing waits, with the turns between them."""
+        while not self.log.idle:
+            self.committer.release()
+            self.runtime.run()
+
     def crash(self, boot: str = "boot-1") -> LogKit:
         """The same disk, everything written kept, after a kill."""
         return LogKit(self.settings, self.disk.copy(), boot)

@@ -116,8 +116,8 @@ def test_the_disk_is_at_the_next_commit_while_one_is_answered_and_answers_keep_t
         at_disk.append((outcome.first, kit.committer.submitted - begun))
         kit.answers.append("FULL" if outcome.errors else outcome.first)
 
-    for payload in (b"1", b"2", b"3"):
-        kit.log.append(Publish(b"a", [payload], 1), told)
+    for payload in (b"1", b"2" * 20_000, b"3" * 20_000):
+        kit.log.append(Publish(b"a", [payload], len(payload)), told)
         kit.runtime.run()
     assert (kit.committer.submitted - begun, kit.log.horizon) == (1, 2), "the others wait for the first"
     kit.disk.failure, kit.disk.fail_all = DiskFull("f:0: no space"), {"append"} if fails else set()
@@ -138,7 +138,7 @@ def test_a_fault_in_beginning_the_next_commit_leaves_the_answers_of_the_one_deci
     kit = LogKit()
     kit.committer.hold = True
     kit.publish(b"a", b"1")
-    kit.publish(b"a", b"2")
+    kit.publish(b"a", b"2" * 40_000)
     faults: list[Exception] = []
     monkeypatch.setattr(kit.runtime, "fault", faults.append)
 
@@ -159,10 +159,23 @@ def test_what_is_written_on_the_loop_is_not_answered_before_what_came_first() ->
     kit.publish(b"a", b"y" * 4000)
     kit.publish(b"a", b"2")
     assert kit.answers == [1], "the second begins a segment, and the thread has it"
-    kit.committer.release()
-    kit.runtime.run()
+    kit.settle()
     assert (kit.answers, [offset for offset, *_ in kit.seen]) == ([1, 2, 3], [1, 2, 3])
     assert kit.committer.handed_over == 0
+
+
+def test_little_that_waits_begins_a_turn_later_and_takes_along_what_comes_until_then() -> None:
+    kit = LogKit()
+    kit.committer.hold = True
+    kit.publish(b"a", b"1")
+    kit.publish(b"a", b"2")
+    kit.committer.release()
+    assert (kit.answers, kit.committer.submitted, kit.committer.handed_over) == ([1], 1, 0)
+    kit.publish(b"a", b"3")
+    assert kit.committer.submitted == 2
+    kit.committer.release()
+    assert kit.answers == [1, 2, 3], "one commit for both"
+    assert kit.log.idle
 
 
 def test_a_thread_takes_up_what_it_is_handed_before_the_caller_goes_on() -> None:

@@ -44,7 +44,7 @@ def test_one_commit_takes_what_waits_and_one_is_in_flight() -> None:
     for number in range(5):
         kit.publish(b"b", b"%d" % number)
     assert kit.committer.submitted == 1
-    kit.committer.release()
+    kit.settle()
     assert kit.committer.submitted == 2
     assert kit.answers == [1, 2, 3, 4, 5, 6]
 
@@ -135,7 +135,7 @@ def test_reset_removes_what_was_there_also_in_the_same_commit() -> None:
     kit.publish(b"other", b"x")
     kit.publish(b"t", b"3")
     outcomes = kit.reset(b"t")
-    kit.committer.release()
+    kit.settle()
     (outcome,) = outcomes
     assert outcome.removed == 3
     topic = kit.log.topic(b"t")
@@ -223,8 +223,7 @@ def test_the_cap_counts_what_a_commit_has_under_way() -> None:
     for _ in range(10):
         kit.publish(b"t", b"x" * 400)
     assert kit.answers.count("FULL") == 10 - room_bytes // 400
-    kit.committer.release()
-    kit.runtime.run()
+    kit.settle()
     assert len(kit.answers) == 10
 
 
