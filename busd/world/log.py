@@ -40,7 +40,7 @@ from busd.world.waiting import Waiting
 # When no more than this waits behind a commit, clients ask one by one; 50 of them, each answered before it asks again,
 # got half of them into each commit.  The next begins a turn later, behind what has come until then: with a sync, the
 # switches of threads and a batch shared by more the server needs a tenth less of the processor for each message.
-_LITTLE_BYTES = 32 * 1024
+_LITTLE_BYTES = 16 * 1024
 
 
 class DiskLog(LogQuestions):
