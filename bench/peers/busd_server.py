@@ -38,12 +38,7 @@ def with_headers(topic: bytes, payload: bytes) -> bytes:
 
 def as_resp_with_header(topic: bytes, payload: bytes) -> bytes:
     """`PUB` as a RESP array, with one tag."""
-    return b"*5\r\n$3\r\nPUB\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$4\r\nunit\r\n$1\r\nC\r\n" % (
-        len(topic),
-        topic,
-        len(payload),
-        payload,
-    )
+    return resp("PUB", topic, payload, "unit", "C")
 
 
 class Busd(Peer):

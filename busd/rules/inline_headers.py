@@ -13,13 +13,14 @@ Knows no connection and keeps no state.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, repeat
 
+from busd.rules.items import headed_items
 from busd.rules.runs import add
-from busd.words.commands import known_topics
+from busd.words.commands import allowed_topics
 from busd.words.errors import BusError
 from busd.words.headers import check_names, parse_heads, surely_good
 from busd.words.requests import Item, Publish, Request
@@ -128,7 +129,7 @@ def _one_head(work: _Work, chunk: bytes) -> Publish | None:
     payloads[0] = payloads[0][len(head) :]
     payloads[-1] = payloads[-1][: -len(eol)]
     topic, blank, words = head[len(VERB) : -len(b" :")].partition(b" ")
-    known = _allowed((topic,), payloads, work.limits)
+    known = allowed_topics((topic,), payloads, work.limits)
     if known is None or LF in b"".join(payloads):
         return None
     try:
@@ -232,14 +233,13 @@ def _publish(work: _Work, columns: Columns, form: _Form) -> None:
 def _run_alike(work: _Work, columns: Columns, names: tuple[bytes, ...]) -> Publish | None:
     """Of lines with these names; None where one of them may be an error."""
     topics, *values, payloads = columns
-    known = _allowed(topics, payloads, work.limits)
+    known = allowed_topics(topics, payloads, work.limits)
     if known is None or not surely_good(names, values, work.limits, work.ascii_only):
         return None
     size_bytes = sum([sum(map(len, column)) for column in columns]) + len(topics) * (1 + sum(map(len, names)))
     if not names:
         return Publish(known, list[Item](payloads), size_bytes, eol=work.eol)
-    headers = chain.from_iterable(zip(map(repeat, names), values, strict=True))
-    items: list[Item] = list(map(list, zip(payloads, *headers, strict=False)))
+    items = headed_items(payloads, names, values)
     return Publish(known, items, size_bytes, headers=True, ids=b"id" in names, eol=work.eol)
 
 
@@ -248,7 +248,7 @@ def _run(work: _Work, columns: Columns) -> Publish | None:
     topics, rests = columns
     # A line without headers has its payload right behind the topic's blank.
     heads, colons, payloads = map(list, zip(*map(bytes.partition, rests, repeat(b" :")), strict=True))
-    known = _allowed(topics, payloads, work.limits)
+    known = allowed_topics(topics, payloads, work.limits)
     if b"" in colons or known is None:
         return None
     different = set(heads)
@@ -266,12 +266,3 @@ def _run(work: _Work, columns: Columns) -> Publish | None:
         items = [[payload, *row] for payload, row in zip(payloads, rows, strict=True)]
     ids = b"id" in chain.from_iterable(words.values())
     return Publish(known, items, size_bytes, headers=any(words.values()), ids=ids, eol=work.eol)
-
-
-def _allowed(topics: Sequence[bytes], payloads: Sequence[bytes], limits: Limits) -> bytes | list[bytes] | None:
-    """The topics as a run has them; None when one is none or a payload is too long."""
-    try:
-        known = known_topics(topics)
-    except BusError:
-        return None
-    return known if max(map(len, payloads)) <= limits.payload_bytes else None

@@ -6,7 +6,7 @@ Pure.  What the array stands for (offsets, topics) is the record's business.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 import hiredis
@@ -49,6 +49,12 @@ def encode_items(items: list[Item], headers: bool) -> tuple[bytes, int]:
     pieces[0] = b"*%d%b" % (number, pieces[0])
     pieces.append(b"\r\n")
     return b"".join(pieces), UNEVEN
+
+
+def headed_items(payloads: Sequence[bytes], names: Sequence[bytes], columns: Sequence[Sequence[bytes]]) -> list[Item]:
+    """Messages that all have headers of these names; `columns`: for each name, at least one, its value in each."""
+    headers = chain.from_iterable(zip(map(repeat, names), columns, strict=True))
+    return list(map(list, zip(payloads, *headers, strict=False)))
 
 
 def _encode_headed(items: list[Item]) -> bytes:

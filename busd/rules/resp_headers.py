@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import chain, repeat
+from itertools import repeat
 
-from busd.rules.resp_runs import CRLF, SIZES, allowed, spelled, spelled_bytes
+from busd.rules.items import headed_items
+from busd.rules.resp_runs import CRLF, SIZES, spelled, spelled_bytes
+from busd.words.commands import allowed_topics
 from busd.words.headers import surely_good
-from busd.words.requests import Item, Publish
+from busd.words.requests import Publish
 from busd.words.settings import Limits
 from busd.words.topics import MAX_TOPIC_BYTES
 
@@ -94,10 +96,9 @@ def _run(rows: Sequence[Row], names: tuple[bytes, ...], limits: Limits) -> Publi
         sizes != spelled(payloads, SIZES, b"$%d")
         or topic_sizes != spelled(topics, SIZES, b"$%d")
         or any(there != spelled(column, SIZES, b"$%d") for there, column in zip(columns[3::4], values, strict=True))
-        or (known := allowed(topics, payloads, limits)) is None
+        or (known := allowed_topics(topics, payloads, limits)) is None
         or not surely_good(names, values, limits, ascii_only=False)
     ):
         return None
-    headers = chain.from_iterable(zip(map(repeat, names), values, strict=True))
-    items: list[Item] = list(map(list, zip(payloads, *headers, strict=False)))
+    items = headed_items(payloads, names, values)
     return Publish(known, items, 0, headers=True, ids=b"id" in names, eol=CRLF)

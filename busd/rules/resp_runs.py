@@ -14,11 +14,9 @@ Knows no connection and keeps no state.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from itertools import repeat
 
-from busd.words.commands import known_topics
-from busd.words.errors import BusError
+from busd.words.commands import allowed_topics
 from busd.words.requests import Item, Publish
 from busd.words.settings import Limits
 from busd.words.topics import MAX_TOPIC_BYTES
@@ -45,7 +43,7 @@ def publishes(data: bytes, at: int, limits: Limits) -> tuple[Publish | None, int
     end = first.end() + int(size)
     topic_size, _, topic = topic_part.partition(CRLF)
     payload = data[first.end() : end]
-    names = allowed((topic,), (payload,), limits)
+    names = allowed_topics((topic,), (payload,), limits)
     if topic_size != b"$%d" % len(topic) or not data.startswith(CRLF, end) or names is None:
         return None, at, False
     single = Publish(names, [payload], len(payload), eol=CRLF), end + 2
@@ -90,7 +88,7 @@ def _one_topic(data: bytes, at: int, head: bytes, topic: bytes, limits: Limits) 
     if not rows:
         return None
     sizes, _, payloads = zip(*map(bytes.partition, rows, repeat(CRLF)), strict=True)
-    names = allowed((topic,), payloads, limits)
+    names = allowed_topics((topic,), payloads, limits)
     if sizes != spelled(payloads, SIZES, b"$%d") or names is None:
         return None
     items: list[Item] = list(payloads)
@@ -129,7 +127,7 @@ def _columns(fields: list[list[bytes]], limits: Limits) -> tuple[bytes | list[by
         return None
     if sizes != spelled(payloads, SIZES, b"$%d") or topic_sizes != spelled(topics, SIZES, b"$%d"):
         return None
-    names = allowed(topics, payloads, limits)
+    names = allowed_topics(topics, payloads, limits)
     return None if names is None else (names, list(payloads))
 
 
@@ -137,7 +135,7 @@ def _first_doubt(fields: list[list[bytes]], limits: Limits) -> int:
     """Index of the first part that is in doubt; `_columns` takes those before it.  The first has four fields."""
     doubt = next((index for index, field in enumerate(fields) if len(field) != 4), len(fields))
     topic_sizes, topics, sizes, payloads = zip(*fields[:doubt], strict=True)
-    bad = {topic for topic in set(topics) if allowed((topic,), (b"",), limits) is None}
+    bad = {topic for topic in set(topics) if allowed_topics((topic,), (b"",), limits) is None}
     columns = zip(
         topic_sizes,
         spelled(topics, SIZES, b"$%d"),
@@ -164,15 +162,6 @@ def _whole(tail: bytes, splits: int) -> list[bytes] | None:
 def spelled_bytes(head: bytes, rows: list[bytes]) -> int:
     """Length of the commands on the wire: each is `head`, its part and CR LF."""
     return len(rows) * (len(head) + 2) + sum(map(len, rows))
-
-
-def allowed(topics: Sequence[bytes], payloads: Payloads, limits: Limits) -> bytes | list[bytes] | None:
-    """The topics as a run has them; None when one is none or a payload is too long."""
-    try:
-        names = known_topics(topics)
-    except BusError:
-        return None
-    return names if max(map(len, payloads)) <= limits.payload_bytes else None
 
 
 def spelled(payloads: Payloads, table: list[bytes], form: bytes) -> Payloads:

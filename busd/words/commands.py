@@ -66,6 +66,15 @@ def known_topics(topics: Sequence[bytes]) -> bytes | list[bytes]:
     return first if first == names[-1] and names.count(first) == len(names) else names
 
 
+def allowed_topics(topics: Sequence[bytes], payloads: Sequence[bytes], limits: Limits) -> bytes | list[bytes] | None:
+    """`known_topics` of messages; None when a topic is none or a payload is too long."""
+    try:
+        names = known_topics(topics)
+    except BusError:
+        return None
+    return names if max(map(len, payloads)) <= limits.payload_bytes else None
+
+
 def check_payload(payload: bytes, limits: Limits) -> bytes:
     """The payload, when it is not too long.
 

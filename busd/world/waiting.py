@@ -2,8 +2,8 @@
 
 It must not know what becomes of a run.  Invariants:
 1. Runs are taken whole, and those of one source in the order of arrival.
-2. The run that came first is in the next commit, and so is a small one whose source has nothing before it: beside a
-   flood a lone publish waits for one commit, not for all that the flood has sent.
+2. The run that came first is in the next commit, and so are small ones whose source has nothing before them, as many
+   as _SMALL_BYTES holds: beside a flood a lone publish does not wait for all that the flood has sent.
 """
 
 from __future__ import annotations
