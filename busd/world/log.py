@@ -194,7 +194,7 @@ class DiskLog(LogQuestions):
             waits = waits or work.roll is not None
         before = self._meta.due(sealed.next, bool(works))
         groups = self._groups.begin() if self._groups.waiting else None
-        commit = Commit(works, self._settings.sync == "always", before, groups)
+        commit = Commit(works, self._settings.sync == "always", before, groups, self._runtime.monotonic_ns)
         if (waits and works) or before is not None or (groups is not None and self._groups.needs_thread(groups)):
             self._pace.handed_over()
             self._committer.submit(commit.carry_out, lambda: self._decided(runs, sinks, sealed, commit))
@@ -226,7 +226,7 @@ class DiskLog(LogQuestions):
         kept: list[Batch] = []
         void: dict[int, BusError] = {}
         self.health.full = ""
-        self._waiting.decided()
+        self._waiting.decided(commit.took_ns)
         for work in commit.works:
             if work.failure is None:
                 known = len(work.store.topics)

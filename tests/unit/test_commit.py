@@ -35,6 +35,27 @@ def test_a_sync_that_fails_in_whatever_way_is_told_and_latches(failure: Exceptio
     assert kit.crash().messages() == [(1, b"a", b"1"), (2, b"jobs.x", b"2"), (4, b"jobs.x", b"4")]
 
 
+@pytest.mark.parametrize(("sync_ns", "commits"), [(1_000_000, 1 + 16), (10_000_000, 1 + 4)])
+def test_while_a_sync_takes_long_a_commit_takes_more(sync_ns: int, commits: int) -> None:
+    """4 MB behind a first commit: by quarters of a megabyte, or by whole ones."""
+    kit = LogKit()
+    step = kit.disk.step
+
+    def slow(kind: str, path: str) -> None:
+        step(kind, path)
+        if kind == "sync":
+            kit.runtime.time_ns += sync_ns
+
+    kit.disk.step = slow  # type: ignore[method-assign]
+    kit.committer.hold = True
+    for _ in range(1 + 16):
+        kit.publish(b"a", b"x" * (1 << 18))
+    kit.committer.submitted = 1
+    kit.settle()
+    assert kit.answers == list(range(1, 18))
+    assert kit.committer.submitted == commits
+
+
 def test_an_undo_that_fails_too_leaves_the_commit_decided() -> None:
     """The commit had begun a segment; its name could not even be taken back durably."""
     kit = LogKit(TWO_STORES)
