@@ -286,8 +286,8 @@ class Engine(Protocol):
     def congested(self) -> bool:
         """True while publishers should not be read from."""
 
-    def when_roomy(self, call: Callable[[], None]) -> None:
-        """Once, when it is no longer congested."""
+    def when_roomy(self, call: Callable[[], None], read_bytes: int) -> None:
+        """Once, when it is no longer congested; the caller read so much the last time."""
 
     def publish(self, run: Publish, sink: Sink, hold: bool = False) -> Drop | None:
         """Append; raises BusError when refused at once, else `sink` tells, perhaps in parts.

@@ -242,7 +242,7 @@ class Session:
         pause = bool(self._queue) or congested or self._wire.buffered() > self._limits.outbox_bytes
         if congested and not self._awaits_room:
             self._awaits_room = True
-            self.engine.when_roomy(self._room)
+            self.engine.when_roomy(self._room, self._intake.read_bytes)
         if pause != self._paused:
             self._paused = pause
             (self._wire.pause_reading if pause else self._wire.resume_reading)()
