@@ -290,7 +290,8 @@ class Session:
 
     def _published(self, run: rq.Publish, outcome: Outcome) -> None:
         self._outstanding -= not outcome.more
-        self.voice.outcome(run, outcome)
+        if self.voice.outcome(run, outcome):
+            self._close()
         if self._queue or self._paused or self._input_ended:
             self._soon_pump()
 

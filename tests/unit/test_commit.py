@@ -145,9 +145,11 @@ def test_a_fault_in_beginning_the_next_commit_leaves_the_answers_of_the_one_deci
     def too_large(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(kit.log, "_frame", too_large)
+    monkeypatch.setattr("busd.world.log.work_of", too_large)
     kit.committer.release()
-    assert (kit.answers, kit.seen) == ([1], [(1, b"a", b"1")])
+    kit.runtime.run()
+    # A connection tells them in its order.
+    assert (kit.answers, kit.seen, kit.log.idle) == (["INTERNAL", 1], [(1, b"a", b"1")], True)
     assert [type(fault) for fault in faults] == [MemoryError]
 
 
