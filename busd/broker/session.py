@@ -275,7 +275,7 @@ class Session:
     # A handler for each request.
 
     def _publish(self, run: rq.Publish) -> None:
-        if self.gate.bounded and (parts := self.gate.parts(run)) is not None:
+        if self.gate.bounded and (parts := self.gate.parts(run, self.engine)) is not None:
             self._queue.extendleft(reversed(parts))
             return
         self._outstanding += 1

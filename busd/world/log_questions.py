@@ -27,8 +27,18 @@ class LogQuestions:
         self.horizon = horizon
         self.floors: dict[bytes, int] = {}
         self._runtime = runtime
+        self._kept_before = self._total
         for store in stores.open.values():
             self._note_floors(store.topics.floors())
+
+    @property
+    def kept(self) -> int:
+        """See Log."""
+        return self._total - self._kept_before
+
+    @property
+    def _total(self) -> int:
+        return sum([store.total for store in self.stores.open.values()])
 
     def first(self, wanted: Wanted) -> int:
         """See Log."""
