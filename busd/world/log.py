@@ -41,7 +41,7 @@ from busd.world.store import Store
 from busd.world.stores import Stores
 from busd.world.upkeep import Health, Upkeep, error_of
 from busd.world.waiting import Waiting
-from busd.world.works import Landing, work_of
+from busd.world.works import Landing, Taken, pieces, work_of
 
 # When no more than this waits behind a commit, clients ask one by one; 50 of them, each answered before it asks again,
 # got half of them into each commit.  The next begins a turn later, behind what has come until then: with a sync, the
@@ -79,6 +79,9 @@ class DiskLog(LogQuestions):
         self._waiting = Waiting()
         self._known: set[bytes] = set()
         self._busy = False
+        # What is tried again of a commit for which there was no room; so is nothing of that.
+        self._again: list[Taken] = []
+        self._tried_again = False
         self._scheduled = False
         self._stopping = False
         self._pace = Pace(runtime.monotonic_ns)
@@ -86,7 +89,7 @@ class DiskLog(LogQuestions):
         self._groups = GroupCommits(groups, runtime, settings.sync, self.health, self._wake)
         self.room = Room(settings, stores, runtime, lambda: self.groups, self._make_room)
         self._upkeep = Upkeep(
-            disk, settings, runtime, stores, self.health, self._stamp, self.roll, lambda: self.groups, self._freed,
+            disk, settings, runtime, stores, self.health, self.now_ns, self.roll, lambda: self.groups, self._freed,
             self._groups.secure,
         )  # fmt: skip
         self._landing = Landing(
@@ -163,7 +166,7 @@ class DiskLog(LogQuestions):
         self._commit(runs, sinks)
 
     def _open_missing(self, names: list[str], runs: list[Publish], sinks: list[Sink]) -> None:
-        now_ns, next_offset, epoch = self._stamp(), self.horizon, self.epoch
+        now_ns, next_offset, epoch = self.now_ns(), self.horizon, self.epoch
         opened: list[Store] = []
         failure: Exception | None = None
 
@@ -206,7 +209,7 @@ class DiskLog(LogQuestions):
             self._give_up(error, runs, sinks)
             runs, sinks = [], []
             sealed, works, before = Sealed({}, [], self.horizon), [], None
-        groups = self._groups.begin() if self._groups.waiting else None
+        groups = self._groups.begin() if self._groups.waiting and not self._again else None
         always = self._settings.sync == "always"
         waits = works and (always or self._pace.slow or any(work.roll for work in works))
         away = bool(waits) or before is not None or (groups is not None and self._groups.needs_thread(groups))
@@ -214,7 +217,7 @@ class DiskLog(LogQuestions):
 
     def _sealed(self, runs: list[Publish]) -> tuple[Sealed, list[Work], Callable[[], None] | None]:
         """What a commit of these is, and what has to be written before; changes nothing."""
-        now_ns = self._stamp()
+        now_ns = self.now_ns()
         sealed = seal(runs, self.horizon, self.stores.route, self._live, self.stores.lone)
         works = [work_of(self.stores.open[name], some, self.epoch, now_ns) for name, some in sealed.drafts.items()]
         return sealed, works, self._meta.due(sealed.next, bool(works))
@@ -237,6 +240,10 @@ class DiskLog(LogQuestions):
     ) -> None:
         # Before anything can go wrong: no offset of these is given again.
         self.horizon = sealed.next
+        if not self._tried_again and (again := pieces(runs, sinks, commit)):
+            self._again, self._tried_again = again, True
+            self._free(at_once)
+            return
         self.health.full = ""
         self._waiting.decided()
         kept: list[Batch] = []
@@ -289,7 +296,7 @@ class DiskLog(LogQuestions):
         """Begin new segments where one is due, also when nothing is published; not while a commit is under way."""
         if self._busy or self._stopping:
             return
-        now_ns = self._stamp()
+        now_ns = self.now_ns()
         stores = self.stores.open.values()
         rolls = [(store, store.begin(0, self.horizon, self.epoch, now_ns)) for store in stores]
         commit = Commit([Work(store, roll, [], [], 0) for store, roll in rolls if roll is not None], sync=False)
@@ -303,7 +310,11 @@ class DiskLog(LogQuestions):
         return self._waiting.pending_bytes > _LITTLE_BYTES
 
     def _free(self, at_once: bool = True) -> None:
-        self._busy = False
+        if self._again:
+            piece = partial(self._commit, *self._again.pop(0))
+            (piece if at_once else partial(self._runtime.first, piece))()
+            return
+        self._busy = self._tried_again = False
         if self._waiting or self._groups.waiting:
             (self._begin if at_once and (self._much or self._groups.waiting) else self._wake)()
         elif self.on_idle is not None:
@@ -318,9 +329,6 @@ class DiskLog(LogQuestions):
 
     def now_ns(self) -> int:
         """See Log."""
-        return self._stamp()
-
-    def _stamp(self) -> int:
         return self.clock.stamp(self._runtime.now_ns(), self._runtime.monotonic_ns())
 
     # Groups.
@@ -381,17 +389,7 @@ class DiskLog(LogQuestions):
     def close(self) -> None:
         """A clean stop: marks, indexes, meta.  Blocking; to be called when idle."""
         self._committer.close()
-        now_ns = self._stamp()
-        clean = True
-        for store in self.stores.open.values():
-            # A store may know that it has failed before anybody was told.
-            if store.name in self.health.failed or store.failed:
-                clean = False
-                continue
-            try:
-                store.close(self.horizon, now_ns)
-            except (DiskFull, DiskFailed, OSError):
-                clean = False
+        clean = self.stores.close(self.horizon, self.now_ns(), self.health.failed)
         try:
             self._groups.close()
         except (DiskFull, DiskFailed, OSError):
