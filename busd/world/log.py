@@ -255,7 +255,8 @@ class DiskLog(LogQuestions):
                 self._safely(lambda: self.room.decided(runs, commit.works))
             for batch in kept:
                 if "r" in batch.flags:
-                    self._note_floors(batch.topics)
+                    # No offset of them is higher than these.
+                    self.floors.update(zip(batch.topics, batch.lasts(), strict=True))
             # The disk is at much while this one is answered; what is written here must come behind the answers.
             early = at_once and self._settings.sync == "always" and self._much and commit.groups is None
             if early:
