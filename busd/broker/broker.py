@@ -42,6 +42,7 @@ class Broker:
         self._dedup = Dedup(log, runtime, limits, budget, self._admission.publish)
         # See Engine; there is nothing to add here.
         self.publish = self._dedup.publish
+        self._refused = 0
         self._paused = Paused(runtime, lambda: self.congested)
 
     @property
@@ -62,6 +63,10 @@ class Broker:
     def when_roomy(self, call: Callable[[], None], read_bytes: int) -> None:
         """See Engine."""
         self._paused.add(call, read_bytes)
+
+    def count_refused(self, messages: int) -> None:
+        """See Engine."""
+        self._refused += messages
 
     def visible(self, batches: list[Batch]) -> None:
         """The log's horizon rose over these, in the order of offsets."""
@@ -124,10 +129,10 @@ class Broker:
         """See Engine."""
         clients: Pairs = [
             ("subscriptions", len(self.opened)),
-            ("published", self._admission.published),
+            ("published", self.log.kept),
             ("delivered", self.house.tally.delivered),
             ("gaps", self.house.tally.gaps),
-            ("refused", self._admission.refused),
+            ("refused", self._refused),
             ("held", self._admission.held),
             ("duplicates", self._dedup.duplicates),
         ]

@@ -143,6 +143,10 @@ class Log(Protocol):
         """True while more waits for the disk than may; publishers are not read from."""
 
     @property
+    def kept(self) -> int:
+        """How many messages it has kept since the start; ends of stream and RESETs are none."""
+
+    @property
     def capped(self) -> bool:
         """False when no store has a cap that holds publishers back: then nobody need ask what it admits."""
 
@@ -294,6 +298,9 @@ class Engine(Protocol):
 
         With `hold` a run may wait for room: then the answer is what takes its rest back.
         """
+
+    def count_refused(self, messages: int) -> None:
+        """So many that a client would have published were answered with an error, whoever refused them."""
 
     def subscribe(self, request: Subscribe, subscriber: Subscriber, version: int) -> Handle:
         """Open a subscription (`version` of RESP, 0 inline)."""

@@ -102,6 +102,7 @@ def test_what_was_refused_changes_nothing_but_a_count() -> None:
     server.log.refuse = FULL
     with pytest.raises(BusError, match="no room"):
         publish(server.broker, b"a", b"1", b"2")
+    server.connect().send(b"PUB a 1\nPUB a 2\n")
     clients = dict(server.broker.info()["clients"])
     assert (clients["published"], clients["refused"]) == (0, 2)
     assert server.broker.horizon == 1
