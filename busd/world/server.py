@@ -269,6 +269,8 @@ class Server:
 
     def _enter(self, connection: Connection) -> Session:
         self._connections[connection] = None
+        for listening in self._listening:
+            listening.acceptor.arrived(connection)
         self._all_gone.clear()
         session = Session(self._broker, connection, self, self.settings.limits, self._gate(connection))
         if session.gate.stranger:
