@@ -119,7 +119,7 @@ class Server:
             await self.stop()
             raise
         self._log.start()
-        self._watch = Watch(self._log, committer, self._runtime.monotonic_ns)
+        self._watch = Watch(self._log, committer, self._runtime.monotonic_ns, self._broker.unburied)
         self._look_around()
 
     async def reload(self) -> None:
