@@ -118,11 +118,6 @@ class Dedup:
             self._load = Load(log, runtime, self._window, self._span_ns, self._loaded)
             self._load.begin()
 
-    @property
-    def ids(self) -> int:
-        """Ids remembered."""
-        return len(self._window)
-
     def publish(self, run: Publish, sink: Sink, hold: bool = False) -> Drop | None:
         """Give a run on, less its duplicates.  See Admission.publish."""
         ids = ids_of(run.items) if run.headers and run.ids and self._on and run.answers == "each" else None

@@ -71,10 +71,10 @@ class LogQuestions:
         def work() -> int | None:
             total = 0
             for store in stores:
-                parts = [store.count_kept(lambda topic: topic not in floors and wanted(topic), position, horizon)]
+                parts = [store.count(lambda topic: topic not in floors and wanted(topic), position, horizon)]
                 for name, floor in floors.items():
                     if name in store.topics:
-                        parts.append(store.count_kept(name.__eq__, floor, horizon))
+                        parts.append(store.count(name.__eq__, floor, horizon))
                 for part in parts:
                     if part is None:
                         return None

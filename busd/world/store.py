@@ -342,12 +342,11 @@ class Store:
         return below if state is None else store_lookup.nth_last(self._shelf, topic, state, n, below, memo)
 
     def count(self, wanted: Wanted, lo: int, hi: int) -> int | None:
-        """Messages of wanted topics ever kept with lo <= offset < hi (RESET or not); None: nobody knows.  May wait."""
-        return store_lookup.count(self._shelf, wanted, lo, hi)
+        """Messages of wanted topics with lo <= offset < hi that can be read (RESET or not); None: nobody knows.
 
-    def count_kept(self, wanted: Wanted, lo: int, hi: int) -> int | None:
-        """The same of those that can still be read (RESET or not)."""
-        return store_lookup.count(self._shelf, wanted, lo, hi, kept_only=True)
+        May wait.
+        """
+        return store_lookup.count(self._shelf, wanted, lo, hi)
 
     # Retention.
 
