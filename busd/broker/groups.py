@@ -17,9 +17,9 @@ from busd.broker.stride import PIECE_BYTES
 from busd.rules.group_records import GroupState, line_gone, line_new, line_seek
 from busd.rules.record import Batch
 from busd.rules.replies import Row
-from busd.rules.select import Wanted, select
+from busd.rules.select import select
 from busd.words.errors import BusError
-from busd.words.patterns import matcher
+from busd.words.patterns import Wanted, matcher
 from busd.words.requests import Seek, Subscribe
 from busd.words.units import FIRST, NS_PER_S
 

@@ -15,8 +15,8 @@ from busd.broker.ports import Handle, Log, Runtime, Subscriber
 from busd.broker.subscription import Subscription
 from busd.broker.terms import Tally, Terms, ended_early, unsettled_of
 from busd.rules.formats import Encoder, encoder_for
-from busd.rules.select import Wanted
 from busd.words.errors import BusError
+from busd.words.patterns import Wanted
 from busd.words.requests import BARE_FORMATS, Read, Subscribe
 from busd.words.settings import Limits
 from busd.words.units import MAX_OFFSET, Base, Position

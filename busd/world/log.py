@@ -19,7 +19,7 @@ from busd.rules.record import Batch, frame
 from busd.rules.replies import Pairs
 from busd.rules.seal import Draft, Sealed, seal
 from busd.rules.select import interleave
-from busd.words.errors import BusError
+from busd.words.errors import BusError, stopping
 from busd.words.requests import Publish
 from busd.words.settings import Settings
 from busd.world.commit import Commit, Committer, Work
@@ -94,7 +94,7 @@ class DiskLog(LogQuestions):
     def append(self, run: Publish, sink: Sink) -> None:
         """See Log."""
         if self._stopping:
-            raise BusError("STOPPING", "the server is going down; nothing was kept")
+            raise stopping()
         topics, health = run.topics, self.health
         if not (isinstance(topics, bytes) and topics in self._known) or health.failed:
             self._admit(run)

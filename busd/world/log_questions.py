@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from busd.broker.ports import Runtime, Topic, Wanted
+from busd.broker.ports import Runtime, Topic
 from busd.rules.topic_state import TopicRow
+from busd.words.patterns import Wanted
 from busd.world.pins import pinned_bytes
 from busd.world.store_lookup import Memo
 from busd.world.stores import Stores, topic_rows

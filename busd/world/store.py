@@ -19,6 +19,7 @@ from busd.rules.retention import ActiveFacts
 from busd.rules.segment_index import MAX_SEGMENT_BYTES, SegmentIndex
 from busd.rules.topic_state import TopicState, TopicTable
 from busd.rules.wanted import Claims
+from busd.words.patterns import Wanted
 from busd.words.settings import StoreRule
 from busd.world import store_lookup, store_reader
 from busd.world.disk import Disk, DiskFailed, File, try_remove
@@ -29,8 +30,6 @@ from busd.world.store_telling import Chunk, Cursor
 from busd.world.store_trim import Sweep, Trim, Trimmed, Trimmer, durable
 
 __all__ = ["Chunk", "Cursor", "NewerFormat", "Roll", "Store", "TopicState", "Trim", "Trimmed"]
-
-Wanted = Callable[[bytes], bool]
 
 
 class Store:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 from busd.rules import column as columns
 from busd.rules.envelope import BadRecord, peek
-from busd.rules.losses import Wanted
 from busd.rules.record import Batch, parse
 from busd.rules.segment_index import SegmentIndex
 from busd.rules.topic_state import TopicState
+from busd.words.patterns import Wanted
 from busd.world.segment import Segment, Shelf, reader_of
 
 Segments = Sequence[Segment]

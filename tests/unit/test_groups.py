@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from busd.broker.desk import Desk
-from busd.broker.ports import Wanted
 from busd.rules.column import MAX_TOPICS
 from busd.rules.record import Batch
 from busd.words.errors import BusError
+from busd.words.patterns import Wanted
 from busd.words.settings import Limits
 from tests.support.groups import S, heard, member, publish, say
 from tests.support.memory_server import MemoryServer
