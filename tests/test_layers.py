@@ -6,6 +6,9 @@ Each rule is a list of what breaks it, so that a failure shows every place.
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,10 +36,10 @@ IMPURE = {
 # Outside the standard library, by room; what is above may use what is below.
 THIRD_PARTY = {
     "words": set[str](),
-    "rules": {"hiredis"},
-    "broker": {"hiredis"},
-    "world": {"hiredis", "uvloop", "structlog"},
-    "wiring": {"hiredis", "uvloop", "aiofiles", "click", "rich", "tomlkit", "busd_client", "structlog"},
+    "rules": {"hiredis", "isal"},
+    "broker": {"hiredis", "isal"},
+    "world": {"hiredis", "isal", "uvloop", "structlog"},
+    "wiring": {"hiredis", "isal", "uvloop", "aiofiles", "click", "rich", "tomlkit", "busd_client", "structlog"},
 }
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -106,16 +109,38 @@ def test_pure_rooms_know_no_world() -> None:
     assert not wrong, report(wrong)
 
 
+def is_stranger(room: str, module: str) -> bool:
+    """True where a room may not import this, because it is neither of the standard library nor the room's to use."""
+    package = module.split(".")[0]
+    return package != "busd" and package not in sys.stdlib_module_names and package not in THIRD_PARTY[room]
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_third_parties_stay_where_they_belong(room: str) -> None:
-    known = THIRD_PARTY["wiring"]
     wrong = [
         where(path, line, f"{room} imports {module}")
         for path in in_rooms(room)
         for line, module in imports_of(path)
-        if module.split(".")[0] in known - THIRD_PARTY[room]
+        if is_stranger(room, module)
     ]
     assert not wrong, report(wrong)
+
+
+def test_what_is_nobodys_or_anothers_is_a_stranger() -> None:
+    assert is_stranger("words", "isal")
+    assert is_stranger("words", "isal.isal_zlib")
+    assert is_stranger("broker", "uvloop")
+    assert is_stranger("wiring", "numpy")
+    assert not is_stranger("rules", "isal")
+    assert not is_stranger("words", "collections.abc")
+
+
+def test_what_is_depended_on_is_used_and_belongs_somewhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    depended = {re.split(r"[^\w-]", line)[0] for line in project["dependencies"]}
+    assert depended | {"busd_client"} == THIRD_PARTY["wiring"]
+    used = {module.split(".")[0] for path in SOURCES for _, module in imports_of(path)}
+    assert depended - used == set()
 
 
 def test_a_program_can_carry_the_python_client_alone() -> None:

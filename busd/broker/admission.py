@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from busd.broker.ports import Drop, Log, Outcome, Runtime, Sink
-from busd.words.errors import BusError
+from busd.words.errors import BusError, stopping
 from busd.words.requests import Publish
 from busd.words.units import NS_PER_S
 
@@ -156,7 +156,7 @@ class Admission:
         self._stopped = True
         for queue in list(self.queues.values()):
             for course in list(queue):
-                self._give_up(course, _STOPPING)
+                self._give_up(course, stopping())
 
     def _go_on(self, course: _Course, hold: bool) -> str:
         """Publish what there is room for, refuse what may not wait.  The store that the rest waits for, or nothing."""
@@ -297,5 +297,4 @@ def size_of(items: list[bytes | list[bytes]]) -> int:
 
 
 _LOST = BusError("FULL", "nothing was kept: the connection that waited for room was lost")
-_STOPPING = BusError("STOPPING", "the server is going down; nothing was kept")
 _TOO_MUCH = BusError("FULL", "nothing was kept: there is no room, and as much as may waits for it already")

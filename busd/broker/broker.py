@@ -36,6 +36,7 @@ class Broker:
         self.fanout.on_idle = self._room
         self.house = House(log, runtime, limits, self.fanout)
         self.opened = self.house.opened
+        self.unburied = self.house.unburied
         self._groups = Groups(self.house)
         budget = Budget(limits.held_bytes)
         self._admission = Admission(log, runtime, budget)

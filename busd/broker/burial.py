@@ -3,7 +3,7 @@
 Invariants:
 1. The dead letter is kept before the original is settled, and there is one, also when the server is killed between:
    after a restart the dead letters are searched for those that are there already.
-2. A few at a time; one that cannot be kept is tried again in a second.
+2. A few at a time; one that cannot be kept is tried again in a second, and the house is told why for as long.
 """
 
 from __future__ import annotations
@@ -48,11 +48,15 @@ class Burial:
     def clear(self) -> None:
         """The group moved: what dies from now on is another death."""
         self._found = None
+        self._tell(None)
 
     def begin(self) -> None:
         """Begin, when there is something to bury and nothing under way."""
         dying = self._desk.group.dying
-        if self._under_way or not dying:
+        if self._under_way:
+            return
+        if not dying:
+            self._tell(None)
             return
         self._under_way = True
         offsets = sorted(dying)[:_AT_ONCE]
@@ -94,13 +98,23 @@ class Burial:
         if missing:
             self._desk.marks.lost(missing, fetched.holes)
         if not offsets:
+            self._tell(None)
             self._settle(missing, 0)
             return
         run = Publish(topics, items, size_of(items), headers=True)
         try:
             self._house.log.append(run, lambda outcome: self._kept(outcome, offsets, missing))
-        except BusError:
+        except BusError as error:
+            self._tell(error)
             self._later(None)
+
+    def _tell(self, error: BusError | None) -> None:
+        """Why dead letters of this group are not kept; nothing when they are."""
+        unburied, name = self._house.unburied, self._desk.group.name
+        if error is not None:
+            unburied[name] = str(error)
+        elif unburied:
+            unburied.pop(name, None)
 
     def _letter(self, offset: int, item: Item, one: Dying) -> Item:
         payload, headers = (item, []) if isinstance(item, bytes) else (item[0], item[1:])
@@ -113,6 +127,7 @@ class Burial:
         return [payload, *told]
 
     def _kept(self, outcome: Outcome, offsets: list[int], missing: list[int]) -> None:
+        self._tell(next(iter(outcome.errors.values()), None))
         kept = [offset for at, offset in enumerate(offsets) if at not in outcome.errors]
         if kept or missing:
             self._settle(sorted(kept + missing), len(kept))

@@ -19,7 +19,7 @@ from busd.broker.admission import Budget, size_of
 from busd.broker.dedup_load import Load
 from busd.broker.ports import Drop, Log, Outcome, Runtime, Sink
 from busd.rules.dedup import Window, ids_of
-from busd.words.errors import BusError
+from busd.words.errors import BusError, stopping
 from busd.words.requests import Publish
 from busd.words.settings import Limits
 
@@ -118,11 +118,6 @@ class Dedup:
             self._load = Load(log, runtime, self._window, self._span_ns, self._loaded)
             self._load.begin()
 
-    @property
-    def ids(self) -> int:
-        """Ids remembered."""
-        return len(self._window)
-
     def publish(self, run: Publish, sink: Sink, hold: bool = False) -> Drop | None:
         """Give a run on, less its duplicates.  See Admission.publish."""
         ids = ids_of(run.items) if run.headers and run.ids and self._on and run.answers == "each" else None
@@ -142,7 +137,7 @@ class Dedup:
             self._load.stop()
         for late in list(self._late):
             self._forget(late)
-            late.refuse(_STOPPING)
+            late.refuse(stopping())
         if self._cancel_sweep is not None:
             self._cancel_sweep()
 
@@ -295,5 +290,4 @@ def _part(run: Publish, indexes: list[int]) -> Publish:
 
 _HELD = BusError("FULL", "nothing was kept: the first with this id waits for room, and a member of a group may not")
 _LOST = BusError("FULL", "nothing was kept: the connection was lost before the ids were read from the log")
-_STOPPING = BusError("STOPPING", "the server is going down; nothing was kept")
 _BUSY = BusError("FULL", "nothing was kept: ids are being read from the log, and as much as may waits for that already")

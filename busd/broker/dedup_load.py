@@ -15,6 +15,7 @@ from typing import Any
 from busd.broker.ports import Log, Piece, Runtime
 from busd.rules.dedup import Window, ids_of
 from busd.rules.record import Batch
+from busd.words.patterns import any_topic
 
 # As much as a reader gets at a time: a step takes well under a millisecond unless the disk has to be waited for.
 _STEP_BYTES = 256 * 1024
@@ -56,7 +57,7 @@ class Load:
         if self._stopped:
             return
         try:
-            self._log.read(self._cursor, _all, _STEP_BYTES, self._took)
+            self._log.read(self._cursor, any_topic, _STEP_BYTES, self._took)
         except Exception as error:
             self._failed(error)
 
@@ -91,7 +92,3 @@ class Load:
         if not self._stopped:
             self._stopped = True
             self._done()
-
-
-def _all(topic: bytes) -> bool:
-    return True

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 from busd.broker.ports import Runtime
 from busd.rules.formats import Encoder
 from busd.rules.record import Batch
-from busd.rules.select import Selection, Wanted, of_topics
-from busd.words.patterns import PatternIndex, matcher
+from busd.rules.select import Selection, of_topics
+from busd.words.patterns import PatternIndex, Wanted, matcher
 
 # One short write costs about 7 µs, so a turn stays under 2 ms.
 READERS_PER_TURN = 200

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from busd.broker.opening import House
-from busd.broker.ports import Piece, Wanted
+from busd.broker.ports import Piece
 from busd.broker.stride import PIECE_BYTES
 from busd.rules.record import Batch, Hole
 from busd.rules.select import Selection, only, select, split
 from busd.words.headers import Steering, steering
+from busd.words.patterns import Wanted
 
 # Two batches: one to give out of while the next is read.
 AHEAD_BYTES = 128 * 1024

@@ -19,7 +19,7 @@ from busd.rules.record import Batch
 from busd.rules.replies import Row
 from busd.rules.select import select
 from busd.words.errors import BusError
-from busd.words.patterns import matcher
+from busd.words.patterns import Wanted, matcher
 from busd.words.requests import Seek, Subscribe
 from busd.words.units import FIRST, NS_PER_S
 
@@ -62,11 +62,18 @@ class Groups:
             self._house.opened.pop(seat, None)
             seat.subscriber.refused(error)
 
+    def _has_place(self, seat: Seat) -> bool:
+        """Whether there may be one group more; else the seat is refused."""
+        house = self._house
+        limit = house.limits.groups
+        if seat.request.group in self._making or len(house.log.groups) + len(self._making) < limit:
+            return True
+        self._refuse(seat, BusError("LIMIT", f"there are {limit} groups; FORGET one that is not needed"))
+        return False
+
     def _make(self, seat: Seat) -> None:
         request, house = seat.request, self._house
-        limit = house.limits.groups
-        if len(house.log.groups) >= limit:
-            self._refuse(seat, BusError("LIMIT", f"there are {limit} groups; FORGET one that is not needed"))
+        if not self._has_place(seat):
             return
 
         def got(offset: Any) -> None:
@@ -96,6 +103,9 @@ class Groups:
             return
         if request.group in house.log.groups:
             self._come(seat)
+            return
+        # Others may have been made while its beginning was looked for.
+        if not self._has_place(seat):
             return
         self._making[request.group] = [decided]
 
@@ -234,21 +244,29 @@ class _Survey:
             name = self._names.pop()
             state = self._house.log.groups.get(name)
             if state is not None:
-                counted = partial(self._counted, name, state)
-                self._house.log.count(matcher(state.patterns), state.next, counted)
+                # All of a row is of one moment, that of the call; counting and reading come later.
+                wanted = matcher(state.patterns)
+                facts = self._facts(name, state, wanted)
+                counted = partial(self._counted, name, facts, wanted, state.settled, state.unsettled.count)
+                self._house.log.count(wanted, state.next, counted)
                 return
         self._done(self._rows)
 
-    def _counted(self, name: bytes, state: GroupState, ahead: Any) -> None:
+    def _counted(
+        self, name: bytes, facts: dict[str, int | str], wanted: Wanted, settled: int, unsettled: int, ahead: Any
+    ) -> None:
         """How many are ahead; now for the oldest that is not settled."""
         log, runtime = self._house.log, self._house.runtime
-        wanted, start = matcher(state.patterns), state.settled
-        cursor = log.cursor(start)
+        cursor = log.cursor(settled)
         if isinstance(ahead, Exception):
             runtime.fault(ahead)
+        lag = unsettled + ahead if isinstance(ahead, int) else "?"
 
         def told(oldest_ns: int | None) -> None:
-            self._rows.append(self._row(name, state, ahead, oldest_ns))
+            facts["lag"] = lag
+            if lag and oldest_ns is not None:
+                facts["oldest_ms"] = max(0, log.now_ns() - oldest_ns) // _NS_PER_MS
+            self._rows.append((name.decode(), list(facts.items())))
             runtime.soon(self.next)
 
         def got(piece: Piece | Exception) -> None:
@@ -258,7 +276,7 @@ class _Survey:
                 told(None)
                 return
             batches = [one for one in piece.records if isinstance(one, Batch) and not one.control]
-            found = [one for one in batches if select(one, wanted, start, floors=log.floors)]
+            found = [one for one in batches if select(one, wanted, settled, floors=log.floors)]
             if found or piece.next >= log.horizon:
                 told(found[0].time_ns if found else None)
             else:
@@ -271,33 +289,28 @@ class _Survey:
             except Exception as error:
                 got(error)
 
-        if ahead == 0 and not state.unsettled:
+        if lag == 0:
             told(None)
         else:
             read()
 
-    def _row(self, name: bytes, state: GroupState, ahead: Any, oldest_ns: int | None) -> Row:
-        runtime, desk = self._house.runtime, self._desks.get(name)
-        known = isinstance(ahead, int)
-        lag = state.unsettled.count + ahead if known else "?"
-        oldest_ms = max(0, self._house.log.now_ns() - oldest_ns) // _NS_PER_MS if lag and oldest_ns is not None else 0
+    def _facts(self, name: bytes, state: GroupState, wanted: Wanted) -> dict[str, int | str]:
+        """What is known of it now; `lag` and `oldest_ms` have to be looked for."""
+        desk = self._desks.get(name)
         idle_since_ns = (desk.idle_since_ns if desk is not None else 0) or self._began_ns
         busy = desk is not None and desk.seats
-        return (
-            name.decode(),
-            [
-                ("patterns", b",".join(state.patterns).decode()),
-                ("members", len(desk.seats) if desk is not None else 0),
-                ("in_flight", desk.in_flight if desk is not None else 0),
-                ("delayed", desk.group.held_back if desk is not None else 0),
-                ("settled", state.settled),
-                ("next", state.next),
-                ("lag", lag),
-                ("oldest_ms", oldest_ms),
-                ("tries", state.tries),
-                ("dead", desk.group.dead if desk is not None else 0),
-                ("expired", desk.group.expired if desk is not None else 0),
-                ("pinned_bytes", self._house.log.pinned_bytes(matcher(state.patterns), state.settled)),
-                ("idle_ms", 0 if busy else (runtime.monotonic_ns() - idle_since_ns) // _NS_PER_MS),
-            ],
-        )
+        return {
+            "patterns": b",".join(state.patterns).decode(),
+            "members": len(desk.seats) if desk is not None else 0,
+            "in_flight": desk.in_flight if desk is not None else 0,
+            "delayed": desk.group.held_back if desk is not None else 0,
+            "settled": state.settled,
+            "next": state.next,
+            "lag": 0,
+            "oldest_ms": 0,
+            "tries": state.tries,
+            "dead": desk.group.dead if desk is not None else 0,
+            "expired": desk.group.expired if desk is not None else 0,
+            "pinned_bytes": self._house.log.pinned_bytes(wanted, state.settled),
+            "idle_ms": 0 if busy else (self._house.runtime.monotonic_ns() - idle_since_ns) // _NS_PER_MS,
+        }

@@ -18,6 +18,7 @@ from busd.rules.select import Selection, build
 
 if TYPE_CHECKING:
     from busd.broker.desk import Desk
+    from busd.broker.seat import Seat
 
 
 class Marks:
@@ -72,7 +73,7 @@ class Marks:
                 self._ends.update(ends)
             return
         for seat in self._desk.seats:
-            seat.tell(seat.encoder.messages(selection))
+            seat.reset(selection)
 
     def lost(self, offsets: Sequence[int], holes: Sequence[Hole]) -> None:
         """Messages that were to be given out again are not in the log; where no hole is, a RESET has removed them."""
@@ -89,7 +90,7 @@ class Marks:
         pattern = b",".join(self._desk.group.patterns)
         self._house.tally.gaps += 1
         for seat in self._desk.seats:
-            seat.tell(seat.encoder.gap(pattern, first, last, count, reason))
+            seat.lost(pattern, first, last, count, reason)
 
     def tell_ends(self) -> None:
         """Ends of stream before which everything is settled, to who was not told."""
@@ -104,14 +105,35 @@ class Marks:
             if offset >= settled:
                 return
             del self._owed[topic]
-            state = self._house.log.topic(topic)
-            if state is None or not state.ended or state.last != offset:
+            if not self._stands(topic, offset):
                 # It went on.
                 if self._ends is not None:
                     self._ends.pop(topic, None)
                 continue
-            mark = Selection(build([offset], [topic], [b""], 0, "e"), 0, 1, None, 1)
+            mark = _mark(topic, offset)
             for seat in self._desk.seats:
                 if seat.told.get(topic) != offset:
-                    seat.told[topic] = offset
-                    seat.tell(seat.encoder.messages(mark))
+                    seat.ended(mark)
+
+    def catch_up(self, seat: Seat) -> None:
+        """It has room again for ends of stream that it was not told of: those that still are the end."""
+        seat.missed_ends = False
+        place = self._house.log.groups.get(self._desk.group.name)
+        if place is None or self._ends is None:
+            return
+        for topic, offset in sorted(self._ends.items(), key=lambda end: end[1]):
+            if offset >= place.settled:
+                return
+            if seat.told.get(topic) != offset and self._stands(topic, offset):
+                seat.ended(_mark(topic, offset))
+                if seat.missed_ends:
+                    return
+
+    def _stands(self, topic: bytes, offset: int) -> bool:
+        """Whether the topic's end is still there."""
+        state = self._house.log.topic(topic)
+        return state is not None and state.ended and state.last == offset
+
+
+def _mark(topic: bytes, offset: int) -> Selection:
+    return Selection(build([offset], [topic], [b""], 0, "e"), 0, 1, None, 1)

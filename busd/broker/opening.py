@@ -15,8 +15,8 @@ from busd.broker.ports import Handle, Log, Runtime, Subscriber
 from busd.broker.subscription import Subscription
 from busd.broker.terms import Tally, Terms, ended_early, unsettled_of
 from busd.rules.formats import Encoder, encoder_for
-from busd.rules.select import Wanted
 from busd.words.errors import BusError
+from busd.words.patterns import Wanted
 from busd.words.requests import BARE_FORMATS, Read, Subscribe
 from busd.words.settings import Limits
 from busd.words.units import MAX_OFFSET, Base, Position
@@ -32,7 +32,10 @@ def unknown_group(name: bytes) -> BusError:
 
 @dataclass(slots=True)
 class House:
-    """What every subscription and group of a broker shares."""
+    """What every subscription and group of a broker shares.
+
+    `unburied`: groups whose dead letters cannot be kept at present, and why.
+    """
 
     log: Log
     runtime: Runtime
@@ -40,6 +43,7 @@ class House:
     fanout: Fanout
     tally: Tally = field(default_factory=Tally)
     opened: dict[Handle, None] = field(default_factory=dict)
+    unburied: dict[bytes, str] = field(default_factory=dict)
 
 
 def resolve(house: House, position: Position, wanted: Wanted, got: Callable[[Any], None]) -> None:

@@ -14,9 +14,8 @@ from busd.rules.record import Batch, Hole
 from busd.rules.replies import Pairs, Row
 from busd.rules.topic_state import TopicRow
 from busd.words.errors import BusError
+from busd.words.patterns import Wanted as Wanted
 from busd.words.requests import Ack, Forget, Nack, Publish, Read, Seek, Subscribe, Token, Touch
-
-Wanted = Callable[[bytes], bool]
 
 
 @dataclass(slots=True)

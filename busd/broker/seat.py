@@ -5,6 +5,8 @@ It is the Member that its session holds, from before it is open until it is gone
 Invariants:
 1. No more than `window` messages are out here; with LIMIT no more than that are ever sent.
 2. What is written to the outbox was noted first, in order.
+3. While more than half of the outbox is full nothing is added to it but what was on its way, and END: RESETs and losses
+   are kept, bounded, and ends of stream are told later, as they are then.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from busd.broker.gap import PendingMarks
 from busd.broker.ports import Subscriber
-from busd.broker.terms import ended_early
+from busd.broker.terms import ended_early, marks_bytes
 from busd.rules.flight import Flight
 from busd.rules.formats import Encoder
 from busd.rules.select import Selection
@@ -48,8 +51,9 @@ class Seat:
         self.encoder = encoder
         self.flight = Flight()
         self.place = Place.JOINING
-        # Ends of stream that it was told of, by topic.
+        # Ends of stream that it was told of, by topic; and whether there are some that it had no room for.
         self.told: dict[bytes, int] = {}
+        self.missed_ends = False
         self.gone: Callable[[Seat], None] = lambda seat: None
         self.desk: Desk | None = None
         self.cancel_timer: Callable[[], None] = lambda: None
@@ -58,6 +62,7 @@ class Seat:
         self._left = request.limit
         self._reason = ""
         self._outbox_bytes = outbox_bytes
+        self._owed = PendingMarks(marks_bytes(outbox_bytes))
         # Sent, but not written to the outbox: their notes are on their way to the disk.
         self._unwritten_bytes = 0
         # With less room than this it waits a moment for more.
@@ -71,7 +76,7 @@ class Seat:
         room = self.request.window - self.flight.count
         if self._left is not None:
             room = min(room, self._left)
-        buffered = self.subscriber.outbox.buffered() + self._unwritten_bytes
+        buffered = self._buffered()
         if room <= 0 or buffered > self._outbox_bytes // 2:
             return 0
         if room < self._least and self.flight.count and not self._insists:
@@ -79,6 +84,9 @@ class Seat:
             return 0
         self._insists = False
         return max(1, min(room, (self._outbox_bytes - buffered) // size_bytes))
+
+    def _buffered(self) -> int:
+        return self.subscriber.outbox.buffered() + self._unwritten_bytes
 
     def _wait_for_more(self) -> None:
         """Little room: who acknowledges small pieces of a large window would be given ever smaller ones, each with the
@@ -117,10 +125,35 @@ class Seat:
 
         return write
 
-    def tell(self, event: bytes) -> None:
-        """Something that is no delivery."""
-        if event and self.place in (Place.SEATED, Place.FINISHING):
+    # What is no delivery.
+
+    def ended(self, mark: Selection) -> None:
+        """The end of a topic's stream, now or, without room, when there is some."""
+        if self._buffered() > self._outbox_bytes // 2:
+            self.missed_ends = True
+        else:
+            self.told[mark.topics()[0]] = mark.first
+            self.subscriber.outbox.write(self.encoder.messages(mark))
+
+    def reset(self, selection: Selection) -> None:
+        """Topics were RESET.  Without room to say it word for word it is a gap that no message lies in."""
+        self._tell(self.encoder.messages(selection), selection.first, selection.last, 0, "slow")
+
+    def lost(self, pattern: bytes, first: int, last: int, count: int | None, reason: str) -> None:
+        """The group lost messages."""
+        self._tell(self.encoder.gap(pattern, first, last, count, reason), first, last, count, reason)
+
+    def _tell(self, event: bytes, first: int, last: int, count: int | None, reason: str) -> None:
+        if not event or self.place not in (Place.SEATED, Place.FINISHING):
+            return
+        if self._owed or self._buffered() > self._outbox_bytes // 2:
+            self._owed.keep(event, first, last, count, reason)
+        else:
             self.subscriber.outbox.write(event)
+
+    def _tell_owed(self) -> None:
+        if self._owed:
+            self.subscriber.outbox.write(self._owed.take(b",".join(self.request.patterns), self.encoder))
 
     def finish(self, reason: str) -> None:
         """Send it no more; END comes when nothing is out."""
@@ -145,7 +178,13 @@ class Seat:
 
     def drained(self) -> None:
         """See Handle."""
-        if self.desk is not None and self.place is Place.SEATED:
+        if self.desk is None or self.place not in (Place.SEATED, Place.FINISHING):
+            return
+        if self._buffered() <= self._outbox_bytes // 2:
+            self._tell_owed()
+            if self.missed_ends:
+                self.desk.marks.catch_up(self)
+        if self.place is Place.SEATED:
             self.desk.has_room(self)
 
     def end(self, reason: str | None) -> None:
@@ -153,7 +192,9 @@ class Seat:
         place, desk = self.place, self.desk
         if place is Place.GONE:
             return
-        self.leave()
+        if reason is not None:
+            self._tell_owed()
+        self._go()
         if reason is None:
             return
         if place is Place.JOINING:
@@ -165,8 +206,11 @@ class Seat:
 
     def leave(self) -> None:
         """See Handle.  What it has out goes back at once."""
-        if self.place is Place.GONE:
-            return
+        if self.place is not Place.GONE:
+            self._tell_owed()
+            self._go()
+
+    def _go(self) -> None:
         self.place = Place.GONE
         self.cancel_timer()
         self.gone(self)

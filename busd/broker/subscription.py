@@ -15,13 +15,13 @@ from collections.abc import Callable
 from busd.broker.cork import Cork
 from busd.broker.ends import all_ended, ended
 from busd.broker.gap import PendingGap
-from busd.broker.ports import Log, Outbox, Piece, Runtime
+from busd.broker.ports import Log, Outbox, Piece, Runtime, Wanted
 from busd.broker.stride import BATCH_BYTES, Handful, Stride
 from busd.broker.terms import Tally, Terms
 from busd.rules.formats import Encoder
 from busd.rules.losses import told
 from busd.rules.record import Batch, Hole
-from busd.rules.select import Selection, Wanted, build, select
+from busd.rules.select import Selection, build, select
 from busd.rules.subscription import Action, Event, State, step
 from busd.words.units import MAX_OFFSET
 

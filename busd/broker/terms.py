@@ -61,7 +61,12 @@ class Terms:
     @property
     def marks_bytes(self) -> int:
         """Ends of stream and RESETs that a skipping reader gets after its GAP, at most."""
-        return min(_MARKS_BYTES, self.outbox_bytes // 4)
+        return marks_bytes(self.outbox_bytes)
+
+
+def marks_bytes(outbox_bytes: int) -> int:
+    """How many bytes of events that are no messages are kept beside an outbox of this size that is full."""
+    return min(_MARKS_BYTES, outbox_bytes // 4)
 
 
 @dataclass(slots=True)

@@ -51,11 +51,6 @@ class Window:
     def __len__(self) -> int:
         return sum(map(len, self._topics.values()))
 
-    @property
-    def topics(self) -> int:
-        """Topics of which anything is remembered."""
-        return len(self._topics)
-
     def find(self, topic: bytes, message_id: bytes, now_ns: int) -> int | None:
         """The offset of the message of this topic that had this id; None when there was none of late."""
         found = self._topics.get(topic)

@@ -8,12 +8,12 @@ Pure.  Invariants:
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from busd.rules.record import Hole, Opening, TopicLine
 from busd.rules.segment_index import SegmentIndex
+from busd.words.patterns import Wanted
 
-Wanted = Callable[[bytes], bool]
 Counts = dict[bytes, int]
 
 

@@ -47,7 +47,6 @@ class Plan:
     keep_bytes: int
     index: SegmentIndex
     last: int
-    synced: int
     stop: CleanStop | None
     pages_fit: bool
     flaws: list[Flaw] = field(default_factory=list)
@@ -62,14 +61,14 @@ def plan(read: Read, start: int, end: int, prev: int, hints: SegmentIndex | None
     `prev`: last offset before the segment; `hints`: the index as its file has it (it is extended), None without one.
     """
     fresh = SegmentIndex(start, prev)
-    result = Plan(Verdict.CLEAN, end, fresh, prev, 0, None, False)
+    result = Plan(Verdict.CLEAN, end, fresh, prev, None, False)
     if hints is not None and len(hints) and hints.end <= end and sound(read, start, hints):
         # A checksum for each record is all that what the index names needs: 200,000 small batches in 0.4 s, not 2.8.
         window = Window(read, hints.end)
         positions = hints.positions
         topics.note_index(hints, lambda number: window.record_at(positions[number]).record)
         fresh, hints = hints, None
-        result = Plan(Verdict.CLEAN, end, fresh, fresh.last, fresh.synced, None, True, messages=fresh.messages)
+        result = Plan(Verdict.CLEAN, end, fresh, fresh.last, None, True, messages=fresh.messages)
         start, prev = fresh.end, fresh.last
     known, known_synced = (hints.last, hints.synced) if hints is not None else (prev, 0)
     hinted = hints.end if hints is not None else 0
@@ -100,7 +99,6 @@ def _take(
     result.stop = None
     if isinstance(record, CleanStop):
         result.stop = record
-        result.synced = max(result.synced, record.synced)
         fresh.skip(step.position, step.size, record.synced)
         return
     if isinstance(record, Batch | Hole):
@@ -109,7 +107,6 @@ def _take(
             hints.add(step.position, step.size, record)
         result.last = record.last
         if isinstance(record, Batch):
-            result.synced = max(result.synced, record.synced)
             result.messages += 0 if record.control else record.n
             topics.note(record)
 

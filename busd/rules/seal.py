@@ -68,7 +68,6 @@ class Draft:
     steps: tuple[int, ...] | None
     flags: str
     items: list[Item]
-    size_bytes: int
     # What is known already: the topics as they stand in a record, and the counts and the last offsets of each.
     names: bytes = b""
     tally: Tally | None = None
@@ -125,7 +124,7 @@ def _alone(run: Publish, first: int) -> Draft | None:
     if not isinstance(topics, bytes) or run.size_bytes > BATCH_BYTES or run.kind != "message":
         return None
     flags = "h" if run.headers else "-"
-    return Draft(range(first, first + len(items)), (topics,), None, None, flags, items, run.size_bytes)
+    return Draft(range(first, first + len(items)), (topics,), None, None, flags, items)
 
 
 def _joined(runs: Sequence[Publish]) -> Publish | None:
@@ -274,4 +273,4 @@ def _draft(group: list[Part], topics: tuple[bytes, ...], column: Column | None) 
     flags = FLAGS[one.kind]
     if any(part.headers for part in group):
         flags = "h" if flags == "-" else flags + "h"
-    return Draft(offsets, topics, column, steps, flags, items, sum(part.size_bytes for part in group))
+    return Draft(offsets, topics, column, steps, flags, items)

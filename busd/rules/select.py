@@ -9,7 +9,7 @@ byte a message.  Encoders read columns from it.  Per message only C runs.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, groupby, islice, repeat
 from operator import and_, le
@@ -18,9 +18,9 @@ from busd.rules import column as columns
 from busd.rules.column import BASE, MAX_TOPICS, Column, codes
 from busd.rules.items import Item
 from busd.rules.record import Batch, frame
+from busd.words.patterns import Wanted, any_topic
 from busd.words.units import MAX_OFFSET
 
-Wanted = Callable[[bytes], bool]
 # Looking for one of so many or fewer is quicker from one to the next.
 _FEW = 5
 
@@ -127,7 +127,7 @@ def only(batch: Batch, offsets: Sequence[int], floors: Mapping[bytes, int] | Non
     """
     if not offsets:
         return None
-    found = select(batch, _any, offsets[0], offsets[-1] + 1, floors)
+    found = select(batch, any_topic, offsets[0], offsets[-1] + 1, floors)
     if found is None or offsets[-1] - offsets[0] == len(offsets) - 1:
         return found
     meant = bytes(map(frozenset(offsets).__contains__, batch.offsets()[found.start : found.stop]))
@@ -135,10 +135,6 @@ def only(batch: Batch, offsets: Sequence[int], floors: Mapping[bytes, int] | Non
         meant = bytes(map(and_, meant, found.selector))
     count = meant.count(1)
     return Selection(batch, found.start, found.stop, meant, count) if count else None
-
-
-def _any(topic: bytes) -> bool:
-    return True
 
 
 def _few_places(selector: bytes, start: int) -> list[int]:

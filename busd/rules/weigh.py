@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from busd.rules.segment_index import SegmentIndex
 from busd.rules.topic_pairs import Entries
 from busd.rules.wanted import Claim, Claims, FloorOf
+from busd.words.patterns import any_topic
 
 SETTLED = "settled"
 
@@ -115,7 +116,7 @@ def _may_go(index: SegmentIndex, number: int) -> bool:
 
 def counts_of(index: SegmentIndex, lo: int, hi: int) -> dict[bytes, int]:
     """Messages that stood in entries lo … hi-1, those of holes included."""
-    counts = {topic: count for topic, count in index.counts(lambda topic: True, lo, hi).items() if count}
+    counts = {topic: count for topic, count in index.counts(any_topic, lo, hi).items() if count}
     for number in range(lo, hi):
         if number in index.holes:
             for topic, count in (index.holes[number].counts or {}).items():

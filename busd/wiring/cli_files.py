@@ -19,6 +19,7 @@ from busd.wiring.cli import Failure, complain
 from busd.wiring.cli_format import FORMATS, Formatter, printable
 from busd.wiring.cli_output import write_stdout
 from busd.words.errors import BusError
+from busd.words.patterns import any_topic
 from busd.words.topics import matches, parse_patterns
 from busd.world.disk import DiskFailed, DiskFull, Locked
 from busd.world.inspect import Finding, Message, messages
@@ -198,7 +199,7 @@ def _selection(run: Sequence[Message]) -> Selection:
 
 def _wanted(patterns: Sequence[str]) -> Callable[[bytes], bool]:
     if not patterns:
-        return lambda topic: True
+        return any_topic
     try:
         parsed = parse_patterns(",".join(patterns).encode())
     except BusError as error:

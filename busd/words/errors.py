@@ -61,6 +61,11 @@ class BusError(Exception):
         return ERRORS[self.code].fatal
 
 
+def stopping() -> BusError:
+    """What comes while the server stops is told this.  A new one each time: one that is raised keeps where it was."""
+    return BusError("STOPPING", ERRORS["STOPPING"].meaning)
+
+
 def quoted(raw: bytes, limit: int = 60) -> str:
     """Foreign bytes for an error text: printable, in quotes, cut at `limit` characters."""
     text = raw[: limit + 1].decode("utf-8", "backslashreplace")

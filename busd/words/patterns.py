@@ -11,11 +11,18 @@ from typing import Generic, TypeVar
 from busd.words.topics import is_literal, matches
 
 V = TypeVar("V")
+# Whether a reader, or whoever asks, means this topic.
+Wanted = Callable[[bytes], bool]
 # A cached topic costs about 150 bytes; beyond this many the cache starts again rather than grow.
 _CACHE = 65_536
 
 
-def matcher(patterns: Iterable[bytes]) -> Callable[[bytes], bool]:
+def any_topic(topic: bytes) -> bool:
+    """A Wanted that means every topic, the system's own included."""
+    return True
+
+
+def matcher(patterns: Iterable[bytes]) -> Wanted:
     """A function that tells whether a topic is one of those that the patterns name; repeated questions are cheap."""
     wanted = tuple(patterns)
     if all(map(is_literal, wanted)):

@@ -56,6 +56,7 @@ class Acceptor:
         self._seldom = seldom
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.BaseProtocol] = set()
         self._resume: asyncio.TimerHandle | None = None
         self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._loop.add_reader(sock.fileno(), self._ready)
@@ -63,7 +64,14 @@ class Acceptor:
     @property
     def under_way(self) -> int:
         """Connections that were taken and have no session yet."""
-        return len(self._tasks)
+        return len(self._under_way)
+
+    def arrived(self, protocol: asyncio.BaseProtocol) -> None:
+        """It has its session, if it is one of these: from now on it is counted there.
+
+        Its task ends a turn or two later, and for that time it would be counted twice.
+        """
+        self._under_way.discard(protocol)
 
     def renew(self, tls: SSLContext) -> None:
         """From now on this, where it speaks TLS."""
@@ -90,24 +98,28 @@ class Acceptor:
             if not why and sock.fileno() >= self._descriptors - RESERVED:
                 # The lowest free number is given out, so this one tells how many are in use.
                 why = f"{self._descriptors} descriptors are all the server may have; no more connections are taken"
-            if not why and self._tls is not None and len(self._tasks) >= _HANDSHAKES:
+            if not why and self._tls is not None and len(self._under_way) >= _HANDSHAKES:
                 why = f"{_HANDSHAKES} TLS handshakes are under way; no more are begun"
             if why:
                 self._seldom.warning("connection refused", why=why)
                 turn_away(sock, why)
             else:
-                task = self._loop.create_task(self._hand_over(sock))
+                protocol = self._make()
+                self._under_way.add(protocol)
+                task = self._loop.create_task(self._hand_over(sock, protocol))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    async def _hand_over(self, sock: socket.socket) -> None:
+    async def _hand_over(self, sock: socket.socket, protocol: asyncio.BaseProtocol) -> None:
         try:
             await self._loop.connect_accepted_socket(
-                self._make, sock, ssl=self._tls, ssl_handshake_timeout=_HANDSHAKE_S if self._tls else None
+                lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=_HANDSHAKE_S if self._tls else None
             )
         except OSError:
             # It left, or its TLS was none (SSLError is an OSError).
             sock.close()
+        finally:
+            self._under_way.discard(protocol)
 
     def _pause(self, error: OSError) -> None:
         self._seldom.warning("accepting paused", why=error.strerror or str(error))

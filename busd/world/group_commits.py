@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from busd.broker.ports import Runtime
-from busd.words.errors import BusError
+from busd.words.errors import BusError, stopping
 from busd.words.settings import Sync
 from busd.words.units import NS_PER_S
 from busd.world.answers import FAULT
@@ -94,7 +94,7 @@ class GroupCommits:
             lines = lines[notes:]
         entry = _Entry(lines, None, sink)
         if lines and self._stopping:
-            entry = _Entry((), None, sink, False, BusError("STOPPING", "the server is going down; nothing was kept"))
+            entry = _Entry((), None, sink, False, stopping())
         elif not all(line.startswith(b"done ") for line in lines):
             entry.barrier = True
             self._barriers += 1

@@ -7,8 +7,9 @@ Looked at once a second and whenever somebody asks, so that it never says ok whe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from busd.rules.replies import Pairs
 from busd.words.units import NS_PER_S
@@ -24,6 +25,8 @@ _REFUSED_NS = 10 * NS_PER_S
 _NEARLY_PERCENT = 90
 # Small steps back are what time servers do.
 _BEHIND_NS = 2 * NS_PER_S
+# One line is for a person to read: so many groups are named in it, the others counted.
+_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +39,15 @@ class Condition:
 
 
 class Watch:
-    """See the module."""
+    """See the module.  `unburied`: groups whose dead letters cannot be kept at present, and why."""
 
-    def __init__(self, log: DiskLog, committer: CommitThread, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, log: DiskLog, committer: CommitThread, clock: Callable[[], int], unburied: Mapping[bytes, str]
+    ) -> None:
         self._log = log
         self._committer = committer
         self._clock = clock
+        self._unburied = unburied
         self._told: dict[str, Condition] = {}
 
     def conditions(self) -> list[Condition]:
@@ -62,6 +68,8 @@ class Watch:
             found.append(Condition("sync", text, failing=True))
         if health.trouble:
             found.append(Condition("retention", health.trouble))
+        if self._unburied:
+            found.append(Condition("dead", _told(self._unburied)))
         if not health.reserve_whole:
             found.append(
                 Condition(
@@ -96,3 +104,9 @@ class Watch:
         for name in self._told.keys() - now.keys():
             events.info(f"{name} is well again")
         self._told = now
+
+
+def _told(unburied: Mapping[bytes, str]) -> str:
+    named = [f"{name.decode()}: {why}" for name, why in islice(unburied.items(), _NAMED)]
+    more = [f"{len(unburied) - _NAMED} groups more"] if len(unburied) > _NAMED else []
+    return f"dead letters cannot be kept, and are tried again; {'; '.join(named + more)}"

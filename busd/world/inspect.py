@@ -19,6 +19,7 @@ from busd.rules.record import Batch, CleanStop, Hole, Opening
 from busd.rules.recovery import Verdict, plan
 from busd.rules.scan import Flaw, walk
 from busd.rules.topic_state import TopicTable
+from busd.words.patterns import Wanted, any_topic
 from busd.world.disk import Disk
 from busd.world.meta import WrongFormat, load_meta
 from busd.world.punch import patched
@@ -31,7 +32,6 @@ _SEGMENT = re.compile(r"([0-9]{20})\.log")
 
 # (offset, time_ns, topic, payload, headers)
 Message = tuple[int, int, bytes, bytes, tuple[tuple[bytes, bytes], ...]]
-Wanted = Callable[[bytes], bool]
 
 
 @dataclass(slots=True, frozen=True)
@@ -228,7 +228,7 @@ def messages(
     data_dir: str,
     *,
     start: int = 1,
-    wanted: Wanted = lambda topic: True,
+    wanted: Wanted = any_topic,
     warn: Callable[[Finding], None] = lambda finding: None,
 ) -> Iterator[Message]:
     """Messages of all stores in offset order from offset `start` on, as they lie: RESET or not, no control records.

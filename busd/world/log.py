@@ -22,7 +22,7 @@ from busd.rules.record import Batch
 from busd.rules.replies import Pairs
 from busd.rules.seal import Sealed, seal
 from busd.rules.select import interleave
-from busd.words.errors import BusError
+from busd.words.errors import BusError, stopping
 from busd.words.requests import Publish
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
@@ -106,7 +106,7 @@ class DiskLog(LogQuestions):
     def append(self, run: Publish, sink: Sink) -> None:
         """See Log."""
         if self._stopping:
-            raise BusError("STOPPING", "the server is going down; nothing was kept")
+            raise stopping()
         topics, health = run.topics, self.health
         names = 1 if isinstance(topics, bytes) else len(topics)
         if self._waiting.pending_names + names > self._topics.spare or health.failed:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from busd.broker.ports import Runtime, Topic, Wanted
+from busd.broker.ports import Runtime, Topic
 from busd.rules.topic_state import TopicRow
+from busd.words.patterns import Wanted
 from busd.world.pins import pinned_bytes
 from busd.world.store_lookup import Memo
 from busd.world.stores import Stores, topic_rows
@@ -82,10 +83,10 @@ class LogQuestions:
         def work() -> int | None:
             total = 0
             for store in stores:
-                parts = [store.count_kept(lambda topic: topic not in floors and wanted(topic), position, horizon)]
+                parts = [store.count(lambda topic: topic not in floors and wanted(topic), position, horizon)]
                 for name, floor in floors.items():
                     if name in store.topics:
-                        parts.append(store.count_kept(name.__eq__, floor, horizon))
+                        parts.append(store.count(name.__eq__, floor, horizon))
                 for part in parts:
                     if part is None:
                         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from busd.rules.losses import Wanted
+from busd.words.patterns import Wanted
 from busd.world.store import Store
 
 

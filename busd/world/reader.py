@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from busd.broker.ports import Piece, Runtime
 from busd.rules.record import Batch, Hole
-from busd.rules.select import Selection, Wanted, interleave, reframe, select
+from busd.rules.select import Selection, interleave, reframe, select
+from busd.words.patterns import Wanted, any_topic
 from busd.world.store import Chunk, Cursor, Store
 from busd.world.stores import Stores
 
@@ -129,6 +130,6 @@ def _fill(lane: _Lane, chunk: Chunk, horizon: int) -> None:
 
 
 def _part(batch: Batch, lo: int, hi: int) -> Batch:
-    selection: Selection | None = select(batch, lambda topic: True, lo, hi)
+    selection: Selection | None = select(batch, any_topic, lo, hi)
     assert selection is not None, "a straddling batch has messages on both sides"
     return reframe(selection)

@@ -19,6 +19,7 @@ from dataclasses import replace
 from busd.rules.envelope import BadRecord
 from busd.rules.record import Batch, Hole, Opening, frame_opening
 from busd.rules.rewrite import rewrite
+from busd.words.patterns import any_topic
 from busd.words.settings import StoreRule
 from busd.world.disk import Disk, DiskFailed, DiskFull, try_remove
 from busd.world.group_log import GroupLog
@@ -241,7 +242,7 @@ def _told(shelf: Shelf, number: int) -> Iterator[Batch | Hole]:
     cursor = Cursor(segment.prev + 1)
     done = segment.prev
     while True:
-        chunk = read(shelf, cursor, lambda topic: True, last + 1, _PIECE_BYTES, True)
+        chunk = read(shelf, cursor, any_topic, last + 1, _PIECE_BYTES, True)
         assert chunk is not None
         for record in chunk.records:
             yield record

@@ -22,6 +22,7 @@ from busd.rules.ledger import Ledger, lowest
 from busd.rules.record import Batch
 from busd.rules.wanted import Claim, Cover, Covers
 from busd.words.errors import BusError
+from busd.words.patterns import any_topic
 from busd.words.requests import Publish
 from busd.words.settings import Settings, StoreRule
 from busd.world.commit import Work
@@ -325,17 +326,13 @@ def _read(store: Store, view: _View, end: int) -> Ledger:
     ledger = Ledger(start)
     cursor = Cursor(max(start, store.first))
     while True:
-        chunk = store.read(cursor, _all, end, _READ_BYTES, may_block=True)
+        chunk = store.read(cursor, any_topic, end, _READ_BYTES, may_block=True)
         assert chunk is not None
         for record in chunk.records:
             if isinstance(record, Batch):
                 ledger.add(record)
         if chunk.done:
             return ledger
-
-
-def _all(topic: bytes) -> bool:
-    return True
 
 
 def _text(account: _Account, never: bool, messages: bool) -> str:

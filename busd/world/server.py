@@ -119,7 +119,7 @@ class Server:
             await self.stop()
             raise
         self._log.start()
-        self._watch = Watch(self._log, committer, self._runtime.monotonic_ns)
+        self._watch = Watch(self._log, committer, self._runtime.monotonic_ns, self._broker.unburied)
         self._look_around()
 
     async def reload(self) -> None:
@@ -269,6 +269,8 @@ class Server:
 
     def _enter(self, connection: Connection) -> Session:
         self._connections[connection] = None
+        for listening in self._listening:
+            listening.acceptor.arrived(connection)
         self._all_gone.clear()
         session = Session(self._broker, connection, self, self.settings.limits, self._gate(connection))
         if session.gate.stranger:

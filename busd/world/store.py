@@ -19,13 +19,14 @@ from busd.rules.retention import ActiveFacts
 from busd.rules.segment_index import MAX_SEGMENT_BYTES, SegmentIndex
 from busd.rules.topic_state import TopicState, TopicTable
 from busd.rules.wanted import Claims
+from busd.words.patterns import Wanted
 from busd.words.settings import StoreRule
 from busd.world import store_lookup, store_reader
 from busd.world.disk import Disk, DiskFailed, File, try_remove
 from busd.world.pages import Pages, Roll
 from busd.world.segment import Cache, Segment, Shelf, index_path
 from busd.world.store_recovery import NewerFormat, Recovered, recover, segment_path
-from busd.world.store_telling import Chunk, Cursor, Wanted
+from busd.world.store_telling import Chunk, Cursor
 from busd.world.store_trim import Sweep, Trim, Trimmed, Trimmer, durable
 
 __all__ = ["Chunk", "Cursor", "NewerFormat", "Roll", "Store", "TopicState", "Trim", "Trimmed"]
@@ -340,12 +341,11 @@ class Store:
         return below if state is None else store_lookup.nth_last(self._shelf, topic, state, n, below, memo)
 
     def count(self, wanted: Wanted, lo: int, hi: int) -> int | None:
-        """Messages of wanted topics ever kept with lo <= offset < hi (RESET or not); None: nobody knows.  May wait."""
-        return store_lookup.count(self._shelf, wanted, lo, hi)
+        """Messages of wanted topics with lo <= offset < hi that can be read (RESET or not); None: nobody knows.
 
-    def count_kept(self, wanted: Wanted, lo: int, hi: int) -> int | None:
-        """The same of those that can still be read (RESET or not)."""
-        return store_lookup.count(self._shelf, wanted, lo, hi, kept_only=True)
+        May wait.
+        """
+        return store_lookup.count(self._shelf, wanted, lo, hi)
 
     # Retention.
 

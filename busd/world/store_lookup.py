@@ -12,12 +12,11 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 from busd.rules import column as columns
-from busd.rules import losses
 from busd.rules.envelope import BadRecord, peek
-from busd.rules.losses import Wanted
 from busd.rules.record import Batch, parse
 from busd.rules.segment_index import SegmentIndex
 from busd.rules.topic_state import TopicState
+from busd.words.patterns import Wanted
 from busd.world.segment import Segment, Shelf, reader_of
 
 Segments = Sequence[Segment]
@@ -119,23 +118,15 @@ def _offsets(batch: Batch | None, topic: bytes, below: int) -> Sequence[int]:
     return [offsets[at] for at in columns.places(batch.column, batch.topics.index(topic), 0, stop)]
 
 
-def count(shelf: Shelf, wanted: Wanted, lo: int, hi: int, kept_only: bool = False) -> int | None:
-    """See Store.count; with `kept_only` without those that a hole stands for, or that were before the first segment."""
+def count(shelf: Shelf, wanted: Wanted, lo: int, hi: int) -> int | None:
+    """See Store.count: none that a hole stands for, or that was before the first segment."""
     segments = shelf.segments
     pending = shelf.pending
-    if kept_only:
-        lo = max(lo, segments[0].prev + 1)
-        hi = hi if pending is None else min(hi, pending.first)
+    lo = max(lo, segments[0].prev + 1)
+    hi = hi if pending is None else min(hi, pending.first)
     if lo >= hi:
         return 0
-    if pending is not None and pending.first < hi and pending.last >= lo:
-        return None
     total = 0
-    if lo <= segments[0].prev:
-        counts = losses.before(segments[0].head, shelf.topics(segments[0], True) or {}, lo, wanted)
-        if counts is None or (counts and hi <= segments[0].prev):
-            return None
-        total = sum(counts.values())
     number = shelf.find(segments, lo)
     stop = max(0, bisect_left(segments, hi - 1, key=lambda segment: segment.prev) - 1)
     while number <= stop:
@@ -145,7 +136,7 @@ def count(shelf: Shelf, wanted: Wanted, lo: int, hi: int, kept_only: bool = Fals
             whole < stop
             and lo <= segments[number].prev + 1
             and segments[whole + 1].prev < hi
-            and not (kept_only and segments[whole].thinned)
+            and not segments[whole].thinned
         ):
             whole += 1
         if whole > number and segments[whole].head.sure <= segments[number].first:
@@ -154,7 +145,7 @@ def count(shelf: Shelf, wanted: Wanted, lo: int, hi: int, kept_only: bool = Fals
             total += sum(line.count - (before[t].count if t in before else 0) for t, line in after.items() if wanted(t))
             number = whole
             continue
-        part = _count_part(shelf, segments, number, wanted, lo, min(hi, last + 1), kept_only)
+        part = _count_part(shelf, segments, number, wanted, lo, min(hi, last + 1))
         if part is None:
             return None
         total += part
@@ -162,9 +153,7 @@ def count(shelf: Shelf, wanted: Wanted, lo: int, hi: int, kept_only: bool = Fals
     return total
 
 
-def _count_part(
-    shelf: Shelf, segments: Segments, number: int, wanted: Wanted, lo: int, hi: int, kept_only: bool
-) -> int | None:
+def _count_part(shelf: Shelf, segments: Segments, number: int, wanted: Wanted, lo: int, hi: int) -> int | None:
     """The same for one segment; lo and hi may lie within an entry."""
     index = _index(shelf, segments, number)
     lo = max(lo, segments[number].prev + 1)
@@ -180,12 +169,6 @@ def _count_part(
             if part is None:
                 return None
             total += part
-    for entry, hole in [] if kept_only else list(index.holes.items()):
-        if start <= entry < stop and hole.first < hi and hole.last >= lo:
-            counts = losses.select(hole.counts, wanted)
-            if counts is None or (counts and (hole.first < lo or hole.last >= hi)):
-                return None
-            total += sum(counts.values())
     return total
 
 

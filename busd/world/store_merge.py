@@ -18,6 +18,7 @@ from busd.rules.rewrite import Survivors, rewrite
 from busd.rules.scan import Flaw, Window, walk
 from busd.rules.segment_index import SegmentIndex
 from busd.rules.weigh import counts_of
+from busd.words.patterns import any_topic
 from busd.world.disk import DiskFailed, DiskFull, try_remove
 from busd.world.segment import Segment, Shelf, read_opening, reader_of, thin_path
 
@@ -180,7 +181,7 @@ def _walked(shelf: Shelf, segments: Sequence[Segment], number: int, choice: Choi
 
 
 def _lost(index: SegmentIndex | None, first: int, last: int) -> Hole:
-    counts = losses.in_index(index, first, last, lambda topic: True, True) if index is not None else None
+    counts = losses.in_index(index, first, last, any_topic, True) if index is not None else None
     return Hole(first, last, 0, 0, "corrupt", counts)
 
 

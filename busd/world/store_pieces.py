@@ -8,9 +8,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 
 from busd.rules.envelope import PREFIX_BYTES, BadRecord, peek
+from busd.words.patterns import Wanted
 from busd.world.disk import DiskFailed, DiskFull, File
 from busd.world.segment import Shelf
-from busd.world.store_telling import Stuck, Telling, Wanted
+from busd.world.store_telling import Stuck, Telling
 
 # Read in one call, at most: more gains nothing.
 _SLAB_BYTES = 256 << 10

@@ -20,10 +20,11 @@ from busd.rules.items import UNEVEN
 from busd.rules.record import Batch, CleanStop, Hole, glance, parse
 from busd.rules.scan import resume
 from busd.rules.segment_index import SegmentIndex
+from busd.words.patterns import Wanted
 from busd.world.disk import DiskFailed
 from busd.world.segment import Shelf, reader_of
 from busd.world.store_pieces import RECORD_BYTES, Pieces
-from busd.world.store_telling import Chunk, Cursor, Stuck, Wanted
+from busd.world.store_telling import Chunk, Cursor, Stuck
 
 # Wanted batches that are this close to each other are read in one piece: a read call costs as much as 16 KiB of copy.
 _NEAR_BYTES = 16 << 10

@@ -18,6 +18,7 @@ from busd.rules.recovery import Plan, Verdict, plan
 from busd.rules.scan import Flaw, Found, Read, walk
 from busd.rules.segment_index import SegmentIndex
 from busd.rules.topic_state import TopicTable
+from busd.words.patterns import any_topic
 from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
 from busd.world.punch import finish
 from busd.world.segment import Cache, Segment, Shelf, index_path, read_opening, reader_of, saved_index, thin_path
@@ -286,7 +287,7 @@ def _count_lost(store: Recovered, index: SegmentIndex, first: int, last: int) ->
     if not index.knows(first, last):
         return
     lo, hi = index.number_at(first - 1) + 1, index.number_at(last) + 1
-    store.total += store.topics.add_lost(index.counts(lambda topic: True, lo, hi), last)
+    store.total += store.topics.add_lost(index.counts(any_topic, lo, hi), last)
 
 
 def _line(path: str, flaw: Flaw, found: Plan, size: int) -> str:

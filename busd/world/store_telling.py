@@ -7,15 +7,14 @@ It must not know how the log is walked.  Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from busd.rules import losses
 from busd.rules.record import Batch, Hole
 from busd.rules.segment_index import SegmentIndex
+from busd.words.patterns import Wanted
 from busd.world.segment import Segment, Shelf
 
-Wanted = Callable[[bytes], bool]
 # What an index may have to do on the loop before it can be asked by topic: 2 ms of it.
 TURN_PAIRS = 4096
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from busd.rules import retention
 from busd.rules.column import BASE, codes
 from busd.rules.envelope import BadRecord
-from busd.rules.losses import Wanted
 from busd.rules.record import Batch
 from busd.rules.retention import ActiveFacts, SealedFacts
 from busd.rules.rewrite import Survivors
 from busd.rules.topic_state import TopicState, TopicTable
+from busd.words.patterns import Wanted
 from busd.words.settings import StoreRule
 from busd.world.disk import DiskFailed, DiskFull
 from busd.world.segment import Segment, Shelf

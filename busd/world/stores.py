@@ -11,9 +11,8 @@ import posixpath
 import re
 from collections.abc import Collection, Iterable
 
-from busd.rules.select import Wanted
 from busd.rules.topic_state import TopicRow
-from busd.words.patterns import matcher
+from busd.words.patterns import Wanted, matcher
 from busd.words.requests import Publish
 from busd.words.settings import Settings, StoreRule
 from busd.world.disk import Disk, DiskFailed, DiskFull

@@ -60,8 +60,8 @@ def pieces(runs: list[Publish], sinks: list[Sink], commit: Commit) -> list[Taken
 class Landing:
     """See the module.
 
-    `rolled`: a segment was closed; `short`: there was no room for a RESET, which makes some; `grown`: so many topics are
-    new in a store.
+    `rolled`: a segment was closed; `short`: there was no room for a RESET, which makes some; `grown`: so many topics
+    are new in a store.
     """
 
     def __init__(

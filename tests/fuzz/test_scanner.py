@@ -91,11 +91,15 @@ def test_a_log_that_was_cut_spliced_and_overwritten(count: int, size: int, edits
         data = data[:at] + new + data[at + length :]
     end = 0
     last = 0
+    found = []
     for step in walk(lambda at, length: data[at : at + length], 0, len(data), 0):
         if isinstance(step, Found):
             assert data[step.position : step.position + step.size] in whole, "it made one up"
             assert step.position >= end, "it went back"
             end = step.position + step.size
+            found.append(data[step.position : end])
             if isinstance(step.record, Batch):
                 assert step.record.first > last
                 last = step.record.last
+    if data == b"".join(records):
+        assert found == records, "it lost one of a whole log"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from busd.broker.ports import Fullness, Outcome, Piece, Sink, Topic, Wanted
+from busd.broker.ports import Fullness, Outcome, Piece, Sink, Topic
 from busd.rules.group_records import GroupState, apply
 from busd.rules.record import Batch, Hole, frame
 from busd.rules.replies import Pairs
 from busd.rules.seal import seal
 from busd.rules.topic_state import TopicRow, TopicTable
 from busd.words.errors import BusError
+from busd.words.patterns import Wanted
 from busd.words.requests import Publish
 from busd.words.units import NS_PER_S
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busd.broker.ports import Wanted
 from busd.words.errors import BusError
+from busd.words.patterns import Wanted
 from busd.words.settings import Limits
 from tests.support.events import End, Event, Gap, Ok, Seen, parse, seen, wanted
 from tests.support.memory_server import MemoryConnection, MemoryServer

@@ -7,7 +7,7 @@ import pytest
 from busd.words.errors import BusError
 from busd.words.requests import Publish
 from tests.support.groups import S, member, publish, say
-from tests.support.memory_server import MemoryServer
+from tests.support.memory_server import MemoryConnection, MemoryServer
 
 
 @pytest.fixture
@@ -106,3 +106,49 @@ def test_after_a_seek_it_may_die_again(server: MemoryServer) -> None:
     say(other, "SEEK g 1")
     say(worker, "NACK 1 once more")
     assert len(say(other, "READ _dead.>")) == 3
+
+
+FULL_OF_TOPICS = BusError("LIMIT", "there are 9 topics; no more can be made")
+
+
+def unkept() -> tuple[MemoryServer, MemoryConnection]:
+    """Two messages have died, and their letters are refused."""
+    server = MemoryServer()
+    publish(server, "a", "b")
+    worker = member(server, "WINDOW 2 TRIES 1")
+    server.log.refuse = FULL_OF_TOPICS
+    say(worker, "NACK 1", "NACK 2")
+    server.runtime.advance(3 * S)
+    assert server.broker.unburied == {b"g": "LIMIT there are 9 topics; no more can be made"}
+    return server, worker
+
+
+def test_that_a_dead_letter_cannot_be_kept_is_told_as_long_as_it_cannot() -> None:
+    server, _ = unkept()
+    server.runtime.advance(60 * S)
+    assert server.broker.unburied
+    server.log.refuse = None
+    server.runtime.advance(S)
+    assert server.broker.unburied == {}
+    assert " dead=2 " in say(server.connect(), "GROUPS")[1]
+
+
+def test_that_a_dead_letter_could_not_be_decided_is_told_too(server: MemoryServer) -> None:
+    publish(server, "a")
+    worker = member(server, "TRIES 1")
+    server.log.hold = True
+    say(worker, "NACK 1")
+    server.log.commit(BusError("DISK", "it is gone"))
+    assert server.broker.unburied == {b"g": "DISK it is gone"}
+
+
+@pytest.mark.parametrize("command", ["SEEK g next", "RESET jobs", "FORGET g"])
+def test_it_is_not_told_any_more_when_nothing_is_to_be_buried(command: str) -> None:
+    server, worker = unkept()
+    server.log.refuse = None
+    if command == "FORGET g":
+        say(worker, "UNSUB")
+    assert say(server.connect(), command)[0][0] in "+:"
+    server.log.refuse = FULL_OF_TOPICS
+    server.runtime.advance(2 * S)
+    assert server.broker.unburied == {}

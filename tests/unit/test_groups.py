@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from busd.broker.desk import Desk
 from busd.rules.column import MAX_TOPICS
 from busd.rules.record import Batch
 from busd.words.errors import BusError
+from busd.words.patterns import Wanted
+from busd.words.settings import Limits
 from tests.support.groups import S, heard, member, publish, say
 from tests.support.memory_server import MemoryServer
 
@@ -226,3 +229,83 @@ def test_a_reset_of_many_topics_is_one_look_at_what_groups_have_read(
     said = say(worker, "ACK 1")
     assert sum(line.startswith("RESET t.") for line in said) == MAX_TOPICS + 1
     assert [line for line in said if not line.startswith("RESET ")] == [":1", f"MSG t.7 {2 * MAX_TOPICS + 3} y"]
+
+
+def test_groups_that_are_being_made_count_for_the_limit() -> None:
+    server = MemoryServer(Limits(groups=2))
+    server.log.hold = True
+    clients = [server.connect() for _ in range(5)]
+    at_once = [say(client, f"SUB jobs GROUP g{number}") for number, client in enumerate(clients)]
+    refused = ["-LIMIT there are 2 groups; FORGET one that is not needed"]
+    assert at_once == [[]] * 2 + [refused] * 3
+    # To one that is being made already others may come.
+    second = server.connect()
+    say(second, "SUB jobs GROUP g1")
+    server.log.commit()
+    assert [heard(client) for client in clients[:2]] == [["+OK next=1 epoch=1"]] * 2
+    assert heard(second) == ["+OK next=1 epoch=1"]
+    assert list(server.log.groups) == [b"g0", b"g1"]
+
+
+def test_groups_that_look_for_their_beginning_at_once_are_no_more_than_the_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = MemoryServer(Limits(groups=2))
+    publish(server, "a")
+    looking: list[Callable[[], None]] = []
+
+    def offset_at(time_ns: int, done: Callable[[int], None]) -> None:
+        looking.append(lambda: done(1))
+
+    monkeypatch.setattr(server.log, "offset_at", offset_at)
+    clients = [server.connect() for _ in range(4)]
+    for number, client in enumerate(clients):
+        say(client, f"SUB jobs GROUP g{number} FROM -5m")
+    server.log.hold = True
+    for found in looking:
+        found()
+    server.log.commit()
+    assert [heard(client)[0][:6] for client in clients] == ["+OK ne", "+OK ne", "-LIMIT", "-LIMIT"]
+    assert len(server.log.groups) == 2
+
+
+def test_a_group_that_could_not_be_made_leaves_its_place() -> None:
+    server = MemoryServer(Limits(groups=1))
+    server.log.hold = True
+    one, two = server.connect(), server.connect()
+    say(one, "SUB jobs GROUP g")
+    server.log.commit(BusError("FULL", "no room"))
+    assert heard(one) == ["-FULL no room"]
+    say(two, "SUB jobs GROUP h")
+    server.log.commit()
+    assert heard(two) == ["+OK next=1 epoch=1"]
+
+
+def test_lag_is_of_one_moment_however_long_the_count_takes(
+    server: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(server, "a", "b")
+    worker = server.connect()
+    counts: list[Callable[[], None]] = []
+    count = server.log.count
+
+    def later(wanted: Wanted, position: int, done: Callable[[int | None], None]) -> None:
+        count(wanted, position, lambda total: counts.append(lambda: done(total)))
+
+    server.log.count = later  # type: ignore[method-assign]
+    monkeypatch.setattr(server.log, "count", later)
+    say(worker, "SUB jobs GROUP g", "UNSUB")
+    asked = server.connect()
+    say(asked, "GROUPS g")
+    # What comes now is of another moment: it is given out, acknowledged and published.
+    say(worker, "SUB jobs GROUP g WINDOW 3", "ACK 1.2", "PUB jobs c")
+    while counts:
+        counts.pop()()
+        server.runtime.run()
+    (row,) = heard(asked)[1:]
+    assert row.startswith("g patterns=jobs members=0 in_flight=0 delayed=0 settled=1 next=2 lag=2 oldest_ms=0 ")
+    say(worker, "GROUPS g")
+    while counts:
+        counts.pop()()
+        server.runtime.run()
+    assert " in_flight=2 delayed=0 settled=2 next=4 lag=2 " in heard(worker)[-1]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from busd.broker.seat import Seat
 from busd.rules.record import Hole
+from busd.words.settings import Limits
 from tests.support.groups import S, heard, member, publish, say
-from tests.support.memory_server import MemoryServer
+from tests.support.memory_server import MemoryConnection, MemoryServer
 
 
 @pytest.fixture
@@ -168,3 +170,101 @@ def test_what_was_out_is_named_once_though_holes_of_two_stores_reach_over_it() -
         "MSG jobs 6.2 6",
         "+OK",
     ]
+
+
+def stalled(outbox_bytes: int = 4096, pattern: str = ">") -> tuple[MemoryServer, MemoryConnection]:
+    """A member that does not read, and has half of its outbox full."""
+    server = MemoryServer(Limits(outbox_bytes=outbox_bytes))
+    worker = member(server, "WINDOW 1000", pattern)
+    worker.stuck = True
+    publish(server, *["x" * 400 for _ in range(outbox_bytes // 2 // 400 + 1)])
+    assert outbox_bytes // 2 < worker.buffered() <= outbox_bytes
+    return server, worker
+
+
+def read_on(server: MemoryServer, worker: MemoryConnection) -> list[str]:
+    """It reads again, a little at a time; what came that is no message."""
+    while worker.buffered():
+        worker.take(700)
+    worker.stuck = False
+    server.runtime.run()
+    return [line for line in heard(worker) if not line.startswith("MSG ")]
+
+
+def test_a_member_that_does_not_read_is_owed_ends_of_stream_and_costs_its_outbox() -> None:
+    server, worker = stalled()
+    other = server.connect()
+    say(worker, "ACK ..6")
+    before = worker.buffered()
+    topics = [f"t.{number}" for number in range(500)]
+    for _ in range(3):
+        say(other, *(f"EOF {topic}" for topic in topics))
+    assert worker.buffered() == before
+    say(other, "PUB t.7 more")
+    last = {f"EOF t.{number} {1000 + 7 + number}" for number in range(500) if number != 7}
+    assert sorted(read_on(server, worker)) == sorted([":6", *last])
+    # Who keeps up is told each, and none is told twice.
+    assert say(other, "EOF t.7") == [":1508"]
+    assert say(worker, "ACK 1507") == [":1", "EOF t.7 1508"]
+
+
+def test_a_member_that_reads_slowly_has_never_more_than_its_outbox_of_ends() -> None:
+    server = MemoryServer(Limits(outbox_bytes=4096))
+    say(server.connect(), *(f"EOF t.{number}" for number in range(1000)))
+    worker = server.connect()
+    worker.stuck = True
+    say(worker, "SUB > GROUP g FROM next")
+    most = 0
+    while worker.buffered():
+        most = max(most, worker.buffered())
+        worker.take(100)
+    assert 2048 < most <= 4096
+    assert heard(worker)[1:] == [f"EOF t.{number} {number + 1}" for number in range(1000)]
+
+
+def test_resets_and_losses_that_a_member_does_not_read_are_bounded_and_none_is_silent() -> None:
+    server, worker = stalled()
+    other = server.connect()
+    before = worker.buffered()
+    for number in range(7, 207):
+        say(other, f"PUB t {number}", "RESET t")
+    assert worker.buffered() == before
+    said = read_on(server, worker)
+    *kept, gap = [line for line in said if line.startswith(("RESET ", "GAP "))]
+    # A quarter of the outbox is kept word for word; the others lie in a gap of no message.
+    assert kept == [f"RESET t {8 + 2 * number} 1" for number in range(len(kept))]
+    assert 1000 < sum(len(line) + 1 for line in kept) <= 1024
+    assert gap == f"GAP > {8 + 2 * len(kept)} 406 0 slow"
+    say(other, "PUB t next", "RESET t")
+    assert [line for line in heard(worker) if line.startswith("RESET ")] == ["RESET t 408 1"]
+
+
+def test_losses_that_a_member_does_not_read_are_summed_by_reason() -> None:
+    server, worker = stalled(pattern="jobs")
+    (one,) = server.broker.opened
+    assert isinstance(one, Seat)
+    for number in range(10, 400, 2):
+        one.lost(b"jobs", number, number, 1, "trimmed")
+    one.lost(b"jobs", 500, 501, None, "corrupt")
+    one.lost(b"jobs", 400, 402, 3, "trimmed")
+    said = read_on(server, worker)
+    gaps = [line.split()[2:] for line in said]
+    assert gaps[-1] == ["500", "501", "?", "corrupt"]
+    assert gaps[-2][1:2] == ["402"]
+    trimmed = [(int(first), int(count)) for first, _, count, reason in gaps if reason == "trimmed"]
+    assert sum(count for _, count in trimmed) == 195 + 3
+    assert [first for first, _ in trimmed] == list(range(10, 10 + 2 * len(trimmed), 2))
+    assert 990 < sum(len(line) + 1 for line in said[:-2]) <= 1024
+
+
+@pytest.mark.parametrize("command", ["UNSUB", "UNSUB DRAIN"])
+def test_what_a_member_is_owed_is_told_when_it_leaves(command: str) -> None:
+    server, worker = stalled()
+    say(server.connect(), "PUB t 7", "RESET t")
+    said = ["+OK"] if command == "UNSUB" else [":6", "+OK", "END drained next=9"]
+    if command != "UNSUB":
+        say(worker, "ACK ..6")
+    say(worker, command)
+    found = read_on(server, worker)
+    assert "RESET t 8 1" in found
+    assert found[-1] == said[-1]

@@ -28,7 +28,7 @@ def test_a_save_that_fails_leaves_the_old_one_or_the_new_one(number: int) -> Non
     disk.makedirs("data")
     save_meta(disk, "data/meta", Meta(epoch=1))
     disk.fail_at = len(disk.calls) + number
-    with pytest.raises(Exception, match="No space"):
+    with pytest.raises(DiskFull, match="No space"):
         save_meta(disk, "data/meta", Meta(epoch=2))
     for _, crashed in disk.crashes():
         found = load_meta(crashed, "data/meta")

@@ -44,7 +44,7 @@ def test_a_clean_stop_at_the_end_is_told() -> None:
     records, _ = log(2)
     stop = CleanStop(3, 2, 1)
     found, _ = planned(b"".join(records) + frame_clean_stop(stop))
-    assert (found.stop, found.synced) == (stop, 2)
+    assert (found.stop, found.index.synced) == (stop, 2)
     more = batch_of([(b"a", b"")], 3, 2, 2).record
     found, _ = planned(b"".join(records) + frame_clean_stop(stop) + more)
     assert (found.verdict, found.stop, found.last) == (CLEAN, None, 3)

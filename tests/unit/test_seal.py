@@ -109,7 +109,6 @@ def test_runs_of_one_topic_become_one_dense_batch() -> None:
     (draft,) = sealed.drafts["main"]
     assert (draft.topics, draft.column, draft.steps) == ((b"a",), None, None)
     assert list(draft.offsets) == [7, 8, 9, 10, 11]
-    assert draft.size_bytes == 50
 
 
 def test_the_items_of_a_single_run_are_not_copied() -> None:
@@ -122,7 +121,7 @@ def test_small_runs_for_the_only_store_there_is_are_one_batch() -> None:
     asked = [run(b"a", 2), run([b"b", b"a"]), run(b"c", headers=True)]
     sealed = seal(asked, 7, one_store, nothing_live, "main")
     (draft,) = sealed.drafts["main"]
-    assert (sealed.firsts, sealed.next, draft.flags, draft.size_bytes) == ([7, 9, 11], 12, "h", 50)
+    assert (sealed.firsts, sealed.next, draft.flags) == ([7, 9, 11], 12, "h")
     assert [row[:3] for row in rows(draft)] == [
         (7, b"a", b"p0"), (8, b"a", b"p1"), (9, b"b", b"p0"), (10, b"a", b"p1"), (11, b"c", b"p0")
     ]  # fmt: skip
@@ -147,20 +146,17 @@ def test_kinds_and_headers_have_their_flags() -> None:
     assert [draft.flags for draft in sealed.drafts["main"]] == ["h", "e", "-", "r"]
 
 
-def sizes(sealed: Sealed) -> list[int]:
-    """Bytes of each batch of main."""
-    return [draft.size_bytes for draft in sealed.drafts["main"]]
+def counts(sealed: Sealed) -> list[int]:
+    """Messages in each batch of main."""
+    return [len(draft.items) for draft in sealed.drafts["main"]]
 
 
 def test_batches_are_cut_by_size_and_a_run_never_is() -> None:
     small = Publish(b"a", [b"x"], BATCH_BYTES // 4)
     large = Publish(b"a", [b"x"], 3 * BATCH_BYTES)
-    whole = seal([small] * 4, 1, one_store, nothing_live)
-    assert sizes(whole) == [BATCH_BYTES]
-    cut = seal([small] * 5, 1, one_store, nothing_live)
-    assert [len(draft.items) for draft in cut.drafts["main"]] == [4, 1]
-    mixed = seal([small, large, small], 1, one_store, nothing_live)
-    assert sizes(mixed) == [BATCH_BYTES // 4, 3 * BATCH_BYTES, BATCH_BYTES // 4]
+    assert counts(seal([small] * 4, 1, one_store, nothing_live)) == [4]
+    assert counts(seal([small] * 5, 1, one_store, nothing_live)) == [4, 1]
+    assert counts(seal([small, large, small], 1, one_store, nothing_live)) == [1, 1, 1]
 
 
 @pytest.mark.parametrize("count", [1, 78, 79, 208, 209, MAX_TOPICS, MAX_TOPICS + 1, 5000])
@@ -210,7 +206,6 @@ def test_a_large_run_is_cut_into_pieces_of_one_size() -> None:
     large = Publish([b"a", b"b"] * 500, [b"x"] * 1000, 3 * BATCH_BYTES + 1)
     drafts = seal([large], 1, one_store, nothing_live).drafts["main"]
     assert [len(draft.items) for draft in drafts] == [250] * 4
-    assert max(draft.size_bytes for draft in drafts) <= BATCH_BYTES
     uneven = Publish([b"a", b"b", b"a"], [b"x"] * 3, 2 * BATCH_BYTES)
     assert [len(draft.items) for draft in seal([uneven], 1, one_store, nothing_live).drafts["main"]] == [1, 1, 1]
 
@@ -220,7 +215,6 @@ def test_a_store_that_takes_some_of_a_run_has_steps() -> None:
     (a,), (b,) = sealed.drafts["a"], sealed.drafts["b"]
     assert (list(a.offsets), a.steps) == ([1, 3], (2,))
     assert (list(b.offsets), b.steps) == ([2, 4, 5], (2, 1))
-    assert (a.size_bytes, b.size_bytes) == (20, 30)
 
 
 # RESET.

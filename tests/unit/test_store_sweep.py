@@ -129,7 +129,7 @@ def test_holes_count_too_in_a_copy_that_has_none(monkeypatch: pytest.MonkeyPatch
         inode.punched, inode.durable_punched = [], []
     kit.reopen()
     kit.check()
-    assert kit.store.count_kept(every, 1, kit.next) == 80
+    assert kit.store.count(every, 1, kit.next) == 80
     thin = [name for name in kit.disk.names if name.endswith(".thin")]
     assert len(thin) == 1
     # It goes with its segment, or at a start without it.

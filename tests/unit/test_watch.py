@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 
 from busd.rules.group_records import line_new
+from busd.rules.replies import Pairs
 from busd.words.settings import Settings, settings_from
 from busd.world import health
 from busd.world.commit import CommitThread
@@ -31,7 +32,8 @@ class Told:
 
     def __init__(self, kit: LogKit, monkeypatch: pytest.MonkeyPatch) -> None:
         self.said: list[str] = []
-        self._watch = Watch(kit.log, cast(CommitThread, Idle()), kit.runtime.monotonic_ns)
+        self.unburied: dict[bytes, str] = {}
+        self._watch = Watch(kit.log, cast(CommitThread, Idle()), kit.runtime.monotonic_ns, self.unburied)
         monkeypatch.setattr(health, "events", self)
 
     def error(self, event: str, **facts: object) -> None:
@@ -43,7 +45,11 @@ class Told:
     def status(self) -> object:
         """What `busd health` is told, after a look around."""
         self._watch.look()
-        return self._watch.facts()[0][1]
+        return self.facts()[0][1]
+
+    def facts(self) -> Pairs:
+        """The section health."""
+        return self._watch.facts()
 
 
 def test_a_full_disk_is_told_once_whatever_else_fits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,3 +106,20 @@ def test_a_group_a_new_store_and_the_cap_are_told_alike(monkeypatch: pytest.Monk
         assert told.status() == "failing"
         kit.runtime.advance(11 * S)
         assert told.status() == "ok"
+
+
+def test_dead_letters_that_cannot_be_kept_are_told_until_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(LogKit(), monkeypatch)
+    assert told.status() == "ok"
+    told.unburied[b"g"] = "LIMIT there are 9 topics; no more can be made"
+    for _ in range(3):
+        assert told.status() == "degraded"
+    assert dict(told.facts())["dead"] == (
+        "dead letters cannot be kept, and are tried again; g: LIMIT there are 9 topics; no more can be made"
+    )
+    told.unburied.update({b"h%d" % number: "FULL no room" for number in range(5)})
+    text = str(dict(told.facts())["dead"])
+    assert text.endswith("no more can be made; h0: FULL no room; h1: FULL no room; 3 groups more")
+    told.unburied.clear()
+    assert told.status() == "ok"
+    assert told.said == ["dead", "dead is well again"]
