@@ -38,10 +38,6 @@ class Cork:
         """See Outbox."""
         return self._outbox.buffered() + self._bytes
 
-    def bound(self, low_bytes: int) -> None:
-        """See Outbox."""
-        self._outbox.bound(low_bytes)
-
     def hold(self) -> None:
         """Wait from now on, until there is enough for a call."""
         self._held, self._written = True, 0

@@ -25,8 +25,6 @@ from busd.rules.scan import Flaw, Found, Read, Window, sound, walk
 from busd.rules.segment_index import SegmentIndex
 from busd.rules.topic_state import TopicTable
 
-MAX_OFFSET = (1 << 63) - 1
-
 
 class Verdict(Enum):
     """What a segment is found to be."""

@@ -11,7 +11,6 @@ import re
 
 from busd.words.errors import BusError
 
-BLANKS = b" \t"
 _SPECIAL = re.compile(rb"[\\\n\r\0]")
 _ESCAPED = {b"\\": rb"\\", b"\n": rb"\n", b"\r": rb"\r", b"\0": rb"\0000"}
 _SEQUENCE = re.compile(rb"\\(\\|n|r|t|0[0-7]{1,3})?")

@@ -63,11 +63,6 @@ class StoreRule:
         # A rewrite is made when half a segment or less is wanted.
         return max(0, self.max_bytes * 31 // 32 - self.segment_bytes // 2 - 4 * KIB) if self.max_bytes else 0
 
-    @property
-    def per_topic(self) -> bool:
-        """True when every topic gets a log of its own."""
-        return "{topic}" in self.name
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -1,8 +1,8 @@
-"""One log on disk: its directory, the segment that grows, and the states of its topics.
+"""One log on disk: directory, growing segment, states of topics.  Must not know requests, subscriptions, other stores.
 
 Who calls what: `begin`, `landed`, `expired`, `trimmed` and `read(may_block=False)` belong to the loop; `write` and
-`sync` to the thread that commits, one call at a time; `trim`, `read(may_block=True)`, `offset_at`, `nth_last` and
-`count` may run in other threads.  It must not know requests, subscriptions or the other stores.  Invariants:
+`sync` to who carries out a commit, one call at a time (under `interval` another thread calls `sync`, beside a `write`);
+`trim`, `read(may_block=True)` and what looks back in time or counts may run in other threads.  Invariants:
 1. Memory (topics, index, sizes) changes in `landed` and `trimmed` only: what fails in `write` or `sync` changes none.
 2. A segment is synced before its successor exists, the successor's name before it is written, and then its opening.
 3. After a failed sync, or a failed attempt to undo a write, the store never writes and never syncs again.

@@ -78,7 +78,6 @@ def test_everything_at_once() -> None:
             held_bytes=9 * KIB,
         ),
     )
-    assert [rule.per_topic for rule in settings.stores] == [False, True]
 
 
 def test_a_small_cap_makes_small_segments() -> None:
