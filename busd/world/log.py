@@ -39,6 +39,7 @@ from busd.world.reader import Place, Reader
 from busd.world.room import Room
 from busd.world.store import Store
 from busd.world.stores import Stores
+from busd.world.topic_limit import TopicLimit
 from busd.world.upkeep import Health, Upkeep, error_of
 from busd.world.waiting import Waiting
 from busd.world.works import Landing, work_of
@@ -77,7 +78,7 @@ class DiskLog(LogQuestions):
         newest_ns = max(store.newest_ns for store in stores.open.values())
         self.clock = ReceiveClock(runtime.now_ns(), runtime.monotonic_ns(), newest_ns)
         self._waiting = Waiting()
-        self._known: set[bytes] = set()
+        self._topics = TopicLimit(stores, self._waiting, settings.limits.topics)
         self._busy = False
         self._scheduled = False
         self._stopping = False
@@ -90,13 +91,12 @@ class DiskLog(LogQuestions):
             self._groups.secure,
         )  # fmt: skip
         self._landing = Landing(
-            stores, self.health, runtime, self._upkeep.look_soon, lambda: self._groups.log.reserve.give_up()
-        )
+            stores, self.health, runtime, self._upkeep.look_soon, lambda: self._groups.log.reserve.give_up(),
+            self._topics.grown,
+        )  # fmt: skip
         self.capped = self.room.on
         self.admits, self.fullness, self.make_room = self.room.admits, self.room.fullness, self.room.make_room
         self.room.load()
-        for store in stores.open.values():
-            self._known.update(store.topics)
 
     # Publishing.
 
@@ -105,7 +105,8 @@ class DiskLog(LogQuestions):
         if self._stopping:
             raise BusError("STOPPING", "the server is going down; nothing was kept")
         topics, health = run.topics, self.health
-        if not (isinstance(topics, bytes) and topics in self._known) or health.failed:
+        names = 1 if isinstance(topics, bytes) else len(topics)
+        if self._waiting.pending_names + names > self._topics.spare or health.failed:
             self._admit(run)
         pending_bytes = self._waiting.pending_bytes + run.size_bytes
         over_bytes = health.used_bytes + pending_bytes - health.cap_bytes
@@ -130,11 +131,7 @@ class DiskLog(LogQuestions):
     def _admit(self, run: Publish) -> None:
         """Topics that are new must fit under the limit; topics of a store that failed are refused at once."""
         names = (run.topics,) if isinstance(run.topics, bytes) else run.topics
-        if not self._known.issuperset(names):
-            added = set(names) - self._known
-            if len(self._known) + len(added) > self._settings.limits.topics:
-                raise BusError("LIMIT", f"there are {len(self._known)} topics; no more can be made")
-            self._known |= added
+        self._topics.admit(names)
         if self.health.failed:
             for name in set(names):
                 if (text := self.health.failed.get(self.stores.route(name))) is not None:
@@ -356,7 +353,7 @@ class DiskLog(LogQuestions):
     def info(self) -> Mapping[str, Pairs]:
         """See Log."""
         return sections(
-            self._settings, self.stores, self.health, self.horizon, self.epoch, len(self._known), self.clock,
+            self._settings, self.stores, self.health, self.horizon, self.epoch, len(self._topics), self.clock,
             self._groups.log,
         )  # fmt: skip
 

@@ -8,6 +8,8 @@ It must not know what becomes of a run.  Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from busd.broker.ports import Sink
 from busd.rules.seal import COMMIT_BYTES
 from busd.words.requests import Publish
@@ -19,16 +21,18 @@ _SMALL_BYTES = COMMIT_BYTES // 8
 class Waiting:
     """See the module.
 
-    `congested`: there is more than a commit takes.  `pending_bytes`: of what waits and of the commit under way.
+    `congested`: there is more than a commit takes.  `pending_bytes`, `pending_names`: of what waits and of the commit
+    under way; a run of one topic has one name, another as many as messages.
     """
 
     def __init__(self) -> None:
         self.congested = False
-        self.pending_bytes = 0
+        self.pending_bytes = self.pending_names = 0
         self._runs: list[Publish] = []
         self._sinks: list[Sink] = []
         # Of what no commit has taken yet; of the one under way.
         self._bytes = self._taken_bytes = 0
+        self._taken: list[Publish] = []
 
     def __bool__(self) -> bool:
         return bool(self._runs)
@@ -39,13 +43,14 @@ class Waiting:
         self._sinks.append(sink)
         self._bytes += run.size_bytes
         self.pending_bytes += run.size_bytes
+        self.pending_names += _names(run)
         self.congested = self._bytes > COMMIT_BYTES
 
     def take(self) -> tuple[list[Publish], list[Sink]]:
         """What the next commit takes: all of it, or as much as it may, and one run at least."""
         runs, sinks = self._runs, self._sinks
         if not self.congested:
-            self._taken_bytes = self._bytes
+            self._taken, self._taken_bytes = runs, self._bytes
             self._runs, self._sinks, self._bytes = [], [], 0
             return runs, sinks
         size = count = 0
@@ -61,6 +66,7 @@ class Waiting:
         taken = [*runs[:count], *map(runs.__getitem__, small)], [*sinks[:count], *map(sinks.__getitem__, small)]
         left = [at for at in range(count, len(runs)) if at not in small]
         self._runs, self._sinks = list(map(runs.__getitem__, left)), list(map(sinks.__getitem__, left))
+        self._taken = taken[0]
         return taken
 
     @staticmethod
@@ -82,3 +88,13 @@ class Waiting:
         """What was taken is pending no more."""
         self.pending_bytes -= self._taken_bytes
         self._taken_bytes = 0
+        self.pending_names -= sum(map(_names, self._taken))
+        self._taken = []
+
+    def undecided(self) -> Sequence[Publish]:
+        """What waits and what the commit under way has taken."""
+        return [*self._taken, *self._runs]
+
+
+def _names(run: Publish) -> int:
+    return 1 if isinstance(run.topics, bytes) else len(run.topics)

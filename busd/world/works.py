@@ -41,7 +41,8 @@ def work_of(store: Store, drafts: list[Draft], epoch: int, now_ns: int) -> Work:
 
 
 class Landing:
-    """See the module.  `rolled`: a segment was closed; `short`: there was no room for a RESET, which makes some."""
+    """See the module.  `rolled`: a segment was closed; `short`: there was no room for a RESET, which makes some;
+    `grown`: so many topics are new in a store."""
 
     def __init__(
         self,
@@ -50,12 +51,14 @@ class Landing:
         runtime: Runtime,
         rolled: Callable[[], None],
         short: Callable[[], object],
+        grown: Callable[[int], None],
     ) -> None:
         self._stores = stores
         self._health = health
         self._runtime = runtime
         self._rolled = rolled
         self._short = short
+        self._grown = grown
 
     def land(self, commit: Commit, kept: list[Batch]) -> dict[int, BusError]:
         """Take it in; what was kept comes to the end of `kept`, of all other offsets the answer says why not."""
@@ -82,6 +85,7 @@ class Landing:
         self._health.used_bytes += work.size_bytes
         if len(store.topics) != known:
             self._stores.version += 1
+            self._grown(len(store.topics) - known)
 
     def _miss(self, work: Work, void: dict[int, BusError]) -> None:
         assert work.failure is not None
