@@ -31,7 +31,7 @@ class Waiting:
         self._runs: list[Publish] = []
         self._sinks: list[Sink] = []
         # Of what no commit has taken yet; of the one under way.
-        self._bytes = self._taken_bytes = 0
+        self._bytes = self._taken_bytes = self._taken_names = 0
         self._taken: list[Publish] = []
 
     def __bool__(self) -> bool:
@@ -50,7 +50,8 @@ class Waiting:
         """What the next commit takes: all of it, or as much as it may, and one run at least."""
         runs, sinks = self._runs, self._sinks
         if not self.congested:
-            self._taken, self._taken_bytes = runs, self._bytes
+            # Nothing else is under way.
+            self._taken, self._taken_bytes, self._taken_names = runs, self._bytes, self.pending_names
             self._runs, self._sinks, self._bytes = [], [], 0
             return runs, sinks
         size = count = 0
@@ -66,7 +67,7 @@ class Waiting:
         taken = [*runs[:count], *map(runs.__getitem__, small)], [*sinks[:count], *map(sinks.__getitem__, small)]
         left = [at for at in range(count, len(runs)) if at not in small]
         self._runs, self._sinks = list(map(runs.__getitem__, left)), list(map(sinks.__getitem__, left))
-        self._taken = taken[0]
+        self._taken, self._taken_names = taken[0], sum(map(_names, taken[0]))
         return taken
 
     @staticmethod
@@ -87,9 +88,8 @@ class Waiting:
     def decided(self) -> None:
         """What was taken is pending no more."""
         self.pending_bytes -= self._taken_bytes
-        self._taken_bytes = 0
-        self.pending_names -= sum(map(_names, self._taken))
-        self._taken = []
+        self.pending_names -= self._taken_names
+        self._taken, self._taken_bytes, self._taken_names = [], 0, 0
 
     def undecided(self) -> Sequence[Publish]:
         """What waits and what the commit under way has taken."""

@@ -53,10 +53,24 @@ def test_pending_is_what_waits_and_what_is_under_way() -> None:
         seen.append(waiting.pending_bytes)
         waiting.decided()
         seen.append(waiting.pending_bytes)
+    assert (waiting.pending_names, list(waiting.undecided())) == (0, [])
     waiting.decided()
     both, second = 2 * COMMIT_BYTES - 7, COMMIT_BYTES - 7
     assert seen == [both, both, second, second, 0]
-    assert waiting.pending_bytes == 0, "nothing is taken away twice"
+    assert waiting.pending_bytes == waiting.pending_names == 0, "nothing is taken away twice"
+
+
+def test_pending_names_are_one_a_run_of_one_topic_and_else_one_a_message() -> None:
+    waiting = _filled(COMMIT_BYTES - 10, COMMIT_BYTES - 30)
+    waiting.add(Publish([b"a", b"b", b"a"], [b"", b"", b""], 10), _tell)
+    waiting.add(Publish(b"a", [b"", b"", b""], 10), _tell)
+    seen = [(waiting.pending_names, len(waiting.undecided()))]
+    while waiting:
+        waiting.take()
+        seen.append((waiting.pending_names, len(waiting.undecided())))
+        waiting.decided()
+        seen.append((waiting.pending_names, len(waiting.undecided())))
+    assert seen == [(6, 4), (6, 4), (5, 3), (5, 3), (0, 0)]
 
 
 def test_beside_a_flood_a_small_run_of_somebody_else_is_in_the_next_commit() -> None:
