@@ -26,7 +26,7 @@ from busd.words.errors import BusError
 from busd.words.requests import Publish
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
-from busd.world.answers import FAULT, UNKNOWN, refused
+from busd.world.answers import FAULT, UNKNOWN, refused, sift, topics_of
 from busd.world.commit import Commit, Committer, GroupWork, Work
 from busd.world.disk import Disk, DiskFailed, DiskFull
 from busd.world.group_commits import GroupCommits
@@ -34,13 +34,13 @@ from busd.world.group_log import GroupLog
 from busd.world.log_info import sections
 from busd.world.log_questions import LogQuestions
 from busd.world.meta import MetaFile
+from busd.world.new_stores import NewStores
 from busd.world.pace import Pace
 from busd.world.reader import Place, Reader
 from busd.world.room import Room
-from busd.world.store import Store
 from busd.world.stores import Stores
 from busd.world.topic_limit import TopicLimit
-from busd.world.upkeep import Health, Upkeep, error_of
+from busd.world.upkeep import Health, Upkeep
 from busd.world.waiting import Waiting
 from busd.world.works import Landing, work_of
 
@@ -78,6 +78,7 @@ class DiskLog(LogQuestions):
         newest_ns = max(store.newest_ns for store in stores.open.values())
         self.clock = ReceiveClock(runtime.now_ns(), runtime.monotonic_ns(), newest_ns)
         self._waiting = Waiting()
+        self._new_stores = NewStores(stores, settings, runtime.fault)
         self._topics = TopicLimit(stores, self._waiting, settings.limits.topics)
         self._busy = False
         self._scheduled = False
@@ -105,14 +106,18 @@ class DiskLog(LogQuestions):
         if self._stopping:
             raise BusError("STOPPING", "the server is going down; nothing was kept")
         topics, health = run.topics, self.health
-        names = 1 if isinstance(topics, bytes) else len(topics)
-        if self._waiting.pending_names + names > self._topics.spare or health.failed:
-            self._admit(run)
+        # Of a run as a whole: so much more or less is no matter to a cap.
         pending_bytes = self._waiting.pending_bytes + run.size_bytes
         over_bytes = health.used_bytes + pending_bytes - health.cap_bytes
         if health.cap_bytes and over_bytes > 0 and (text := health.over_cap(run, over_bytes)):
             health.refuse(text, self._runtime.monotonic_ns())
             raise BusError("FULL", text)
+        near = self._waiting.pending_names + (1 if isinstance(topics, bytes) else len(topics)) > self._topics.spare
+        if near or health.failed:
+            rest, sink = self._admit(run, sink, near)
+            if rest is None:
+                return
+            run = rest
         if self.capped:
             self.room.took(run)
         self._waiting.add(run, sink)
@@ -128,14 +133,22 @@ class DiskLog(LogQuestions):
             self._scheduled = True
             self._runtime.first(self._begin)
 
-    def _admit(self, run: Publish) -> None:
-        """Topics that are new must fit under the limit; topics of a store that failed are refused at once."""
-        names = (run.topics,) if isinstance(run.topics, bytes) else run.topics
-        self._topics.admit(names)
-        if self.health.failed:
-            for name in set(names):
-                if (text := self.health.failed.get(self.stores.route(name))) is not None:
-                    raise BusError("DISK", text)
+    def _admit(self, run: Publish, sink: Sink, near: bool) -> tuple[Publish | None, Sink]:
+        """What is left of a run without topics of stores that failed, and without those that would be too many."""
+        names, failed = topics_of(run), self.health.failed
+        bad: dict[bytes, BusError] = {}
+        if failed:
+            homes = {name: self.stores.route(name) for name in set(names)}
+            bad = {name: BusError("DISK", failed[home]) for name, home in homes.items() if home in failed}
+        whole = run.answers == "first"
+        if near and not (whole and bad):
+            bad |= self._topics.admit([name for name in names if name not in bad] if bad else names, whole)
+        rest, told = sift(run, bad, sink) if bad else (run, sink)
+        if rest is None:
+            if len({error.text for error in bad.values()}) == 1:
+                raise next(iter(bad.values()))
+            told(Outcome(self.horizon, 0, {}))
+        return rest, told
 
     def _begin(self) -> None:
         """Start a commit of what waits, once there is one to start and none under way."""
@@ -151,41 +164,33 @@ class DiskLog(LogQuestions):
             return
         self._busy = True
         try:
-            if not self.stores.lone and (missing := self.stores.missing(runs)):
-                self._open_missing(missing, runs, sinks)
+            if not self.stores.lone and (names := self._new_stores.due(runs)):
+                make = partial(self._new_stores.make, names, self.epoch, self.horizon, self._stamp())
+                self._committer.submit(make, lambda: self._made(runs, sinks))
                 return
         except Exception as error:
             self._give_up(error, runs, sinks)
             runs, sinks = [], []
         self._commit(runs, sinks)
 
-    def _open_missing(self, names: list[str], runs: list[Publish], sinks: list[Sink]) -> None:
-        now_ns, next_offset, epoch = self._stamp(), self.horizon, self.epoch
-        opened: list[Store] = []
-        failure: Exception | None = None
+    def _made(self, runs: list[Publish], sinks: list[Sink]) -> None:
+        self._safely(self._new_stores.take)
+        self._commit(runs, sinks)
 
-        def work() -> None:
-            nonlocal failure
-            failure = self.stores.create_all(names, epoch, next_offset, now_ns, opened)
-
-        def done() -> None:
-            for store in opened:
-                self.stores.add(store)
-            if failure is not None:
-                self._refuse(runs, sinks, error_of(failure))
-                # Nothing to see, but who waited for room may go on.
-                self._safely(lambda: self.visible([]))
-                self._free()
-            else:
-                self._commit(runs, sinks)
-
-        self._committer.submit(work, done)
+    def _sift(self, runs: list[Publish], sinks: list[Sink]) -> tuple[list[Publish], list[Sink]]:
+        """What is left of these, and whom to tell, without messages for stores that could not be had."""
+        rests = [sift(run, self._new_stores.refused(run), sink) for run, sink in zip(runs, sinks, strict=True)]
+        left = [(rest, sink) for rest, sink in rests if rest is not None]
+        for run, (rest, sink) in zip(runs, rests, strict=True):
+            if rest is not run:
+                self._safely(partial(self.room.smaller, run, rest))
+            if rest is None:
+                self._safely(partial(sink, Outcome(self.horizon, 0, {})))
+        return [rest for rest, _ in left], [sink for _, sink in left]
 
     def _refuse(self, runs: list[Publish], sinks: list[Sink], error: BusError) -> None:
         """Nothing of these was written."""
-        self._waiting.decided()
-        if error.code == "FULL":
-            self.health.refuse(error.text, self._runtime.monotonic_ns())
+        self._topics.settle(self._waiting.decided())
         self._safely(lambda: self.room.decided(runs, []))
         for run, sink in zip(runs, sinks, strict=True):
             self._safely(partial(sink, refused(run, self.horizon, error)))
@@ -197,6 +202,8 @@ class DiskLog(LogQuestions):
 
     def _commit(self, runs: list[Publish], sinks: list[Sink]) -> None:
         try:
+            if self._new_stores.why:
+                runs, sinks = self._sift(runs, sinks)
             sealed, works, before = self._sealed(runs)
         except Exception as error:
             # What groups have to say is written all the same.
@@ -235,12 +242,17 @@ class DiskLog(LogQuestions):
         # Before anything can go wrong: no offset of these is given again.
         self.horizon = sealed.next
         self.health.full = ""
-        self._waiting.decided()
+        if self._new_stores.full:
+            self.health.refuse(self._new_stores.full, self._runtime.monotonic_ns())
+        taken = self._waiting.decided()
         kept: list[Batch] = []
         untold = zip(runs, sinks, sealed.firsts, strict=True)
         early = False
         try:
-            void = self._landing.land(commit, kept)
+            try:
+                void = self._landing.land(commit, kept)
+            finally:
+                self._topics.settle(taken)
             if self.capped:
                 self._safely(lambda: self.room.decided(runs, commit.works))
             for batch in kept:

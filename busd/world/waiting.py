@@ -85,11 +85,13 @@ class Waiting:
                 passed.add(run.source)
         return found
 
-    def decided(self) -> None:
-        """What was taken is pending no more."""
+    def decided(self) -> list[Publish]:
+        """What was taken is pending no more; that is the answer."""
+        taken = self._taken
         self.pending_bytes -= self._taken_bytes
         self.pending_names -= self._taken_names
         self._taken, self._taken_bytes, self._taken_names = [], 0, 0
+        return taken
 
     def undecided(self) -> Sequence[Publish]:
         """What waits and what the commit under way has taken."""
