@@ -26,7 +26,7 @@ from busd.words.errors import BusError
 from busd.words.requests import Publish
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
-from busd.world.answers import FAULT, UNKNOWN, refused, sift, topics_of
+from busd.world.answers import FAULT, UNKNOWN, refused
 from busd.world.commit import Commit, Committer, GroupWork, Work
 from busd.world.disk import Disk, DiskFailed, DiskFull
 from busd.world.group_commits import GroupCommits
@@ -38,11 +38,12 @@ from busd.world.new_stores import NewStores
 from busd.world.pace import Pace
 from busd.world.reader import Place, Reader
 from busd.world.room import Room
+from busd.world.sieve import Sieve
 from busd.world.stores import Stores
 from busd.world.topic_limit import TopicLimit
 from busd.world.upkeep import Health, Upkeep
 from busd.world.waiting import Waiting
-from busd.world.works import Landing, work_of
+from busd.world.works import Landing, Taken, pieces, work_of
 
 # When no more than this waits behind a commit, clients ask one by one; 50 of them, each answered before it asks again,
 # got half of them into each commit.  The next begins a turn later, behind what has come until then: with a sync, the
@@ -81,6 +82,9 @@ class DiskLog(LogQuestions):
         self._new_stores = NewStores(stores, settings, runtime.fault)
         self._topics = TopicLimit(stores, self._waiting, settings.limits.topics)
         self._busy = False
+        # What is tried again of a commit for which there was no room; so is nothing of that.
+        self._again: list[Taken] = []
+        self._tried_again = False
         self._scheduled = False
         self._stopping = False
         self._pace = Pace(runtime.monotonic_ns)
@@ -88,13 +92,14 @@ class DiskLog(LogQuestions):
         self._groups = GroupCommits(groups, runtime, settings.sync, self.health, self._wake)
         self.room = Room(settings, stores, runtime, lambda: self.groups, self._make_room)
         self._upkeep = Upkeep(
-            disk, settings, runtime, stores, self.health, self._stamp, self.roll, lambda: self.groups, self._freed,
+            disk, settings, runtime, stores, self.health, self.now_ns, self.roll, lambda: self.groups, self._freed,
             self._groups.secure,
         )  # fmt: skip
         self._landing = Landing(
             stores, self.health, runtime, self._upkeep.look_soon, lambda: self._groups.log.reserve.give_up(),
             self._topics.grown,
         )  # fmt: skip
+        self._sieve = Sieve(stores, self._topics, self.room, self.health, self._safely)
         self.capped = self.room.on
         self.admits, self.fullness, self.make_room = self.room.admits, self.room.fullness, self.room.make_room
         self.room.load()
@@ -114,7 +119,7 @@ class DiskLog(LogQuestions):
             raise BusError("FULL", text)
         near = self._waiting.pending_names + (1 if isinstance(topics, bytes) else len(topics)) > self._topics.spare
         if near or health.failed:
-            rest, sink = self._admit(run, sink, near)
+            rest, sink = self._sieve.admit(run, sink, near, self.horizon)
             if rest is None:
                 return
             run = rest
@@ -133,23 +138,6 @@ class DiskLog(LogQuestions):
             self._scheduled = True
             self._runtime.first(self._begin)
 
-    def _admit(self, run: Publish, sink: Sink, near: bool) -> tuple[Publish | None, Sink]:
-        """What is left of a run without topics of stores that failed, and without those that would be too many."""
-        names, failed = topics_of(run), self.health.failed
-        bad: dict[bytes, BusError] = {}
-        if failed:
-            homes = {name: self.stores.route(name) for name in set(names)}
-            bad = {name: BusError("DISK", failed[home]) for name, home in homes.items() if home in failed}
-        whole = run.answers == "first"
-        if near and not (whole and bad):
-            bad |= self._topics.admit([name for name in names if name not in bad] if bad else names, whole)
-        rest, told = sift(run, bad, sink) if bad else (run, sink)
-        if rest is None:
-            if len({error.text for error in bad.values()}) == 1:
-                raise next(iter(bad.values()))
-            told(Outcome(self.horizon, 0, {}))
-        return rest, told
-
     def _begin(self) -> None:
         """Start a commit of what waits, once there is one to start and none under way."""
         self._scheduled = False
@@ -165,7 +153,7 @@ class DiskLog(LogQuestions):
         self._busy = True
         try:
             if not self.stores.lone and (names := self._new_stores.due(runs)):
-                make = partial(self._new_stores.make, names, self.epoch, self.horizon, self._stamp())
+                make = partial(self._new_stores.make, names, self.epoch, self.horizon, self.now_ns())
                 self._committer.submit(make, lambda: self._made(runs, sinks))
                 return
         except Exception as error:
@@ -177,23 +165,16 @@ class DiskLog(LogQuestions):
         self._safely(self._new_stores.take)
         self._commit(runs, sinks)
 
-    def _sift(self, runs: list[Publish], sinks: list[Sink]) -> tuple[list[Publish], list[Sink]]:
-        """What is left of these, and whom to tell, without messages for stores that could not be had."""
-        rests = [sift(run, self._new_stores.refused(run), sink) for run, sink in zip(runs, sinks, strict=True)]
-        left = [(rest, sink) for rest, sink in rests if rest is not None]
-        for run, (rest, sink) in zip(runs, rests, strict=True):
-            if rest is not run:
-                self._safely(partial(self.room.smaller, run, rest))
-            if rest is None:
-                self._safely(partial(sink, Outcome(self.horizon, 0, {})))
-        return [rest for rest, _ in left], [sink for _, sink in left]
-
     def _refuse(self, runs: list[Publish], sinks: list[Sink], error: BusError) -> None:
         """Nothing of these was written."""
-        self._topics.settle(self._waiting.decided())
+        self._topics.settle(self._settled())
         self._safely(lambda: self.room.decided(runs, []))
         for run, sink in zip(runs, sinks, strict=True):
             self._safely(partial(sink, refused(run, self.horizon, error)))
+
+    def _settled(self) -> list[Publish]:
+        """What is under way no more, once the last piece of the commit is decided."""
+        return [] if self._again else self._waiting.decided()
 
     def _give_up(self, error: Exception, runs: list[Publish], sinks: list[Sink]) -> None:
         """The same because of a fault."""
@@ -203,14 +184,14 @@ class DiskLog(LogQuestions):
     def _commit(self, runs: list[Publish], sinks: list[Sink]) -> None:
         try:
             if self._new_stores.why:
-                runs, sinks = self._sift(runs, sinks)
+                runs, sinks = self._sieve.sift(runs, sinks, self._new_stores.refused, self.horizon)
             sealed, works, before = self._sealed(runs)
         except Exception as error:
             # What groups have to say is written all the same.
             self._give_up(error, runs, sinks)
             runs, sinks = [], []
             sealed, works, before = Sealed({}, [], self.horizon), [], None
-        groups = self._groups.begin() if self._groups.waiting else None
+        groups = self._groups.begin() if self._groups.waiting and not self._again else None
         always = self._settings.sync == "always"
         waits = works and (always or self._pace.slow or any(work.roll for work in works))
         away = bool(waits) or before is not None or (groups is not None and self._groups.needs_thread(groups))
@@ -218,7 +199,7 @@ class DiskLog(LogQuestions):
 
     def _sealed(self, runs: list[Publish]) -> tuple[Sealed, list[Work], Callable[[], None] | None]:
         """What a commit of these is, and what has to be written before; changes nothing."""
-        now_ns = self._stamp()
+        now_ns = self.now_ns()
         sealed = seal(runs, self.horizon, self.stores.route, self._live, self.stores.lone)
         works = [work_of(self.stores.open[name], some, self.epoch, now_ns) for name, some in sealed.drafts.items()]
         return sealed, works, self._meta.due(sealed.next, bool(works))
@@ -241,10 +222,14 @@ class DiskLog(LogQuestions):
     ) -> None:
         # Before anything can go wrong: no offset of these is given again.
         self.horizon = sealed.next
+        if not self._tried_again and (again := pieces(runs, sinks, commit)):
+            self._again, self._tried_again = again, True
+            self._free(at_once)
+            return
         self.health.full = ""
         if self._new_stores.full:
             self.health.refuse(self._new_stores.full, self._runtime.monotonic_ns())
-        taken = self._waiting.decided()
+        taken = self._settled()
         kept: list[Batch] = []
         untold = zip(runs, sinks, sealed.firsts, strict=True)
         early = False
@@ -257,7 +242,8 @@ class DiskLog(LogQuestions):
                 self._safely(lambda: self.room.decided(runs, commit.works))
             for batch in kept:
                 if "r" in batch.flags:
-                    self._note_floors(batch.topics)
+                    # No offset of them is higher than these.
+                    self.floors.update(zip(batch.topics, batch.lasts(), strict=True))
             # The disk is at much while this one is answered; what is written here must come behind the answers.
             early = at_once and self._settings.sync == "always" and self._much and commit.groups is None
             if early:
@@ -298,7 +284,7 @@ class DiskLog(LogQuestions):
         """Begin new segments where one is due, also when nothing is published; not while a commit is under way."""
         if self._busy or self._stopping:
             return
-        now_ns = self._stamp()
+        now_ns = self.now_ns()
         stores = self.stores.open.values()
         rolls = [(store, store.begin(0, self.horizon, self.epoch, now_ns)) for store in stores]
         commit = Commit([Work(store, roll, [], [], 0) for store, roll in rolls if roll is not None], sync=False)
@@ -312,7 +298,11 @@ class DiskLog(LogQuestions):
         return self._waiting.pending_bytes > _LITTLE_BYTES
 
     def _free(self, at_once: bool = True) -> None:
-        self._busy = False
+        if self._again:
+            piece = partial(self._commit, *self._again.pop(0))
+            (piece if at_once else partial(self._runtime.first, piece))()
+            return
+        self._busy = self._tried_again = False
         if self._waiting or self._groups.waiting:
             (self._begin if at_once and (self._much or self._groups.waiting) else self._wake)()
         elif self.on_idle is not None:
@@ -327,9 +317,6 @@ class DiskLog(LogQuestions):
 
     def now_ns(self) -> int:
         """See Log."""
-        return self._stamp()
-
-    def _stamp(self) -> int:
         return self.clock.stamp(self._runtime.now_ns(), self._runtime.monotonic_ns())
 
     # Groups.
@@ -390,17 +377,7 @@ class DiskLog(LogQuestions):
     def close(self) -> None:
         """A clean stop: marks, indexes, meta.  Blocking; to be called when idle."""
         self._committer.close()
-        now_ns = self._stamp()
-        clean = True
-        for store in self.stores.open.values():
-            # A store may know that it has failed before anybody was told.
-            if store.name in self.health.failed or store.failed:
-                clean = False
-                continue
-            try:
-                store.close(self.horizon, now_ns)
-            except (DiskFull, DiskFailed, OSError):
-                clean = False
+        clean = self.stores.close(self.horizon, self.now_ns(), self.health.failed)
         try:
             self._groups.close()
         except (DiskFull, DiskFailed, OSError):

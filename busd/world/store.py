@@ -25,12 +25,10 @@ from busd.world.disk import Disk, DiskFailed, File, try_remove
 from busd.world.pages import Pages, Roll
 from busd.world.segment import Cache, Segment, Shelf, index_path
 from busd.world.store_recovery import NewerFormat, Recovered, recover, segment_path
-from busd.world.store_telling import Chunk, Cursor
+from busd.world.store_telling import Chunk, Cursor, Wanted
 from busd.world.store_trim import Sweep, Trim, Trimmed, Trimmer, durable
 
 __all__ = ["Chunk", "Cursor", "NewerFormat", "Roll", "Store", "TopicState", "Trim", "Trimmed"]
-
-Wanted = Callable[[bytes], bool]
 
 
 class Store:
@@ -395,6 +393,8 @@ class Store:
             self.write(roll, [])
             self.landed([], roll, None)
         self._pages.save(self._active, self._index)
-        mark = frame_clean_stop(CleanStop(next_offset, self.last, now_ns))
-        self.write(None, [mark])
+        if self.synced < self.last:
+            # The mark says that it is durable: found without what it speaks of, it would be damage.
+            self.sync()
+        self.write(None, [frame_clean_stop(CleanStop(next_offset, self.last, now_ns))])
         self.sync()

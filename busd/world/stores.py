@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from busd.rules.select import Wanted
 from busd.rules.topic_state import TopicRow
@@ -99,6 +99,20 @@ class Stores:
         """From now on it is one of them."""
         self.open[store.name] = store
         self.version += 1
+
+    def close(self, horizon: int, now_ns: int, failed: Collection[str]) -> bool:
+        """A clean stop of all but those that failed; False when there are such.  Blocking."""
+        clean = True
+        for store in self.open.values():
+            # A store may know that it has failed before anybody was told.
+            if store.name in failed or store.failed:
+                clean = False
+                continue
+            try:
+                store.close(horizon, now_ns)
+            except (DiskFull, DiskFailed, OSError):
+                clean = False
+        return clean
 
     @property
     def total_bytes(self) -> int:

@@ -1,9 +1,10 @@
 """The works of a commit: made of drafts before it; after it what was kept is taken into memory, what was not told why.
 
-It must not know runs or whom to answer.  Invariants:
+It must not know how runs are answered.  Invariants:
 1. A store of which memory cannot be relied on any more is never written again, and what the commit wrote there is taken
    back: a restart finds what was answered as kept, and no more.
 2. One store's trouble is that of its own batches alone.
+3. A message that is too large for what is left of the disk takes no other one with it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from busd.broker.ports import Runtime
+from busd.broker.ports import Runtime, Sink
 from busd.rules.record import Batch, frame
 from busd.rules.seal import Draft
 from busd.words.errors import BusError
+from busd.words.requests import Publish
 from busd.world.commit import Commit, Work
-from busd.world.disk import DiskFailed
+from busd.world.disk import DiskFailed, DiskFull
 from busd.world.store import Store
 from busd.world.stores import Stores
 from busd.world.upkeep import Health, error_of
+
+# Runs, and whom to tell of each.
+Taken = tuple[list[Publish], list[Sink]]
 
 
 def work_of(store: Store, drafts: list[Draft], epoch: int, now_ns: int) -> Work:
@@ -38,6 +43,18 @@ def work_of(store: Store, drafts: list[Draft], epoch: int, now_ns: int) -> Work:
         records.append(batch.record)
     size = sum(map(len, records))
     return Work(store, store.begin(size, batches[0].first, epoch, now_ns), batches, records, size)
+
+
+def pieces(runs: list[Publish], sinks: list[Sink], commit: Commit) -> list[Taken]:
+    """How a commit for which there was no room may be carried out anew: the largest run, what came before it, what came
+    behind, each for itself; nothing if that cannot help, or something of it was kept."""
+    works = commit.works
+    if len(runs) < 2 or len(works) != 1 or commit.groups is not None or not isinstance(works[0].failure, DiskFull):
+        return []
+    sizes = [run.size_bytes for run in runs]
+    at = sizes.index(max(sizes))
+    cuts = (slice(at), slice(at, at + 1), slice(at + 1, None))
+    return [(runs[cut], sinks[cut]) for cut in cuts if runs[cut]]
 
 
 class Landing:

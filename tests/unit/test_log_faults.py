@@ -244,7 +244,12 @@ def test_a_fault_while_a_commit_is_decided_is_answered_and_the_next_goes_on(
 def test_a_reset_whose_floor_cannot_be_noted_is_answered(monkeypatch: pytest.MonkeyPatch, faults: list[str]) -> None:
     kit = LogKit()
     kit.publish(b"a", b"1")
-    spoil(monkeypatch, kit.log, "_note_floors")
+
+    class Spoilt(dict[bytes, int]):
+        def update(self, *_: object, **__: object) -> None:
+            raise MemoryError
+
+    monkeypatch.setattr(kit.log, "floors", Spoilt())
     (outcome,) = kit.reset(b"a")
     assert [error.code for error in outcome.errors.values()] == ["INTERNAL"]
     assert faults == ["MemoryError"]
