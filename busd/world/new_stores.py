@@ -47,9 +47,9 @@ class NewStores:
     def _too_many(self) -> BusError:
         return BusError(
             "LIMIT",
-            f"there may be {self._most} stores and there are, each takes {descriptors.STORE_DESCRIPTORS} of "
-            f"{self._descriptors} descriptors; LimitNOFILE= or `ulimit -n` allows more, a rule without {{topic}} needs "
-            "fewer",
+            f"there are {max(self._most, len(self._stores.open))} stores and no more can be made: each takes "
+            f"{descriptors.STORE_DESCRIPTORS} of {self._descriptors} descriptors; LimitNOFILE= or `ulimit -n` allows "
+            "more, a rule without {topic} needs fewer",
         )
 
     def make(self, names: Iterable[str], epoch: int, next_offset: int, now_ns: int) -> None:

@@ -93,7 +93,7 @@ def test_stores_leave_descriptors_for_others(monkeypatch: pytest.MonkeyPatch) ->
     kit.log.append(Publish(b"t9", [b""], 0), told.append)
     kit.runtime.run()
     text = told[0].errors[0].text
-    assert text.startswith("there may be 8 stores and there are, each takes 2 of 64 descriptors")
+    assert text.startswith("there are 8 stores and no more can be made: each takes 2 of 64 descriptors")
     assert kit.log.stores.open.keys() == {"main", *(f"s-t{number}" for number in range(7))}
     assert len(kit.disk.listdir(f"{kit.settings.data}/logs")) == 8
     assert dict(kit.log.info()["log"])["topics"] == 7
