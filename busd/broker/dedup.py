@@ -211,11 +211,13 @@ class Dedup:
         if flight.all_new and outcome.count == len(flight.results) and not (outcome.errors or flight.followers):
             self._all_kept(flight, outcome, now_ns)
             return
-        lo, errors = flight.decided, outcome.errors
+        lo = flight.decided
         flight.decided = hi = lo + outcome.count
+        errors = {flight.fresh[lo + at]: error for at, error in outcome.errors.items()}
         followers: dict[_Flight, None] = {}
-        for offset, index in enumerate(flight.fresh[lo:hi], outcome.first):
-            result = errors.get(offset - outcome.first, offset) if errors else offset
+        offsets = range(outcome.first, outcome.first + outcome.count) if outcome.offsets is None else outcome.offsets
+        for offset, index in zip(offsets, flight.fresh[lo:hi], strict=True):
+            result = errors.get(index, offset) if errors else offset
             flight.results[index] = result
             key = flight.keys.pop(index, None)
             if key is None:

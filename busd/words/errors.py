@@ -36,7 +36,7 @@ ERRORS: dict[str, ErrorKind] = {
     "SYNTAX": ErrorKind("not RESP, so the next command cannot be found", fatal=True),
     "TIMEOUT": ErrorKind("a command was begun and not finished in time", fatal=True),
     "FULL": ErrorKind("no room on the disk or under its cap; nothing was kept, reading goes on"),
-    "DISK": ErrorKind("the disk failed; nothing was kept, reading goes on, publishing waits for a restart"),
+    "DISK": ErrorKind("the disk failed; nothing was kept, reading goes on, publishing there waits as the text says"),
     "STOPPING": ErrorKind("the server is going down; nothing was kept", fatal=True),
     "INTERNAL": ErrorKind("a fault of busd, see its log", fatal=True),
 }

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import socket
 from collections.abc import Callable
 from ssl import SSLContext
 
 from busd.words.errors import BusError
+from busd.world.descriptors import RESERVED, descriptor_limit
 from busd.world.journal import Seldom
 
-# Segments that are read, one that is begun, index pages, directories that are synced; and a margin.
-RESERVED = 32
 # More in one turn would keep the others waiting.
 _AT_ONCE = 64
 # A TLS handshake that takes longer is no client.
@@ -58,7 +56,7 @@ class Acceptor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way: set[asyncio.BaseProtocol] = set()
         self._resume: asyncio.TimerHandle | None = None
-        self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._descriptors = descriptor_limit()
         self._loop.add_reader(sock.fileno(), self._ready)
 
     @property

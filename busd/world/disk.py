@@ -89,13 +89,16 @@ class Disk(Protocol):
         """Whether the name exists."""
 
     def listdir(self, path: str) -> list[str]:
-        """Names in a directory, sorted."""
+        """Names in a directory, sorted.  Raises FileNotFoundError, NotADirectoryError, DiskFull, DiskFailed."""
 
     def makedirs(self, path: str) -> None:
-        """Make a directory and those above it, durable; one that exists is fine."""
+        """Make a directory and those above it, durable; one that exists is fine, a file in its place is DiskFailed."""
 
     def remove(self, path: str) -> None:
         """Remove a file's name; one that is gone is fine."""
+
+    def remove_dir(self, path: str) -> None:
+        """Remove an empty directory; one that is gone, or holds anything, is fine."""
 
     def rename(self, source: str, target: str) -> None:
         """Give a file another name, replacing what had it."""

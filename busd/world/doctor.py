@@ -17,8 +17,10 @@ from typing import Literal
 from busd.rules.users import BadUsers
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
+from busd.world import descriptors
 from busd.world.disk import DiskFailed, DiskFull, Locked
 from busd.world.fallocate import punch_hole
+from busd.world.inspect import stores
 from busd.world.real_disk import RealDisk
 from busd.world.sockets import BadAddress, owner_of, split_address
 from busd.world.tls import tls_context
@@ -59,7 +61,7 @@ def examine(settings: Settings) -> list[Finding]:
             return [Finding("data", "bad", f"{settings.data} is not a directory")]
         found = [_data(settings), _lock(disk, settings), *_sync_cost(settings), _space(disk, settings)]
         found += [_holes(settings), _sockets(settings), *_files(settings)]
-        return [*found, _clock(), _descriptors(settings), _memory(settings)]
+        return [*found, _clock(), _descriptors(disk, settings), _memory(settings)]
     finally:
         for path in made:
             # Ours; with anything in it, it stays.
@@ -268,12 +270,28 @@ def _clock() -> Finding:
         )
 
 
-def _descriptors(settings: Settings) -> Finding:
+def _descriptors(disk: RealDisk, settings: Settings) -> Finding:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    places = settings.limits.connections
-    text = f"{hard:,} descriptors; the setting connections is {places:,}"
-    if hard < min(places + 64, _FEW_DESCRIPTORS):
-        return Finding("descriptors", "note", f"{text}, so fewer will be taken; raise `ulimit -Hn` or LimitNOFILE=")
+    hard = descriptors.UNLIMITED if hard == resource.RLIM_INFINITY else hard
+    limits = settings.limits
+    text = f"{hard:,} descriptors; the setting connections is {limits.connections:,}"
+    more = "raise `ulimit -Hn` or LimitNOFILE="
+    try:
+        there = len(stores(disk, settings.data))
+    except (DiskFull, DiskFailed, OSError):
+        # The place is looked at by another check.
+        there = 0
+    if there > 1 and (least := descriptors.needed(there)) > hard:
+        return Finding("descriptors", "bad", f"{text}; the {there:,} stores need {least:,} to start; {more}")
+    most = descriptors.most_stores(hard, limits.connections)
+    if there > most:
+        told = f"{text}; there are {there:,} stores, and none is made beyond {most:,}; {more}"
+        return Finding("descriptors", "note", told)
+    if most <= limits.topics and any("{topic}" in rule.name for rule in settings.stores):
+        told = f"{text}; topics is {limits.topics:,} and each may have a store, of which {most:,} fit; {more}"
+        return Finding("descriptors", "note", told)
+    if hard < min(limits.connections + 64, _FEW_DESCRIPTORS):
+        return Finding("descriptors", "note", f"{text}, so fewer will be taken; {more}")
     return Finding("descriptors", "ok", text)
 
 

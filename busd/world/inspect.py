@@ -26,7 +26,7 @@ from busd.world.punch import patched
 from busd.world.salvage import readable
 from busd.world.segment import read_opening, reader_of, saved_index
 from busd.world.store_recovery import OURS
-from busd.world.stores import is_store
+from busd.world.stores import is_bare, is_store
 
 _SEGMENT = re.compile(r"([0-9]{20})\.log")
 
@@ -90,7 +90,7 @@ def verify(disk: Disk, data_dir: str) -> Iterator[Finding]:
     """
     known = stores(disk, data_dir)
     for name in disk.listdir(f"{data_dir}/logs"):
-        if name not in known:
+        if name not in known and not is_bare(disk, f"{data_dir}/logs/{name}"):
             yield Finding("foreign", "", f"{data_dir}/logs/{name}", 0, "not a store of busd")
     for store in known:
         path = f"{data_dir}/logs/{store}"

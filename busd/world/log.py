@@ -34,13 +34,14 @@ from busd.world.group_log import GroupLog
 from busd.world.log_info import sections
 from busd.world.log_questions import LogQuestions
 from busd.world.meta import MetaFile
+from busd.world.new_stores import NewStores
 from busd.world.pace import Pace
 from busd.world.reader import Place, Reader
 from busd.world.room import Room
-from busd.world.store import Store
+from busd.world.sieve import Sieve
 from busd.world.stores import Stores
 from busd.world.topic_limit import TopicLimit
-from busd.world.upkeep import Health, Upkeep, error_of
+from busd.world.upkeep import Health, Upkeep
 from busd.world.waiting import Waiting
 from busd.world.works import Landing, Taken, pieces, work_of
 
@@ -78,6 +79,7 @@ class DiskLog(LogQuestions):
         newest_ns = max(store.newest_ns for store in stores.open.values())
         self.clock = ReceiveClock(runtime.now_ns(), runtime.monotonic_ns(), newest_ns)
         self._waiting = Waiting()
+        self._new_stores = NewStores(stores, settings, runtime.fault)
         self._topics = TopicLimit(stores, self._waiting, settings.limits.topics)
         self._busy = False
         # What is tried again of a commit for which there was no room; so is nothing of that.
@@ -97,6 +99,7 @@ class DiskLog(LogQuestions):
             stores, self.health, runtime, self._upkeep.look_soon, lambda: self._groups.log.reserve.give_up(),
             self._topics.grown,
         )  # fmt: skip
+        self._sieve = Sieve(stores, self._topics, self.room, self.health, self._safely)
         self.capped = self.room.on
         self.admits, self.fullness, self.make_room = self.room.admits, self.room.fullness, self.room.make_room
         self.room.load()
@@ -108,14 +111,18 @@ class DiskLog(LogQuestions):
         if self._stopping:
             raise stopping()
         topics, health = run.topics, self.health
-        names = 1 if isinstance(topics, bytes) else len(topics)
-        if self._waiting.pending_names + names > self._topics.spare or health.failed:
-            self._admit(run)
+        # Of a run as a whole: so much more or less is no matter to a cap.
         pending_bytes = self._waiting.pending_bytes + run.size_bytes
         over_bytes = health.used_bytes + pending_bytes - health.cap_bytes
         if health.cap_bytes and over_bytes > 0 and (text := health.over_cap(run, over_bytes)):
             health.refuse(text, self._runtime.monotonic_ns())
             raise BusError("FULL", text)
+        near = self._waiting.pending_names + (1 if isinstance(topics, bytes) else len(topics)) > self._topics.spare
+        if near or health.failed:
+            rest, sink = self._sieve.admit(run, sink, near, self.horizon)
+            if rest is None:
+                return
+            run = rest
         if self.capped:
             self.room.took(run)
         self._waiting.add(run, sink)
@@ -131,15 +138,6 @@ class DiskLog(LogQuestions):
             self._scheduled = True
             self._runtime.first(self._begin)
 
-    def _admit(self, run: Publish) -> None:
-        """Topics that are new must fit under the limit; topics of a store that failed are refused at once."""
-        names = (run.topics,) if isinstance(run.topics, bytes) else run.topics
-        self._topics.admit(names)
-        if self.health.failed:
-            for name in set(names):
-                if (text := self.health.failed.get(self.stores.route(name))) is not None:
-                    raise BusError("DISK", text)
-
     def _begin(self) -> None:
         """Start a commit of what waits, once there is one to start and none under way."""
         self._scheduled = False
@@ -154,44 +152,29 @@ class DiskLog(LogQuestions):
             return
         self._busy = True
         try:
-            if not self.stores.lone and (missing := self.stores.missing(runs)):
-                self._open_missing(missing, runs, sinks)
+            if not self.stores.lone and (names := self._new_stores.due(runs)):
+                make = partial(self._new_stores.make, names, self.epoch, self.horizon, self.now_ns())
+                self._committer.submit(make, lambda: self._made(runs, sinks))
                 return
         except Exception as error:
             self._give_up(error, runs, sinks)
             runs, sinks = [], []
         self._commit(runs, sinks)
 
-    def _open_missing(self, names: list[str], runs: list[Publish], sinks: list[Sink]) -> None:
-        now_ns, next_offset, epoch = self.now_ns(), self.horizon, self.epoch
-        opened: list[Store] = []
-        failure: Exception | None = None
-
-        def work() -> None:
-            nonlocal failure
-            failure = self.stores.create_all(names, epoch, next_offset, now_ns, opened)
-
-        def done() -> None:
-            for store in opened:
-                self.stores.add(store)
-            if failure is not None:
-                self._refuse(runs, sinks, error_of(failure))
-                # Nothing to see, but who waited for room may go on.
-                self._safely(lambda: self.visible([]))
-                self._free()
-            else:
-                self._commit(runs, sinks)
-
-        self._committer.submit(work, done)
+    def _made(self, runs: list[Publish], sinks: list[Sink]) -> None:
+        self._safely(self._new_stores.take)
+        self._commit(runs, sinks)
 
     def _refuse(self, runs: list[Publish], sinks: list[Sink], error: BusError) -> None:
         """Nothing of these was written."""
-        self._waiting.decided()
-        if error.code == "FULL":
-            self.health.refuse(error.text, self._runtime.monotonic_ns())
+        self._topics.settle(self._settled())
         self._safely(lambda: self.room.decided(runs, []))
         for run, sink in zip(runs, sinks, strict=True):
             self._safely(partial(sink, refused(run, self.horizon, error)))
+
+    def _settled(self, disk_ns: int = 0) -> list[Publish]:
+        """What is under way no more, once the last piece of the commit is decided; the disk was at it for so long."""
+        return [] if self._again else self._waiting.decided(disk_ns)
 
     def _give_up(self, error: Exception, runs: list[Publish], sinks: list[Sink]) -> None:
         """The same because of a fault."""
@@ -200,6 +183,8 @@ class DiskLog(LogQuestions):
 
     def _commit(self, runs: list[Publish], sinks: list[Sink]) -> None:
         try:
+            if self._new_stores.why:
+                runs, sinks = self._sieve.sift(runs, sinks, self._new_stores.refused, self.horizon)
             sealed, works, before = self._sealed(runs)
         except Exception as error:
             # What groups have to say is written all the same.
@@ -243,12 +228,17 @@ class DiskLog(LogQuestions):
             self._free(at_once)
             return
         self.health.full = ""
-        self._waiting.decided(commit.took_ns)
+        if self._new_stores.full:
+            self.health.refuse(self._new_stores.full, self._runtime.monotonic_ns())
+        taken = self._settled(commit.took_ns)
         kept: list[Batch] = []
         untold = zip(runs, sinks, sealed.firsts, strict=True)
         early = False
         try:
-            void = self._landing.land(commit, kept)
+            try:
+                void = self._landing.land(commit, kept)
+            finally:
+                self._topics.settle(taken)
             if self.capped:
                 self._safely(lambda: self.room.decided(runs, commit.works))
             for batch in kept:

@@ -1,7 +1,8 @@
 """The disk of this machine: the only file that touches `os` for data.
 
 See `disk` for what is promised.  Invariant: every call that the system refuses is DiskFull or DiskFailed, but for names
-that are not there or not ours to open (FileNotFoundError, PermissionError of `create` and `open`).
+that are not there or not ours to open (FileNotFoundError, PermissionError of `create` and `open`), or no directory
+(FileNotFoundError, NotADirectoryError of `listdir`).
 """
 
 from __future__ import annotations
@@ -80,7 +81,13 @@ class RealFile:
 
     def size(self) -> int:
         """See File."""
-        return os.fstat(self._fd).st_size
+        return self._stat().st_size
+
+    def _stat(self) -> os.stat_result:
+        try:
+            return os.fstat(self._fd)
+        except OSError as error:
+            raise _trouble(error, self.path) from error
 
     def truncate(self, size_bytes: int) -> None:
         """See File."""
@@ -140,7 +147,7 @@ class RealFile:
 
     def used_bytes(self) -> int:
         """See File."""
-        found = os.fstat(self._fd)
+        found = self._stat()
         return min(found.st_size, found.st_blocks * _STAT_BLOCK_BYTES)
 
     def close(self) -> None:
@@ -193,7 +200,12 @@ class RealDisk:
 
     def listdir(self, path: str) -> list[str]:
         """See Disk."""
-        return sorted(os.listdir(path))
+        try:
+            return sorted(os.listdir(path))
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError as error:
+            raise _trouble(error, path) from error
 
     def makedirs(self, path: str) -> None:
         """See Disk."""
@@ -203,9 +215,9 @@ class RealDisk:
         self.makedirs(parent)
         try:
             os.mkdir(path)
-        except FileExistsError:
-            return
         except OSError as error:
+            if os.path.isdir(path):
+                return
             raise _trouble(error, path) from error
         self.sync_dir(parent)
 
@@ -217,6 +229,14 @@ class RealDisk:
             return
         except OSError as error:
             raise _trouble(error, path) from error
+
+    def remove_dir(self, path: str) -> None:
+        """See Disk."""
+        try:
+            os.rmdir(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                raise _trouble(error, path) from error
 
     def rename(self, source: str, target: str) -> None:
         """See Disk."""
@@ -253,7 +273,10 @@ class RealDisk:
 
     def usage(self, path: str) -> tuple[int, int]:
         """See Disk."""
-        answer = os.statvfs(path)
+        try:
+            answer = os.statvfs(path)
+        except OSError as error:
+            raise _trouble(error, path) from error
         return answer.f_blocks * answer.f_frsize, answer.f_bavail * answer.f_frsize
 
     def lock(self, path: str) -> Lock:

@@ -164,6 +164,12 @@ class Room:
                 account.waiting += cost.messages
                 account.waiting_bytes += cost.bytes
 
+    def smaller(self, run: Publish, rest: Publish | None) -> None:
+        """Only this rest of it is on its way now."""
+        self.decided([run], [])
+        if rest is not None:
+            self.took(rest)
+
     def decided(self, runs: Iterable[Publish], works: Iterable[Work]) -> None:
         """These are not on their way any more, and the works that have not failed landed."""
         if not self.on:

@@ -169,7 +169,7 @@ def _openings(store: Recovered, firsts: list[int], name: str) -> list[Segment]:
 def _size(disk: Disk, path: str) -> int:
     try:
         return disk.open(path).size()
-    except (OSError, DiskFailed):
+    except (OSError, DiskFull, DiskFailed):
         return 0
 
 

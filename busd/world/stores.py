@@ -7,6 +7,7 @@ Invariants:
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import re
 from collections.abc import Collection, Iterable
@@ -15,6 +16,8 @@ from busd.rules.topic_state import TopicRow
 from busd.words.patterns import Wanted, matcher
 from busd.words.requests import Publish
 from busd.words.settings import Settings, StoreRule
+from busd.world.answers import topics_of
+from busd.world.descriptors import descriptor_limit, needed
 from busd.world.disk import Disk, DiskFailed, DiskFull
 from busd.world.segment import Cache
 from busd.world.store import Store
@@ -47,39 +50,49 @@ class Stores:
     def load(self, epoch: int, next_offset: int, now_ns: int) -> None:
         """Open every store there is, and main.  Blocking; errors of the disk pass through."""
         self._disk.makedirs(self._path)
-        for name in self._disk.listdir(self._path):
-            if not is_store(self._disk, f"{self._path}/{name}"):
-                self.report.append(f"{self._path}/{name}: not a store of busd, left alone")
-                continue
+        found = [name for name in self._disk.listdir(self._path) if self._is_store(name)]
+        if len(found) > 1 and (least := needed(len(found))) > (limit := descriptor_limit()):
+            raise DiskFull(
+                f"{self._path}: the {len(found)} stores here take two descriptors each, the server {least} in all, and "
+                f"may have {limit}; LimitNOFILE= or `ulimit -n` allows more"
+            )
+        for name in found:
             self.add(self.create(name, epoch, next_offset, now_ns))
         if "main" not in self.open:
             self.add(self.create("main", epoch, next_offset, now_ns))
 
+    def _is_store(self, name: str) -> bool:
+        path = f"{self._path}/{name}"
+        found = is_store(self._disk, path)
+        if not (found or is_bare(self._disk, path)):
+            self.report.append(f"{path}: not a store of busd, left alone")
+        return found
+
     def create(self, name: str, epoch: int, next_offset: int, now_ns: int) -> Store:
-        """Open one, make it when it is new.  Blocking; not known until `add`."""
+        """Open one, make it when it is new: all of it or nothing.  Blocking; not known until `add`."""
         path = f"{self._path}/{name}"
         rule = self.rule_of(name)
-        return Store.open(
-            self._disk, path, name, rule, epoch=epoch, next_offset=next_offset, now_ns=now_ns, cache=self._cache
-        )
-
-    def create_all(
-        self, names: Iterable[str], epoch: int, next_offset: int, now_ns: int, opened: list[Store]
-    ) -> Exception | None:
-        """The same of several, which come to the end of `opened`, up to one that cannot be opened; why it cannot."""
+        new = not self._disk.exists(path)
         try:
-            for name in names:
-                opened.append(self.create(name, epoch, next_offset, now_ns))
-        except Exception as error:
-            return error
-        return None
+            return Store.open(
+                self._disk, path, name, rule, epoch=epoch, next_offset=next_offset, now_ns=now_ns, cache=self._cache
+            )
+        except Exception:
+            if new:
+                with contextlib.suppress(DiskFull, DiskFailed):
+                    self._disk.remove_dir(path)
+            raise
 
     def missing(self, runs: Iterable[Publish]) -> list[str]:
-        """Stores that these need, and that are not open."""
+        """Stores that these need, and that are not open, in the order in which they are needed."""
         topics: set[bytes] = set()
         for run in runs:
-            topics.update((run.topics,) if isinstance(run.topics, bytes) else run.topics)
-        return sorted({self.route(topic) for topic in topics} - self.open.keys())
+            topics.update(topics_of(run))
+        missing = {self.route(topic) for topic in topics} - self.open.keys()
+        if not missing:
+            return []
+        asked = dict.fromkeys(self.route(topic) for run in runs for topic in topics_of(run))
+        return [name for name in asked if name in missing]
 
     def add(self, store: Store) -> None:
         """From now on it is one of them."""
@@ -157,14 +170,22 @@ class Stores:
 
 
 def is_store(disk: Disk, path: str) -> bool:
-    """False for what others put among the stores: files, `lost+found`, directories full of something else."""
+    """False for what others put among the stores: files, `lost+found`, directories full of something else; and for an
+    empty directory, in which nothing was ever kept."""
     if not _STORE_NAME.fullmatch(posixpath.basename(path)):
         return False
     try:
-        names = disk.listdir(path)
+        return any(map(OURS.fullmatch, disk.listdir(path)))
     except NotADirectoryError:
         return False
-    return not names or any(map(OURS.fullmatch, names))
+
+
+def is_bare(disk: Disk, path: str) -> bool:
+    """Whether it is where a store was to be made when the server was stopped by force: an empty directory."""
+    try:
+        return _STORE_NAME.fullmatch(posixpath.basename(path)) is not None and not disk.listdir(path)
+    except NotADirectoryError:
+        return False
 
 
 def topic_rows(stores: Iterable[Store], wanted: Wanted) -> list[TopicRow]:

@@ -91,13 +91,15 @@ class Waiting:
                 passed.add(run.source)
         return found
 
-    def decided(self, disk_ns: int = 0) -> None:
-        """What was taken is pending no more; the disk was at it for so long."""
+    def decided(self, disk_ns: int = 0) -> list[Publish]:
+        """What was taken is pending no more, and is the answer; the disk was at it for so long."""
+        taken = self._taken
         self.pending_bytes -= self._taken_bytes
         self.pending_names -= self._taken_names
         self._taken, self._taken_bytes, self._taken_names = [], 0, 0
         self._commit_bytes = max(COMMIT_BYTES, min(disk_ns // _DISK_NS_PER_BYTE, _MOST_BYTES))
         self.congested = self._bytes > self._commit_bytes
+        return taken
 
     def undecided(self) -> Sequence[Publish]:
         """What waits and what the commit under way has taken."""

@@ -157,6 +157,7 @@ FAULTS = (
         "the rest is told or waits, nothing spins, who is connected and the log go on",
         (
             "tests/faults/test_disk_trouble.py::test_out_of_descriptors",
+            "tests/faults/test_disk_trouble.py::test_a_store_for_each_topic_leaves_descriptors",
             "tests/process/test_hostile.py::test_with_few_descriptors_accepting_stops_and_the_rest_goes_on",
             "tests/process/test_sockets.py::test_connections_beyond_the_limit_are_told_and_the_others_go_on",
         ),

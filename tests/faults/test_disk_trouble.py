@@ -198,6 +198,35 @@ def test_out_of_descriptors(make_limited: MakeLimited) -> None:
     assert len(payloads(server)) == 11
 
 
+def test_a_store_for_each_topic_leaves_descriptors(make_limited: MakeLimited, short_dir: Path) -> None:
+    """With 200 of them: one store too many is refused, with nothing left behind; others publish and connect, also after
+    a kill; with fewer than they need the start says how many that is."""
+    config = short_dir / "busd.toml"
+    config.write_text('[[store]]\nmatch = ">"\nname = "s-{topic}"\n')
+    server = make_limited("--config", str(config), prefix=("prlimit", "--nofile=200:200"))
+    topics = [b"t%d" % number for number in range(100)]
+    answers = server.ask(b"".join(b"PUB %b x\n" % topic for topic in topics)).splitlines()
+    kept = [answer for answer in answers if answer.startswith(b":")]
+    # Main is one.
+    assert len(kept) == 41
+    assert answers[41:] == [answers[41]] * 59
+    assert answers[41].startswith(b"-LIMIT there are 42 stores and no more can be made: each takes 2 of 200")
+    assert len(list((server.data / "logs").iterdir())) == 42
+    with contextlib.ExitStack() as stack:
+        for _ in range(50):
+            assert stack.enter_context(server.connect()).send(b"PING\n")
+        assert server.ask(b"PUB t0 again\n") == b":42\n"
+    server.kill()
+    (server.data / "logs" / "s-never").mkdir()
+    server.start()
+    assert payloads(server, b"t0") == [b"x", b"again"]
+    assert server.ask(b"PUB t99 x\n").startswith(b"-LIMIT")
+    server.stop()
+    command = [*BUSD, "serve", "--no-tcp", "--unix", str(short_dir / "s"), "--data", str(server.data)]
+    refused = run(["prlimit", "--nofile=100:100", *command], status=2)
+    assert b"the 42 stores here take two descriptors each, the server 132 in all, and may have 100" in refused.stderr
+
+
 def test_a_ceiling_of_memory(make_limited: MakeLimited) -> None:
     """A store of 10 MiB that holds its publishers back, and a member that is slow: it refuses, and does not die."""
     server = make_limited("--max-bytes", "10M", prefix=("prlimit", f"--as={900 << 20}"))

@@ -140,6 +140,31 @@ def test_doctor_tells_of_few_descriptors_and_dead_sockets(short_dir: Path) -> No
     assert "will be replaced" in found["sockets"]["text"]
 
 
+def test_doctor_tells_of_stores_that_do_not_fit(short_dir: Path) -> None:
+    data, config = short_dir / "d", short_dir / "busd.toml"
+
+    def descriptors(limit: int, rule: str, topics: int = 100_000) -> tuple[str, str]:
+        config.write_text(f'[limits]\nconnections = 50\ntopics = {topics}\n[[store]]\nmatch = "a.>"\nname = "{rule}"\n')
+        command = ["prlimit", f"--nofile={limit}:{limit}", *BUSD, "doctor", "--config", str(config), "--json"]
+        env = environment({"BUSD_TCP": "127.0.0.1:0", "BUSD_DATA": str(data)})
+        told = subprocess.run(command, capture_output=True, env=env, timeout=60, check=False)
+        (found,) = [one for one in json.loads(told.stdout) if one["name"] == "descriptors"]
+        return found["verdict"], found["text"]
+
+    assert descriptors(5000, "a")[0] == "ok"
+    verdict, text = descriptors(5000, "a-{topic}")
+    assert (verdict, "of which 2,451 fit" in text) == ("note", True)
+    assert descriptors(5000, "a-{topic}", 1000)[0] == "ok"
+    for number in range(60):
+        (data / "logs" / f"a-{number}").mkdir(parents=True)
+        (data / "logs" / f"a-{number}" / f"{number + 1:020d}.log").touch()
+    (data / "logs" / "empty").mkdir()
+    verdict, text = descriptors(167, "a")
+    assert (verdict, "the 60 stores need 168 to start" in text) == ("bad", True)
+    verdict, text = descriptors(168, "a")
+    assert (verdict, "there are 60 stores, and none is made beyond 35" in text) == ("note", True)
+
+
 def test_a_stuck_disk_is_seen(make_server: MakeServer, short_dir: Path) -> None:
     """A commit that does not come back: INFO answers, and says so.  The stop ends in time, and says what it left."""
     stall = short_dir / "stall.py"

@@ -260,6 +260,8 @@ class MemoryDisk:
     def makedirs(self, path: str) -> None:
         """See Disk.  Durable at once: what is under test are files."""
         while path not in self.dirs:
+            if path in self.names:
+                raise DiskFailed(f"{path}: File exists")
             self.dirs.add(path)
             path = posixpath.dirname(path)
 
@@ -269,6 +271,11 @@ class MemoryDisk:
         if path in self.names:
             self.give_back(len(self.names[path].data))
             self._link([(path, None)])
+
+    def remove_dir(self, path: str) -> None:
+        """See Disk.  Durable at once."""
+        if path in self.dirs and not self.listdir(path):
+            self.dirs.discard(path)
 
     def rename(self, source: str, target: str) -> None:
         """See Disk."""

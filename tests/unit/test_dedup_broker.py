@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from busd.broker.admission import Admission, Budget
 from busd.broker.dedup import Dedup
-from busd.broker.ports import Drop, Outcome
+from busd.broker.ports import Drop, Outcome, Sink
 from busd.words.errors import BusError
 from busd.words.requests import Item, Publish
 from busd.words.settings import Limits
@@ -198,6 +198,27 @@ def test_when_the_first_was_not_kept_the_duplicate_gets_the_same_error_and_can_b
     kit.publish("r", with_id("a"))
     kit.log.commit()
     assert kit.told["r"] == [2, "/"]
+
+
+def test_a_log_that_keeps_some_of_a_run_tells_of_each() -> None:
+    """As where a topic would be one too many: offsets are those of the messages that were kept."""
+    given: list[tuple[Publish, Sink]] = []
+    log = FakeLog(FakeRuntime().now_ns)
+
+    def into(run: Publish, sink: Sink, hold: bool) -> None:
+        given.append((run, sink))
+
+    dedup = Dedup(log, FakeRuntime(), Limits(), Budget(1000), into)
+    told: list[Outcome] = []
+    items: list[Item] = [with_id("a"), with_id("b"), with_id("c")]
+    run = Publish([b"new", b"t", b"t"], items, 10, headers=True)
+    full = BusError("LIMIT", "too many")
+    for _ in range(2):
+        dedup.publish(run, told.append)
+    given[0][1](Outcome(7, 3, {0: full}, offsets=[0, 7, 8]))
+    assert [(outcome.errors, outcome.offsets) for outcome in told] == [({0: full}, [0, 7, 8])] * 2
+    dedup.publish(run, told.append)
+    assert [part.items for part, _ in given[1:]] == [[items[0]]], "what was refused can be sent again"
 
 
 def test_a_log_that_refuses_at_once_leaves_nothing_behind() -> None:

@@ -146,6 +146,42 @@ def test_errors_by_kind_with_their_place(
     assert disk.read_file(path) == b"12345"
 
 
+@pytest.mark.parametrize(("code", "kind"), [(errno.EMFILE, DiskFull), (errno.EIO, DiskFailed)])
+def test_looking_around_fails_as_everything_does(
+    code: int, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, path = RealDisk(), str(tmp_path / "f")
+    file = disk.create(path)
+    (tmp_path / "full").mkdir()
+    disk.create(str(tmp_path / "full" / "f"))
+    for wrong, error in ((path, NotADirectoryError), (path + "none", FileNotFoundError)):
+        with pytest.raises(error):
+            disk.listdir(wrong)
+    with pytest.raises(DiskFailed, match=f"{path}: File exists"):
+        disk.makedirs(path)
+    disk.makedirs(path + "dir")
+    for _ in range(2):
+        disk.remove_dir(path + "dir")
+    disk.remove_dir(str(tmp_path / "full"))
+    assert disk.listdir(str(tmp_path)) == ["f", "full"]
+
+    def fail(*args: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    for name, attempt in (
+        ("listdir", lambda: disk.listdir(path)),
+        ("statvfs", lambda: disk.usage(path)),
+        ("rmdir", lambda: disk.remove_dir(path)),
+        ("fstat", file.size),
+        ("fstat", file.used_bytes),
+    ):
+        monkeypatch.setattr(os, name, fail)
+        with pytest.raises(kind) as told:
+            attempt()
+        monkeypatch.undo()
+        assert str(told.value) == f"{path}: {os.strerror(code)}"
+
+
 def test_every_failed_sync_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk, path = RealDisk(), str(tmp_path / "f")
     file = disk.create(path)

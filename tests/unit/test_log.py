@@ -251,6 +251,62 @@ def test_too_many_topics_are_refused_and_known_ones_go_on() -> None:
     assert kit.answers == [1, 2, "LIMIT", 3]
 
 
+def test_a_topic_counts_once_something_of_it_is_kept() -> None:
+    kit = LogKit(settings_from({"limits": {"topics": 2, "total_bytes": "10k"}}))
+    kit.log.start()
+    kit.publish(b"a", b"x")
+    kit.publish(b"b", b"x" * 20_000)
+    kit.disk.fail_all = {"append"}
+    kit.publish(b"c", b"x")
+    assert kit.answers == [1, "FULL", "FULL"]
+    assert dict(kit.log.info()["log"])["topics"] == 1
+    kit.disk.fail_all = set()
+    for topic in (b"d", b"e", b"d"):
+        kit.publish(topic, b"x")
+    assert kit.answers[3:] == [3, "LIMIT", 4]
+    assert dict(kit.log.info()["log"])["topics"] == 2
+
+
+def test_a_topic_under_way_counts_until_it_is_refused() -> None:
+    kit = LogKit(settings_from({"limits": {"topics": 2}}))
+    kit.committer.hold = True
+    kit.publish(b"a", b"x")
+    kit.publish(b"b", b"x")
+    kit.publish(b"c", b"x")
+    assert kit.answers == ["LIMIT"]
+    kit.committer.release(1)
+    kit.runtime.run()
+    kit.disk.fail_all = {"append"}
+    kit.settle()
+    assert kit.answers == ["LIMIT", 1, "FULL"]
+    kit.disk.fail_all = set()
+    kit.committer.hold = False
+    kit.publish(b"c", b"x")
+    assert isinstance(kit.answers[-1], int)
+    assert dict(kit.log.info()["log"])["topics"] == 2
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_topics_beyond_the_limit_are_refused_one_by_one(together: bool) -> None:
+    kit = LogKit(settings_from({"limits": {"topics": 5}}))
+    topics = [b"t%d" % number for number in range(8)]
+    for some in [topics] if together else [[topic] for topic in topics]:
+        kit.publish_all(*some)
+    assert kit.answers == [1, 2, 3, 4, 5, "LIMIT", "LIMIT", "LIMIT"]
+    assert kit.publish_all(b"t7", b"t0", b"t6", b"t1") == ["LIMIT", 6, "LIMIT", 7]
+    assert [topic for _, topic, _ in kit.messages()] == [*topics[:5], b"t0", b"t1"]
+
+
+def test_a_store_that_failed_takes_no_others_of_the_same_read_with_it() -> None:
+    kit = LogKit(TWO_STORES)
+    kit.publish_all(b"a", b"jobs.x")
+    kit.log.health.failed["jobs"] = "gone"
+    assert kit.publish_all(b"a", b"jobs.x", b"jobs.y", b"a") == [3, "DISK", "DISK", 4]
+    assert kit.publish_all(b"jobs.x", b"jobs.y") == ["DISK", "DISK"]
+    kit.log.health.failed["main"] = "gone, too"
+    assert kit.publish_all(b"a", b"jobs.x") == ["DISK", "DISK"]
+
+
 def test_last_floors_and_times() -> None:
     kit = LogKit(TWO_STORES)
     for number in range(9):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from busd.words.settings import settings_from
+from busd.world.disk import DiskFailed, DiskFull
 from busd.world.stores import Stores
 from tests.support.memory_disk import MemoryDisk
 
@@ -88,9 +91,39 @@ def test_what_is_no_store_is_left_alone_and_named() -> None:
     disk.set_contents("data/logs/backup/photo.jpg", b"mine")
     found = Stores(disk, "data/logs", RULES)
     found.load(1, 1, 0)
-    assert sorted(found.open) == ["empty", "main"]
+    assert sorted(found.open) == ["main"]
     assert [line.split(":")[0] for line in found.report] == [
         f"data/logs/{name}" for name in ("backup", "lost+found", "notes")
     ]
-    assert disk.listdir("data/logs/lost+found") == []
+    assert disk.listdir("data/logs/empty") == disk.listdir("data/logs/lost+found") == []
     assert disk.listdir("data/logs/backup") == ["photo.jpg"]
+
+
+@pytest.mark.parametrize("kind", ["create", "sync_dir", "append", "sync"])
+def test_a_store_that_cannot_be_made_leaves_nothing_behind(kind: str) -> None:
+    found = stores()
+    disk = found._disk
+    assert isinstance(disk, MemoryDisk)
+    disk.fail_all = {kind}
+    with pytest.raises(DiskFull):
+        found.create("jobs", 1, 1, 0)
+    disk.fail_all = set()
+    assert disk.listdir("data/logs") == ["main"]
+    assert found.create("jobs", 1, 1, 0).name == "jobs"
+    disk.set_contents("data/logs/urgent", b"a file")
+    with pytest.raises(DiskFailed):
+        found.create("urgent", 1, 1, 0)
+    assert disk.listdir("data/logs") == ["jobs", "main", "urgent"], "what was there is not ours to remove"
+
+
+def test_a_start_with_more_stores_than_descriptors_says_what_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = stores()
+    for number in range(10):
+        found.add(found.create(f"log-own.{number}", 1, 1, 0))
+    monkeypatch.setattr("busd.world.stores.descriptor_limit", lambda: 69)
+    again = Stores(found._disk, "data/logs", RULES)
+    with pytest.raises(DiskFull, match=r"the 11 stores here take two descriptors each, the server 70 in all.*have 69"):
+        again.load(1, 1, 0)
+    monkeypatch.setattr("busd.world.stores.descriptor_limit", lambda: 70)
+    again.load(1, 1, 0)
+    assert len(again.open) == 11
