@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from busd.broker.ports import Outcome
 from busd.rules.record import Batch, Hole
+from busd.words.requests import Publish
 from busd.words.settings import Settings, settings_from
 from busd.world.disk import DiskFailed, DiskFull
 from tests.support.log_kit import LogKit
@@ -284,6 +286,32 @@ def test_a_topic_under_way_counts_until_it_is_refused() -> None:
     kit.publish(b"c", b"x")
     assert isinstance(kit.answers[-1], int)
     assert dict(kit.log.info()["log"])["topics"] == 2
+
+
+def test_what_is_tried_again_for_lack_of_room_counts_until_it_is_decided() -> None:
+    kit = LogKit(settings_from({"limits": {"topics": 3}}))
+    kit.committer.hold = True
+    kit.publish(b"a", b"0")
+
+    def more(outcome: Outcome) -> None:
+        kit.answers.append(outcome.first)
+        for topic in (b"d", b"e"):
+            kit.publish(topic, b"x")
+
+    kit.log.append(Publish(b"a", [b"1"], 1), more)
+    kit.publish(b"b", b"x" * 5000)
+    kit.publish(b"c", b"3")
+    kit.committer.release(1)
+    kit.runtime.run()
+    kit.disk.room_bytes = 2000
+    kit.settle()
+    assert [answer if isinstance(answer, str) else "kept" for answer in kit.answers] == [
+        "kept", "kept", "LIMIT", "LIMIT", "FULL", "kept",
+    ]  # fmt: skip
+    assert dict(kit.log.info()["log"])["topics"] == 2
+    kit.publish(b"d", b"x")
+    kit.settle()
+    assert isinstance(kit.answers[-1], int)
 
 
 @pytest.mark.parametrize("together", [True, False])
