@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import get_args
 
+from bench import load
 from bench.aside import beside
 from bench.context import Context, payloads
 from bench.load import BLOCK, Counting, Lane, Sink, ask, percentile, round_trips
@@ -80,13 +81,20 @@ def fan_out(context: Context, server: Peer) -> Prepare:
     return prepare
 
 
-def flood(context: Context, server: Peer) -> Prepare:
-    """Another connection publishes as fast as it is answered."""
+def flood(context: Context, server: Peer, connections: int = 1, ahead_blocks: int = load.AHEAD_BLOCKS) -> Prepare:
+    """Others publish as fast as they are answered: one far ahead, or many with one block under way on each."""
     contents = payloads(context.size.messages(DIFFERENT), SIZE_BYTES)
-    repeats = max(context.size.some(FLOOD if server.system == "busd" else FLOOD // 5) // len(contents), 1)
+    total = context.size.some(FLOOD if server.system == "busd" else FLOOD // 5)
+    repeats = max(total // (len(contents) * connections), 1)
+    count = len(contents) * repeats
     blocks = server.blocks([TOPIC], contents) * repeats
-    acks = server.answers(len(contents) * repeats, alone=False)
-    return lambda stack: [Lane(stack.enter_context(server.publisher()), acks, blocks)]
+
+    def prepare(stack: ExitStack) -> list[Lane]:
+        publishers = [stack.enter_context(server.publisher()) for _ in range(connections)]
+        ahead = ahead_blocks * BLOCK
+        return [Lane(sock, server.answers(count, alone=False), blocks, ahead=ahead) for sock in publishers]
+
+    return prepare
 
 
 def idle(context: Context, server: Peer) -> Prepare:
@@ -94,20 +102,26 @@ def idle(context: Context, server: Peer) -> Prepare:
     return lambda stack: []
 
 
-LOADS = {"nothing": idle, "a replay of 1 GB": replay, "1,000 subscribers": fan_out, "a publish flood": flood}
+LOADS: dict[str, Callable[[Context, Peer], Prepare]] = {
+    "nothing": idle,
+    "a replay of 1 GB": replay,
+    "1,000 subscribers": fan_out,
+    "a publish flood": flood,
+    "a flood of 50 connections": partial(flood, connections=50, ahead_blocks=1),
+}
 
 
 def delays(context: Context, row: Row) -> Mapping[Row, Sample]:
     """The lone publisher's round trips, as long as the other load lasts; with no other load, for a while."""
     with context.running(KINDS[row.system], "always", [TOPIC, LONE]) as server:
-        load = LOADS[row.case.removeprefix("beside ")]
-        prepare = load(context, server)
+        other = LOADS[row.case.removeprefix("beside ")]
+        prepare = other(context, server)
         context.settle()
         times_ns: list[int] = []
         request = [server.publish(LONE, b"x" * SIZE_BYTES)] * 10
         with server.publisher() as sock, beside(prepare) as busy:
             round_trips(sock, request)
-            for _ in range(context.size.some(IDLE_ROUNDS, 5) if load is idle else 0):
+            for _ in range(context.size.some(IDLE_ROUNDS, 5) if other is idle else 0):
                 times_ns += round_trips(sock, request)
             while True:
                 times_ns += round_trips(sock, request)
@@ -127,7 +141,7 @@ def _subscribed(server: Peer) -> socket.socket:
 
 
 ROWS = tuple(
-    Row(f"beside {load}", system, "ms", "p99") for load in LOADS for system in get_args(System) if system != "nats"
+    Row(f"beside {name}", system, "ms", "p99") for name in LOADS for system in get_args(System) if system != "nats"
 )
 
 
@@ -136,7 +150,8 @@ WORKLOAD = Workload(
     title="A synced publish beside other work",
     about=(
         "One client publishes 100 bytes at a time, `always`, while another process loads the same server: not at "
-        "all; with a replay of 1 GB from the start; with a flood to 1,000 subscribers; with a publish flood. The "
+        "all; with a replay of 1 GB from the start; with a flood to 1,000 subscribers; with a publish flood of one "
+        "connection far ahead of the answers; with one of 50, a block of 1,000 under way on each. The "
         "figure is the 99th percentile of the round trip. The other process has the lower priority on the loader's "
         "core, so that the delay is the server's. For Redis the replay is XRANGE in pages, the fan-out PUBLISH, the "
         "flood XADD."

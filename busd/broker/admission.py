@@ -100,11 +100,9 @@ class _Course:
 
 
 class Admission:
-    """See the module.  `published` and `refused` count messages; `queues`: runs that wait, by store."""
+    """See the module.  `queues`: runs that wait, by store."""
 
     def __init__(self, log: Log, runtime: Runtime, budget: Budget) -> None:
-        self.published = 0
-        self.refused = 0
         self._log = log
         self._runtime = runtime
         self._budget = budget
@@ -133,12 +131,7 @@ class Admission:
         # A RESET is no message, and frees what it removes.
         log = self._log
         if run.kind == "reset" or not (self.queues or (log.capped and log.admits(run, 0) < len(run.items))):
-            try:
-                log.append(run, sink)
-            except BusError:
-                self.refused += len(run.items)
-                raise
-            self.published += len(run.items)
+            log.append(run, sink)
             return None
         course = _Course(run, sink)
         store = self._go_on(course, hold and not self._stopped)
@@ -175,10 +168,7 @@ class Admission:
                 try:
                     log.append(part, sink)
                 except BusError as error:
-                    self.refused += count
                     sink(Outcome(0, count, dict.fromkeys(range(count), error)))
-                else:
-                    self.published += count
                 continue
             full = log.fullness(run, course.at)
             log.make_room(full.store)
@@ -186,10 +176,10 @@ class Admission:
                 if course.store or self._budget.take(size := size_of(run.items[course.at :])):
                     course.bytes = course.bytes if course.store else size
                     return full.store
-                self._refuse(course, len(run.items) - course.at, _TOO_MUCH)
+                course.refuse(len(run.items) - course.at, _TOO_MUCH)
                 continue
             told = course.waited.get(full.store, full.error)
-            self._refuse(course, self._stretch(course, full.store, full.never), told)
+            course.refuse(self._stretch(course, full.store, full.never), told)
         return ""
 
     def _fits(self, course: _Course) -> int:
@@ -223,10 +213,6 @@ class Admission:
             return rest
         stores = map(self._log.store_of, islice(run.topics, at, None))
         return next((count for count, one in enumerate(stores) if one != store), rest)
-
-    def _refuse(self, course: _Course, count: int, error: BusError) -> None:
-        self.refused += count
-        course.refuse(count, error)
 
     # Those that wait.
 
@@ -281,7 +267,7 @@ class Admission:
         if course.over:
             return
         self._leave(course)
-        self._refuse(course, len(course.run.items) - course.at, error)
+        course.refuse(len(course.run.items) - course.at, error)
         self.room()
 
     def _leave(self, course: _Course) -> None:

@@ -12,6 +12,7 @@ from busd.broker.dedup import Dedup
 from busd.broker.fanout import Fanout
 from busd.broker.groups import Groups
 from busd.broker.opening import House, Opening
+from busd.broker.paused import Paused
 from busd.broker.ports import Log, Member, Outcome, Runtime, Sink, Subscriber
 from busd.rules.record import Batch
 from busd.rules.replies import Pairs, Row
@@ -42,7 +43,8 @@ class Broker:
         self._dedup = Dedup(log, runtime, limits, budget, self._admission.publish)
         # See Engine; there is nothing to add here.
         self.publish = self._dedup.publish
-        self._waiting: list[Callable[[], None]] = []
+        self._refused = 0
+        self._paused = Paused(runtime, lambda: self.congested)
 
     @property
     def horizon(self) -> int:
@@ -59,9 +61,13 @@ class Broker:
         """See Engine."""
         return self.log.congested or self.fanout.backlog_bytes > _BACKLOG_BYTES
 
-    def when_roomy(self, call: Callable[[], None]) -> None:
+    def when_roomy(self, call: Callable[[], None], read_bytes: int) -> None:
         """See Engine."""
-        self._waiting.append(call)
+        self._paused.add(call, read_bytes)
+
+    def count_refused(self, messages: int) -> None:
+        """See Engine."""
+        self._refused += messages
 
     def visible(self, batches: list[Batch]) -> None:
         """The log's horizon rose over these, in the order of offsets."""
@@ -73,7 +79,7 @@ class Broker:
         if self.fanout.audiences:
             for batch in batches:
                 self.fanout.offer(batch)
-        if self._admission.queues or self._waiting:
+        if self._admission.queues or self._paused:
             self._room()
 
     def subscribe(self, request: Subscribe, subscriber: Subscriber, version: int) -> Opening:
@@ -124,10 +130,10 @@ class Broker:
         """See Engine."""
         clients: Pairs = [
             ("subscriptions", len(self.opened)),
-            ("published", self._admission.published),
+            ("published", self.log.kept),
             ("delivered", self.house.tally.delivered),
             ("gaps", self.house.tally.gaps),
-            ("refused", self._admission.refused),
+            ("refused", self._refused),
             ("held", self._admission.held),
             ("duplicates", self._dedup.duplicates),
         ]
@@ -153,7 +159,5 @@ class Broker:
     def _room(self) -> None:
         if self._admission.queues:
             self._admission.room()
-        if self._waiting and not self.congested:
-            waiting, self._waiting = self._waiting, []
-            for call in waiting:
-                call()
+        if self._paused:
+            self._paused.go_on()

@@ -102,11 +102,14 @@ class Gate:
         """A stranger has to go, to make room for another; `overdue` says so from now on."""
         self._in_the_way = True
 
-    def parts(self, run: rq.Publish) -> list[rq.Request] | None:
-        """The run in pieces, in order, where not all of it may be published; None when all of it may."""
+    def parts(self, run: rq.Publish, engine: Engine) -> list[rq.Request] | None:
+        """The run in pieces, in order, where not all of it may be published; None when all of it may.
+
+        `engine`: told how many messages are refused.
+        """
         topics = run.topics
         if isinstance(topics, bytes):
-            return None if self._may_publish(topics) else [self._refused(run, [topics], len(run.items))]
+            return None if self._may_publish(topics) else [self._refused(run, [topics], len(run.items), engine)]
         if self._allowed.issuperset(topics):
             return None
         may = {topic: self._may_publish(topic) for topic in set(topics)}
@@ -118,7 +121,7 @@ class Gate:
         for key, group in groupby(topics, lambda topic: b"" if may[topic] else topic):
             count = len(list(group))
             if key:
-                found.append(self._refused(run, [key], count))
+                found.append(self._refused(run, [key], count, engine))
             else:
                 items = run.items[lo : lo + count]
                 found.append(replace(run, topics=topics[lo : lo + count], items=items, size_bytes=size_of(items)))
@@ -169,7 +172,8 @@ class Gate:
         self._allowed.add(topic)
         return True
 
-    def _refused(self, run: rq.Publish, topics: list[bytes], count: int) -> rq.Bad:
+    def _refused(self, run: rq.Publish, topics: list[bytes], count: int, engine: Engine) -> rq.Bad:
+        engine.count_refused(count)
         error = _who() if self.identity is None else refusal(self.identity, ("pub",), topics)
         return rq.Bad(error, times=count if run.answers == "each" else 1, eol=run.eol)
 

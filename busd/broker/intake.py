@@ -53,8 +53,8 @@ class Unfinished:
 class Intake:
     """One connection's input.
 
-    `silent`: there has been none.  `counts`: `charge` has something to do.  `closing`: told of the answer after which
-    it closes.
+    `silent`: there has been none.  `read_bytes`: the last of it.  `counts`: `charge` has something to do.  `closing`:
+    told of the answer after which it closes.
     """
 
     def __init__(self, limits: Limits, unfinished: Unfinished, closing: Callable[[Bad], None]) -> None:
@@ -66,6 +66,7 @@ class Intake:
         self._charged = False
         self._strange_bytes = 0
         self.silent = True
+        self.read_bytes = 0
         self.counts = False
 
     def begin(self, data: bytes) -> bool:
@@ -88,6 +89,7 @@ class Intake:
         decoder = self._decoder
         if decoder is None:
             return []
+        self.read_bytes = len(data)
         requests = decoder.feed(data)
         self.counts = self._charged or not decoder.clean
         if decoder.clean or not decoder.unfinished:

@@ -142,6 +142,10 @@ class Log(Protocol):
         """True while more waits for the disk than may; publishers are not read from."""
 
     @property
+    def kept(self) -> int:
+        """How many messages it has kept since the start; ends of stream and RESETs are none."""
+
+    @property
     def capped(self) -> bool:
         """False when no store has a cap that holds publishers back: then nobody need ask what it admits."""
 
@@ -285,14 +289,17 @@ class Engine(Protocol):
     def congested(self) -> bool:
         """True while publishers should not be read from."""
 
-    def when_roomy(self, call: Callable[[], None]) -> None:
-        """Once, when it is no longer congested."""
+    def when_roomy(self, call: Callable[[], None], read_bytes: int) -> None:
+        """Once, when it is no longer congested; the caller read so much the last time."""
 
     def publish(self, run: Publish, sink: Sink, hold: bool = False) -> Drop | None:
         """Append; raises BusError when refused at once, else `sink` tells, perhaps in parts.
 
         With `hold` a run may wait for room: then the answer is what takes its rest back.
         """
+
+    def count_refused(self, messages: int) -> None:
+        """So many that a client would have published were answered with an error, whoever refused them."""
 
     def subscribe(self, request: Subscribe, subscriber: Subscriber, version: int) -> Handle:
         """Open a subscription (`version` of RESP, 0 inline)."""

@@ -242,7 +242,7 @@ class Session:
         pause = bool(self._queue) or congested or self._wire.buffered() > self._limits.outbox_bytes
         if congested and not self._awaits_room:
             self._awaits_room = True
-            self.engine.when_roomy(self._room)
+            self.engine.when_roomy(self._room, self._intake.read_bytes)
         if pause != self._paused:
             self._paused = pause
             (self._wire.pause_reading if pause else self._wire.resume_reading)()
@@ -275,7 +275,7 @@ class Session:
     # A handler for each request.
 
     def _publish(self, run: rq.Publish) -> None:
-        if self.gate.bounded and (parts := self.gate.parts(run)) is not None:
+        if self.gate.bounded and (parts := self.gate.parts(run, self.engine)) is not None:
             self._queue.extendleft(reversed(parts))
             return
         self._outstanding += 1
@@ -290,7 +290,8 @@ class Session:
 
     def _published(self, run: rq.Publish, outcome: Outcome) -> None:
         self._outstanding -= not outcome.more
-        self.voice.outcome(run, outcome)
+        if self.voice.outcome(run, outcome):
+            self._close()
         if self._queue or self._paused or self._input_ended:
             self._soon_pump()
 

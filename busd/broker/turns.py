@@ -43,6 +43,7 @@ class Turns:
             self._drop = self._engine.publish(run, partial(self._came, number, run), hold)
         except BaseException:
             self._newest -= 1
+            self._engine.count_refused(len(run.items))
             raise
         if self._drop is not None:
             self.held = True
@@ -58,6 +59,8 @@ class Turns:
         self.held = self._drop is not None or len(self._early) >= _EARLY
 
     def _came(self, number: int, run: Publish, outcome: Outcome) -> None:
+        if outcome.errors:
+            self._engine.count_refused(len(outcome.errors))
         if number != self._first:
             told = replace(run, topics=b"", items=[])
             self._early.setdefault(number, deque()).append((told, outcome))

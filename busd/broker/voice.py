@@ -73,19 +73,20 @@ class Voice:
             self.say(reply * min(times, _AT_ONCE))
             times -= _AT_ONCE
 
-    def outcome(self, run: rq.Publish, outcome: Outcome) -> None:
-        """What became of a run: an answer for each message, or one for all."""
+    def outcome(self, run: rq.Publish, outcome: Outcome) -> bool:
+        """What became of a run: an answer for each message, or one for all.  True when it met a fault of busd."""
         if run.answers == "first":
             if outcome.errors:
                 self.error(next(iter(outcome.errors.values())), run.eol)
             else:
                 self.number(run.eol, outcome.first)
-            return
-        if not outcome.errors and outcome.offsets is None:
+        elif not outcome.errors and outcome.offsets is None:
             if not (self.quiet or self.hung_up):
                 self._wire.write(self.replies.numbers(run.eol, outcome.first, outcome.count))
-            return
-        self._each(run.eol, outcome)
+        else:
+            self._each(run.eol, outcome)
+        # What is STOPPING is fatal, too, but there may be a subscription that ends first.
+        return bool(outcome.errors) and any(error.code == "INTERNAL" for error in set(outcome.errors.values()))
 
     def _each(self, eol: bytes, outcome: Outcome) -> None:
         """An answer for each message, not all of them consecutive offsets."""

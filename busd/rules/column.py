@@ -13,9 +13,12 @@ from __future__ import annotations
 import re
 import sys
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import compress
+from operator import is_not
 from typing import Any
 
 Column = bytes | str
@@ -32,12 +35,16 @@ _FEW = 40
 # first of both, thousands of topics in a batch of small messages would keep the loop for tens of milliseconds.
 _MOST_LOOKED_FOR = 80
 _FOUND = 8
+# Each message whose topic was there before it costs `spread` what four others do; with one in so many it saves nothing.
+_AGAIN = 3
 
 _TEXT = "".join(map(chr, range(BASE, BASE + MAX_TOPICS)))
 _BYTES = bytes(range(BASE, 256))
 # One by one: to make them anew costs twice as much as to look them up.
 _LETTERS = [bytes((code,)) for code in _BYTES]
 _SIGNS = [*_TEXT]
+# The same objects each time: what is the same need not be compared.
+_PLACES = [*range(MAX_TOPICS)]
 _UTF_16 = "utf-16-le" if sys.byteorder == "little" else "utf-16-be"
 
 
@@ -66,6 +73,41 @@ def make(letters: dict[bytes, Any], parts: Sequence[tuple[bytes | Sequence[bytes
 def straight(number: int) -> Column:
     """The column of messages that have a topic each, in their order."""
     return _BYTES[:number] if number <= _NARROW else _TEXT[:number]
+
+
+def spread(
+    named: Sequence[bytes], offsets: Sequence[int]
+) -> tuple[dict[bytes, int], Column, tuple[Sequence[int], Sequence[int]]] | None:
+    """Of messages that mostly have a topic each: their topics in the order in which they come (the keys), the column,
+    and of each topic the number of messages and the last offset.  None when too many have the topic of another.
+
+    What is between two of those is a piece of `straight`: 110 ns a message, where `make` and counting take 300.
+    """
+    n = len(named)
+    if n > MAX_TOPICS:
+        return None
+    first: dict[bytes, int] = {}
+    # Of each message the place of the first of its topic.
+    places = list(map(first.setdefault, named, _PLACES))
+    number = len(first)
+    if _AGAIN * (n - number) > n:
+        return None
+    counted, lasts = [1] * number, list(offsets)
+    text = straight(number)
+    again = list(compress(_PLACES, map(is_not, places, _PLACES))) if number < n else []
+    for at in reversed(again):
+        del lasts[at]
+    pieces: list[Any] = []
+    lo = 0
+    for before, at in enumerate(again):
+        place = places[at] - bisect_left(again, places[at])
+        counted[place] += 1
+        lasts[place] = offsets[at]
+        pieces += text[lo - before : at - before], text[place : place + 1]
+        lo = at + 1
+    pieces.append(text[lo - len(again) :])
+    column: Column = text[:0].join(pieces)
+    return first, column, (counted, lasts)
 
 
 def encode(column: Column) -> bytes:

@@ -28,8 +28,10 @@ COMMIT_BYTES = 256 * 1024
 # socket brings, or each quarter that ends behind a message would be cut once more.
 BATCH_BYTES = 68 * 1024
 
-# A run with more than half as many topics as messages among so many has many topics.
+# A run with more than half as many topics as messages among so many has many topics; with all but two of them, most of
+# its messages have a topic each.
 _SAMPLE = 64
+_EACH = _SAMPLE - 2
 
 FLAGS = {"message": "-", "eof": "e", "reset": "r"}
 
@@ -213,14 +215,18 @@ def _small(part: Part) -> Iterator[Part]:
 def _drafts(group: list[Part]) -> Iterator[Draft]:
     """The batch of a group of parts; more where its topics are too many for one, or their names too long."""
     letters: dict[bytes, Any]
-    named, tally = group[0].topics, None
+    named, offsets = group[0].topics, group[0].offsets
+    column: Column | None = None
+    tally: Tally | None = None
     if len(group) > 1:
         letters = dict.fromkeys(chain.from_iterable(map(Part.each, group)))
-    elif isinstance(named, bytes) or len(set(named[:_SAMPLE])) <= _SAMPLE // 2:
+    elif isinstance(named, bytes) or (sample := len(set(named[:_SAMPLE]))) <= _SAMPLE // 2:
         letters = dict.fromkeys(group[0].each())
+    elif sample >= _EACH and (found := columns.spread(named, offsets)) is not None:
+        letters, column, tally = found
     else:
-        # Most topics are there once: what everybody will ask costs half of what it costs to count the column later.
-        letters = dict(zip(named, group[0].offsets, strict=True))
+        # What everybody will ask costs half of what it costs to count the column later.
+        letters = dict(zip(named, offsets, strict=True))
         tally = list(Counter(named).values()), list(letters.values())
     names = b",".join(letters)
     if len(letters) > 1 and (len(letters) > MAX_TOPICS or len(names) > BATCH_BYTES):
@@ -229,10 +235,12 @@ def _drafts(group: list[Part]) -> Iterator[Draft]:
         for smaller in _divided(group, max(2, -(-len(letters) // MAX_TOPICS), -(-len(names) // BATCH_BYTES))):
             yield from _drafts(smaller)
         return
-    topics, column = tuple(letters), None
-    if len(topics) == sum([len(part.items) for part in group]) > 1:
+    topics = tuple(letters)
+    if column is not None or len(topics) == 1:
+        pass
+    elif len(topics) == sum([len(part.items) for part in group]):
         column = columns.straight(len(topics))
-    elif len(topics) > 1:
+    else:
         column = columns.make(letters, [(part.topics, len(part.items)) for part in group])
     draft = _draft(group, topics, column)
     draft.names, draft.tally = names, tally

@@ -47,13 +47,13 @@ class TopicTable(Mapping[bytes, TopicState]):
     __slots__ = ("_count", "_dead", "_ended", "_floor", "_gone", "_last", "numbers")
 
     def __init__(self) -> None:
-        # By number.  Of `count`, `gone` cannot be read any more.
-        self._count: list[int] = []
+        # By number.  Of `count`, `gone` cannot be read any more.  What every message of a topic changes is an array: 8
+        # bytes a topic where a list takes 40, all over the memory.
+        self._count = array("Q")
+        self._last = array("Q")
         self._gone: list[int] = []
         self._floor: list[int] = []
         self._dead: list[int] = []
-        # An array, because every message of a topic has another: 8 bytes where a list takes 40.
-        self._last = array("Q")
         # Numbers: few topics end, and most of these begin again.
         self._ended: set[int] = set()
         self.numbers = TopicNumbers((self._count, self._gone, self._last, self._floor, self._dead))

@@ -69,15 +69,21 @@ class GroupWork:
 
 @dataclass(slots=True)
 class Commit:
-    """A commit on its way.  `before` is done first (raising the floor); its failure is that of all messages."""
+    """A commit on its way.  `before` is done first (raising the floor); its failure is that of all messages.
+
+    `took_ns`: how long it took by `clock`, once it was carried out.
+    """
 
     works: list[Work]
     sync: bool
     before: Callable[[], None] | None = None
     groups: GroupWork | None = None
+    clock: Callable[[], int] = time.monotonic_ns
+    took_ns: int = 0
 
     def carry_out(self) -> None:
         """Write, and sync when the policy says so.  Errors of the disk are kept, each with its work."""
+        began_ns = self.clock()
         failure = None
         if self.before is not None:
             try:
@@ -95,6 +101,7 @@ class Commit:
                     work.failure = _failure(error)
         if self.groups is not None:
             self.groups.carry_out(self.sync)
+        self.took_ns = self.clock() - began_ns
 
     @staticmethod
     def _sync(work: Work) -> None:

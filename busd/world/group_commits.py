@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from busd.broker.ports import Runtime
-from busd.rules.envelope import BadRecord
 from busd.words.errors import BusError, stopping
 from busd.words.settings import Sync
 from busd.words.units import NS_PER_S
+from busd.world.answers import FAULT
 from busd.world.commit import Failure, GroupWork
 from busd.world.disk import DiskFailed, DiskFull, File
 from busd.world.group_log import GroupLog
@@ -116,14 +116,22 @@ class GroupCommits:
         return None
 
     def begin(self) -> GroupWork:
-        """What waits, when something does, for a commit; `decided` must follow."""
+        """What waits, when something does, for a commit; `decided` must follow.
+
+        A fault is told, and answered by `decided`: nothing is written then.
+        """
         entries, self._queue, self.waiting = self._queue, [], False
-        lines = [line for entry in entries for line in entry.lines]
-        work = GroupWork(self.log, self.log.bytes, self.log.frame(lines) if lines else b"")
-        work.settles = any(entry.sink is not None and entry.lines for entry in entries)
-        work.switch = self.log.saved is not None and not self.log.failed
         self._taken = entries
         self._in_flight = True
+        try:
+            lines = [line for entry in entries for line in entry.lines]
+            work = GroupWork(self.log, self.log.bytes, self.log.frame(lines) if lines else b"")
+            work.settles = any(entry.sink is not None and entry.lines for entry in entries)
+            work.switch = self.log.saved is not None and not self.log.failed
+        except Exception as error:
+            self._runtime.fault(error)
+            self._give_up(entries)
+            return GroupWork(self.log, self.log.bytes, b"")
         if self._pace.slow or work.switch:
             self._pace.handed_over()
             self._held = True
@@ -132,6 +140,15 @@ class GroupCommits:
             work.frame = b""
             self._note_now(work.failure)
         return work
+
+    def _give_up(self, entries: list[_Entry]) -> None:
+        """None of these could be written: settlements are refused, deliveries are owed."""
+        for entry in entries:
+            if entry.done is not None:
+                self._owe(entry.lines)
+            elif entry.lines:
+                entry.error = FAULT
+            entry.lines = ()
 
     def needs_thread(self, work: GroupWork) -> bool:
         """Whether something of it must not be done on the loop."""
@@ -166,7 +183,8 @@ class GroupCommits:
     def _take(self, lines: Sequence[bytes]) -> None:
         try:
             self.log.take(lines)
-        except BadRecord as error:
+        except Exception as error:
+            # Others wait for their answers.
             self._runtime.fault(error)
 
     def _owe(self, lines: Sequence[bytes]) -> None:
@@ -240,7 +258,12 @@ class GroupCommits:
                 self.waiting = True
                 self._wake()
 
-        self._runtime.in_thread(self.log.begin_snapshot(), done)
+        try:
+            self._runtime.in_thread(self.log.begin_snapshot(), done)
+        except Exception as error:
+            # It saves space; what waits behind it must not wait for that.
+            self._runtime.fault(error)
+            self.log.give_up_snapshot()
 
     def _no_snapshot(self, text: str) -> None:
         if self.log.failed:

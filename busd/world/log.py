@@ -6,23 +6,28 @@ Invariants:
 3. Nothing waits for a disk on the loop, except that under `interval` and `never` a small write happens on it as long
    as the disk has been quick (a hop to a thread and back costs 64 µs, such a write 1).
 4. A store whose sync failed is never written again; one that is full is tried again with the next commit.
+5. Every run that was taken is answered and every commit decided, whatever goes wrong on the way: a fault of busd costs
+   those whom it met an answer INTERNAL, and nobody else anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 from busd.broker.ports import Outcome, Piece, Runtime, Sink, Wanted
 from busd.rules.clock import ReceiveClock
 from busd.rules.group_records import GroupState
-from busd.rules.record import Batch, frame
+from busd.rules.record import Batch
 from busd.rules.replies import Pairs
-from busd.rules.seal import Draft, Sealed, seal
+from busd.rules.seal import Sealed, seal
 from busd.rules.select import interleave
 from busd.words.errors import BusError, stopping
 from busd.words.requests import Publish
 from busd.words.settings import Settings
-from busd.world.commit import Commit, Committer, Work
+from busd.words.units import NS_PER_S
+from busd.world.answers import FAULT, UNKNOWN, refused
+from busd.world.commit import Commit, Committer, GroupWork, Work
 from busd.world.disk import Disk, DiskFailed, DiskFull
 from busd.world.group_commits import GroupCommits
 from busd.world.group_log import GroupLog
@@ -34,8 +39,10 @@ from busd.world.reader import Place, Reader
 from busd.world.room import Room
 from busd.world.store import Store
 from busd.world.stores import Stores
+from busd.world.topic_limit import TopicLimit
 from busd.world.upkeep import Health, Upkeep, error_of
 from busd.world.waiting import Waiting
+from busd.world.works import Landing, Taken, pieces, work_of
 
 # When no more than this waits behind a commit, clients ask one by one; 50 of them, each answered before it asks again,
 # got half of them into each commit.  The next begins a turn later, behind what has come until then: with a sync, the
@@ -71,8 +78,11 @@ class DiskLog(LogQuestions):
         newest_ns = max(store.newest_ns for store in stores.open.values())
         self.clock = ReceiveClock(runtime.now_ns(), runtime.monotonic_ns(), newest_ns)
         self._waiting = Waiting()
-        self._known: set[bytes] = set()
+        self._topics = TopicLimit(stores, self._waiting, settings.limits.topics)
         self._busy = False
+        # What is tried again of a commit for which there was no room; so is nothing of that.
+        self._again: list[Taken] = []
+        self._tried_again = False
         self._scheduled = False
         self._stopping = False
         self._pace = Pace(runtime.monotonic_ns)
@@ -80,14 +90,16 @@ class DiskLog(LogQuestions):
         self._groups = GroupCommits(groups, runtime, settings.sync, self.health, self._wake)
         self.room = Room(settings, stores, runtime, lambda: self.groups, self._make_room)
         self._upkeep = Upkeep(
-            disk, settings, runtime, stores, self.health, self._stamp, self.roll, lambda: self.groups, self._freed,
+            disk, settings, runtime, stores, self.health, self.now_ns, self.roll, lambda: self.groups, self._freed,
             self._groups.secure,
+        )  # fmt: skip
+        self._landing = Landing(
+            stores, self.health, runtime, self._upkeep.look_soon, lambda: self._groups.log.reserve.give_up(),
+            self._topics.grown,
         )  # fmt: skip
         self.capped = self.room.on
         self.admits, self.fullness, self.make_room = self.room.admits, self.room.fullness, self.room.make_room
         self.room.load()
-        for store in stores.open.values():
-            self._known.update(store.topics)
 
     # Publishing.
 
@@ -96,7 +108,8 @@ class DiskLog(LogQuestions):
         if self._stopping:
             raise stopping()
         topics, health = run.topics, self.health
-        if not (isinstance(topics, bytes) and topics in self._known) or health.failed:
+        names = 1 if isinstance(topics, bytes) else len(topics)
+        if self._waiting.pending_names + names > self._topics.spare or health.failed:
             self._admit(run)
         pending_bytes = self._waiting.pending_bytes + run.size_bytes
         over_bytes = health.used_bytes + pending_bytes - health.cap_bytes
@@ -121,11 +134,7 @@ class DiskLog(LogQuestions):
     def _admit(self, run: Publish) -> None:
         """Topics that are new must fit under the limit; topics of a store that failed are refused at once."""
         names = (run.topics,) if isinstance(run.topics, bytes) else run.topics
-        if not self._known.issuperset(names):
-            added = set(names) - self._known
-            if len(self._known) + len(added) > self._settings.limits.topics:
-                raise BusError("LIMIT", f"there are {len(self._known)} topics; no more can be made")
-            self._known |= added
+        self._topics.admit(names)
         if self.health.failed:
             for name in set(names):
                 if (text := self.health.failed.get(self.stores.route(name))) is not None:
@@ -136,39 +145,39 @@ class DiskLog(LogQuestions):
         self._scheduled = False
         if self._busy or not (self._waiting or self._groups.waiting):
             return
+        try:
+            runs, sinks = self._waiting.take()
+        except Exception as error:
+            self._runtime.fault(error)
+            # At once it would most likely fail again.
+            self._runtime.later(NS_PER_S, self._wake)
+            return
         self._busy = True
-        runs, sinks = self._waiting.take()
-        if not self.stores.lone and (missing := self._missing(runs)):
-            self._open_missing(missing, runs, sinks)
-        else:
-            self._commit(runs, sinks)
-
-    def _missing(self, runs: list[Publish]) -> list[str]:
-        names: set[bytes] = set()
-        for run in runs:
-            names.update((run.topics,) if isinstance(run.topics, bytes) else run.topics)
-        return sorted({self.stores.route(name) for name in names} - self.stores.open.keys())
+        try:
+            if not self.stores.lone and (missing := self.stores.missing(runs)):
+                self._open_missing(missing, runs, sinks)
+                return
+        except Exception as error:
+            self._give_up(error, runs, sinks)
+            runs, sinks = [], []
+        self._commit(runs, sinks)
 
     def _open_missing(self, names: list[str], runs: list[Publish], sinks: list[Sink]) -> None:
-        now_ns, next_offset, epoch = self._stamp(), self.horizon, self.epoch
-        failures: list[Exception] = []
+        now_ns, next_offset, epoch = self.now_ns(), self.horizon, self.epoch
         opened: list[Store] = []
+        failure: Exception | None = None
 
         def work() -> None:
-            try:
-                for name in names:
-                    opened.append(self.stores.create(name, epoch, next_offset, now_ns))
-            except Exception as error:
-                failures.append(error)
+            nonlocal failure
+            failure = self.stores.create_all(names, epoch, next_offset, now_ns, opened)
 
         def done() -> None:
             for store in opened:
                 self.stores.add(store)
-            if failures:
-                self._waiting.decided()
-                self._refuse(runs, sinks, error_of(failures[0]))
+            if failure is not None:
+                self._refuse(runs, sinks, error_of(failure))
                 # Nothing to see, but who waited for room may go on.
-                self.visible([])
+                self._safely(lambda: self.visible([]))
                 self._free()
             else:
                 self._commit(runs, sinks)
@@ -176,110 +185,109 @@ class DiskLog(LogQuestions):
         self._committer.submit(work, done)
 
     def _refuse(self, runs: list[Publish], sinks: list[Sink], error: BusError) -> None:
+        """Nothing of these was written."""
+        self._waiting.decided()
         if error.code == "FULL":
             self.health.refuse(error.text, self._runtime.monotonic_ns())
-        self.room.decided(runs, [])
+        self._safely(lambda: self.room.decided(runs, []))
         for run, sink in zip(runs, sinks, strict=True):
-            count = len(run.items)
-            self._tell(sink, Outcome(self.horizon, count, dict.fromkeys(range(count), error)))
+            self._safely(partial(sink, refused(run, self.horizon, error)))
+
+    def _give_up(self, error: Exception, runs: list[Publish], sinks: list[Sink]) -> None:
+        """The same because of a fault."""
+        self._runtime.fault(error)
+        self._refuse(runs, sinks, FAULT)
 
     def _commit(self, runs: list[Publish], sinks: list[Sink]) -> None:
-        now_ns = self._stamp()
+        try:
+            sealed, works, before = self._sealed(runs)
+        except Exception as error:
+            # What groups have to say is written all the same.
+            self._give_up(error, runs, sinks)
+            runs, sinks = [], []
+            sealed, works, before = Sealed({}, [], self.horizon), [], None
+        groups = self._groups.begin() if self._groups.waiting and not self._again else None
+        always = self._settings.sync == "always"
+        waits = works and (always or self._pace.slow or any(work.roll for work in works))
+        away = bool(waits) or before is not None or (groups is not None and self._groups.needs_thread(groups))
+        commit = Commit(works, always, before, groups, self._runtime.monotonic_ns)
+        self._carry_out(commit, away, runs, sinks, sealed)
+
+    def _sealed(self, runs: list[Publish]) -> tuple[Sealed, list[Work], Callable[[], None] | None]:
+        """What a commit of these is, and what has to be written before; changes nothing."""
+        now_ns = self.now_ns()
         sealed = seal(runs, self.horizon, self.stores.route, self._live, self.stores.lone)
-        works: list[Work] = []
-        waits = self._settings.sync == "always" or self._pace.slow
-        for name, drafts in sealed.drafts.items():
-            work = self._frame(name, drafts, now_ns)
-            works.append(work)
-            waits = waits or work.roll is not None
-        before = self._meta.due(sealed.next, bool(works))
-        groups = self._groups.begin() if self._groups.waiting else None
-        commit = Commit(works, self._settings.sync == "always", before, groups)
-        if (waits and works) or before is not None or (groups is not None and self._groups.needs_thread(groups)):
+        works = [work_of(self.stores.open[name], some, self.epoch, now_ns) for name, some in sealed.drafts.items()]
+        return sealed, works, self._meta.due(sealed.next, bool(works))
+
+    def _carry_out(self, commit: Commit, away: bool, runs: list[Publish], sinks: list[Sink], sealed: Sealed) -> None:
+        if away:
             self._pace.handed_over()
-            self._committer.submit(commit.carry_out, lambda: self._decided(runs, sinks, sealed, commit))
-            return
+            try:
+                self._committer.submit(commit.carry_out, lambda: self._decided(runs, sinks, sealed, commit))
+                return
+            except Exception as error:
+                # What is sealed must be decided: this once the loop waits for the disk.
+                self._runtime.fault(error)
         self._pace.here(commit.carry_out)
         # What its answers bring about begins in another turn: here it would be a call within a call, without end.
         self._decided(runs, sinks, sealed, commit, at_once=False)
 
-    def _frame(self, name: str, drafts: list[Draft], now_ns: int) -> Work:
-        store = self.stores.open[name]
-        batches: list[Batch] = []
-        records: list[bytes] = []
-        prev = store.last
-        for draft in drafts:
-            first = draft.offsets[0]
-            batch = frame(
-                first, now_ns, prev, store.synced, draft.flags, draft.topics, draft.column, draft.steps, draft.items,
-                draft.names, draft.tally,
-            )  # fmt: skip
-            prev = batch.last
-            batches.append(batch)
-            records.append(batch.record)
-        size = sum(map(len, records))
-        return Work(store, store.begin(size, batches[0].first, self.epoch, now_ns), batches, records, size)
-
     def _decided(
         self, runs: list[Publish], sinks: list[Sink], sealed: Sealed, commit: Commit, at_once: bool = True
     ) -> None:
-        kept: list[Batch] = []
-        void: dict[int, BusError] = {}
-        self.health.full = ""
-        self._waiting.decided()
-        for work in commit.works:
-            if work.failure is None:
-                known = len(work.store.topics)
-                work.store.landed(work.batches, work.roll, work.batches[-1].last if commit.sync else None)
-                self.health.used_bytes += work.size_bytes
-                if len(work.store.topics) != known:
-                    self.stores.version += 1
-                if work.roll is not None:
-                    self._upkeep.look_soon()
-                kept += work.batches
-                continue
-            error = error_of(work.failure)
-            if isinstance(work.failure, DiskFailed):
-                self.health.failed[work.store.name] = error.text
-            else:
-                self.health.refuse(error.text, self._runtime.monotonic_ns())
-                if any("r" in batch.flags for batch in work.batches):
-                    # It takes little and makes room: the reserve has it for who asks again.
-                    self._groups.log.reserve.give_up()
-            for batch in work.batches:
-                void.update(dict.fromkeys(batch.offsets(), error))
+        # Before anything can go wrong: no offset of these is given again.
         self.horizon = sealed.next
-        if self.capped:
-            self.room.decided(runs, commit.works)
-        for batch in kept:
-            if "r" in batch.flags:
-                self._note_floors(batch.topics)
-        # The disk is at much while this one is answered; a commit that is written here must come behind the answers.
-        early = at_once and self._settings.sync == "always" and self._much and commit.groups is None
-        if early:
-            try:
-                self._free()
-                self._committer.hand_over()
-            except Exception as error:
-                # A fault in what comes next takes nobody the answer to what is kept.
-                self._runtime.fault(error)
-        for number, (run, sink, first) in enumerate(zip(runs, sinks, sealed.firsts, strict=True)):
-            count = len(run.items)
-            errors = {at: void[first + at] for at in range(count) if first + at in void} if void else {}
-            self._tell(sink, Outcome(first, count, errors, sealed.removed.get(number, 0)))
-        if commit.groups is not None and self._groups.decided(commit.groups):
-            self.room.regrouped()
+        if not self._tried_again and (again := pieces(runs, sinks, commit)):
+            self._again, self._tried_again = again, True
+            self._free(at_once)
+            return
+        self.health.full = ""
+        self._waiting.decided(commit.took_ns)
+        kept: list[Batch] = []
+        untold = zip(runs, sinks, sealed.firsts, strict=True)
+        early = False
         try:
-            self.visible(kept if len(commit.works) == 1 else interleave(kept))
+            void = self._landing.land(commit, kept)
+            if self.capped:
+                self._safely(lambda: self.room.decided(runs, commit.works))
+            for batch in kept:
+                if "r" in batch.flags:
+                    # No offset of them is higher than these.
+                    self.floors.update(zip(batch.topics, batch.lasts(), strict=True))
+            # The disk is at much while this one is answered; what is written here must come behind the answers.
+            early = at_once and self._settings.sync == "always" and self._much and commit.groups is None
+            if early:
+                self._safely(self._free_early)
+            for number, (run, sink, first) in enumerate(untold):
+                count = len(run.items)
+                errors = {at: void[first + at] for at in range(count) if first + at in void} if void else {}
+                try:
+                    sink(Outcome(first, count, errors, sealed.removed.get(number, 0)))
+                except Exception as error:
+                    self._runtime.fault(error)
         except Exception as error:
             self._runtime.fault(error)
+            for run, sink, first in untold:
+                self._safely(partial(sink, refused(run, first, UNKNOWN)))
+        if (groups := commit.groups) is not None:
+            self._safely(lambda: self._regroup(groups))
+        self._safely(lambda: self.visible(kept if len(commit.works) == 1 else interleave(kept)))
         if not early:
             self._free(at_once)
 
-    def _tell(self, sink: Sink, outcome: Outcome) -> None:
-        """One connection's trouble must not stop the commits of all."""
+    def _regroup(self, work: GroupWork) -> None:
+        if self._groups.decided(work):
+            self.room.regrouped()
+
+    def _free_early(self) -> None:
+        self._free()
+        self._committer.hand_over()
+
+    def _safely(self, call: Callable[[], object]) -> None:
+        """One connection's trouble, or a fault in what else follows, must not stop the commits of all."""
         try:
-            sink(outcome)
+            call()
         except Exception as error:
             self._runtime.fault(error)
 
@@ -287,14 +295,13 @@ class DiskLog(LogQuestions):
         """Begin new segments where one is due, also when nothing is published; not while a commit is under way."""
         if self._busy or self._stopping:
             return
-        now_ns = self._stamp()
+        now_ns = self.now_ns()
         stores = self.stores.open.values()
         rolls = [(store, store.begin(0, self.horizon, self.epoch, now_ns)) for store in stores]
         commit = Commit([Work(store, roll, [], [], 0) for store, roll in rolls if roll is not None], sync=False)
         if commit.works:
             self._busy = True
-            sealed = Sealed({}, [], self.horizon)
-            self._committer.submit(commit.carry_out, lambda: self._decided([], [], sealed, commit))
+            self._carry_out(commit, True, [], [], Sealed({}, [], self.horizon))
 
     @property
     def _much(self) -> bool:
@@ -302,7 +309,11 @@ class DiskLog(LogQuestions):
         return self._waiting.pending_bytes > _LITTLE_BYTES
 
     def _free(self, at_once: bool = True) -> None:
-        self._busy = False
+        if self._again:
+            piece = partial(self._commit, *self._again.pop(0))
+            (piece if at_once else partial(self._runtime.first, piece))()
+            return
+        self._busy = self._tried_again = False
         if self._waiting or self._groups.waiting:
             (self._begin if at_once and (self._much or self._groups.waiting) else self._wake)()
         elif self.on_idle is not None:
@@ -317,9 +328,6 @@ class DiskLog(LogQuestions):
 
     def now_ns(self) -> int:
         """See Log."""
-        return self._stamp()
-
-    def _stamp(self) -> int:
         return self.clock.stamp(self._runtime.now_ns(), self._runtime.monotonic_ns())
 
     # Groups.
@@ -354,11 +362,10 @@ class DiskLog(LogQuestions):
 
     def info(self) -> Mapping[str, Pairs]:
         """See Log."""
-        found = sections(
-            self._settings, self.stores, self.health, self.horizon, self.epoch, len(self._known), self.clock
-        )
-        groups: Pairs = [("groups", len(self.groups)), ("groups_bytes", self._groups.log.bytes)]
-        return {**found, "log": [*found["log"], *groups]}
+        return sections(
+            self._settings, self.stores, self.health, self.horizon, self.epoch, len(self._topics), self.clock,
+            self._groups.log,
+        )  # fmt: skip
 
     # The end.
 
@@ -381,17 +388,7 @@ class DiskLog(LogQuestions):
     def close(self) -> None:
         """A clean stop: marks, indexes, meta.  Blocking; to be called when idle."""
         self._committer.close()
-        now_ns = self._stamp()
-        clean = True
-        for store in self.stores.open.values():
-            # A store may know that it has failed before anybody was told.
-            if store.name in self.health.failed or store.failed:
-                clean = False
-                continue
-            try:
-                store.close(self.horizon, now_ns)
-            except (DiskFull, DiskFailed, OSError):
-                clean = False
+        clean = self.stores.close(self.horizon, self.now_ns(), self.health.failed)
         try:
             self._groups.close()
         except (DiskFull, DiskFailed, OSError):

@@ -8,12 +8,20 @@ from busd.rules.clock import ReceiveClock
 from busd.rules.replies import Pairs
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
+from busd.world.group_log import GroupLog
 from busd.world.stores import Stores
 from busd.world.upkeep import Health
 
 
 def sections(
-    settings: Settings, stores: Stores, health: Health, horizon: int, epoch: int, topics: int, clock: ReceiveClock
+    settings: Settings,
+    stores: Stores,
+    health: Health,
+    horizon: int,
+    epoch: int,
+    topics: int,
+    clock: ReceiveClock,
+    groups: GroupLog,
 ) -> Mapping[str, Pairs]:
     """The sections server, log and stores; names and meanings as in protocol.md."""
     found = stores.open.values()
@@ -26,6 +34,8 @@ def sections(
         ("bytes", stores.total_bytes),
         ("cap_bytes", health.cap_bytes),
         ("synced", min(store.synced for store in found)),
+        ("groups", len(groups.states)),
+        ("groups_bytes", groups.bytes),
     ]
     lines: Pairs = [
         (store.name, f"first={store.first} last={store.last} bytes={store.bytes} segments={store.segments}")

@@ -8,7 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from busd.broker.ports import Runtime, Topic
@@ -28,8 +28,19 @@ class LogQuestions:
         self.horizon = horizon
         self.floors: dict[bytes, int] = {}
         self._runtime = runtime
+        self._kept_before = self._total
         for store in stores.open.values():
-            self._note_floors(store.topics.floors())
+            for name in store.topics.floors():
+                self.floors[name] = max(self.floors.get(name, 0), store.topics.floor_of(name))
+
+    @property
+    def kept(self) -> int:
+        """See Log."""
+        return self._total - self._kept_before
+
+    @property
+    def _total(self) -> int:
+        return sum([store.total for store in self.stores.open.values()])
 
     def first(self, wanted: Wanted) -> int:
         """See Log."""
@@ -110,11 +121,6 @@ class LogQuestions:
         return topic_rows(self.stores.open.values(), wanted)
 
     def _live(self, name: bytes) -> int:
-        topic = self.topic(name)
-        return topic.live if topic is not None else 0
-
-    def _note_floors(self, names: Iterable[bytes]) -> None:
-        for name in names:
-            topic = self.topic(name)
-            if topic is not None and topic.floor:
-                self.floors[name] = topic.floor
+        # A RESET asks for hundreds of thousands.
+        tables = [store.topics for store in self.stores.open.values()]
+        return sum([table[name].live for table in tables if name in table])

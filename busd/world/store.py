@@ -393,6 +393,8 @@ class Store:
             self.write(roll, [])
             self.landed([], roll, None)
         self._pages.save(self._active, self._index)
-        mark = frame_clean_stop(CleanStop(next_offset, self.last, now_ns))
-        self.write(None, [mark])
+        if self.synced < self.last:
+            # The mark says that it is durable: found without what it speaks of, it would be damage.
+            self.sync()
+        self.write(None, [frame_clean_stop(CleanStop(next_offset, self.last, now_ns))])
         self.sync()

@@ -237,7 +237,7 @@ class Sweeper:
     ) -> _Known:
         index = self._index(segments, number)
         by_cover: dict[Cover, int] = {}
-        if covers is None:
+        if covers is None or not covers.patterns:
             by_cover[()] = index.pairs.total()
         else:
             for topic, count in index.pairs.totals().items():

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from busd.rules.topic_state import TopicRow
 from busd.words.patterns import Wanted, matcher
+from busd.words.requests import Publish
 from busd.words.settings import Settings, StoreRule
-from busd.world.disk import Disk
+from busd.world.disk import Disk, DiskFailed, DiskFull
 from busd.world.segment import Cache
 from busd.world.store import Store
 from busd.world.store_recovery import OURS
@@ -62,10 +63,42 @@ class Stores:
             self._disk, path, name, rule, epoch=epoch, next_offset=next_offset, now_ns=now_ns, cache=self._cache
         )
 
+    def create_all(
+        self, names: Iterable[str], epoch: int, next_offset: int, now_ns: int, opened: list[Store]
+    ) -> Exception | None:
+        """The same of several, which come to the end of `opened`, up to one that cannot be opened; why it cannot."""
+        try:
+            for name in names:
+                opened.append(self.create(name, epoch, next_offset, now_ns))
+        except Exception as error:
+            return error
+        return None
+
+    def missing(self, runs: Iterable[Publish]) -> list[str]:
+        """Stores that these need, and that are not open."""
+        topics: set[bytes] = set()
+        for run in runs:
+            topics.update((run.topics,) if isinstance(run.topics, bytes) else run.topics)
+        return sorted({self.route(topic) for topic in topics} - self.open.keys())
+
     def add(self, store: Store) -> None:
         """From now on it is one of them."""
         self.open[store.name] = store
         self.version += 1
+
+    def close(self, horizon: int, now_ns: int, failed: Collection[str]) -> bool:
+        """A clean stop of all but those that failed; False when there are such.  Blocking."""
+        clean = True
+        for store in self.open.values():
+            # A store may know that it has failed before anybody was told.
+            if store.name in failed or store.failed:
+                clean = False
+                continue
+            try:
+                store.close(horizon, now_ns)
+            except (DiskFull, DiskFailed, OSError):
+                clean = False
+        return clean
 
     @property
     def total_bytes(self) -> int:

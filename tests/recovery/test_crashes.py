@@ -9,11 +9,14 @@ from collections.abc import Callable
 
 import pytest
 
-from busd.words.settings import StoreRule
+from busd.rules.record import Hole
+from busd.words.settings import StoreRule, settings_from
 from busd.world.disk import DiskFailed
 from busd.world.store import Store
 from tests.conftest import Cases
+from tests.support.log_kit import LogKit
 from tests.support.memory_disk import MemoryDisk
+from tests.support.power import cuts
 from tests.support.power_kit import CuttingDisk, PowerCut, crashes
 from tests.support.store_kit import Kit, Message, open_store, read_all
 
@@ -167,3 +170,26 @@ def test_a_sync_that_failed_is_the_last() -> None:
     assert [call for call in kit.disk.calls[calls:] if call.startswith(("sync", "append"))] == []
     assert read_all(kit.store).messages == kit.kept
     assert read_all(open_store(kit.disk)).messages == kit.kept
+
+
+@pytest.mark.parametrize("sync", ["interval", "never"])
+def test_the_mark_of_a_clean_stop_never_outlives_what_it_speaks_of(sync: str, cases: Cases) -> None:
+    """Writes may reach the disk in another order than they were made."""
+    kit = LogKit(settings_from({"sync": sync}))
+    kit.publish(b"a", b"1")
+    kit.publish(b"a", b"2")
+    plain, left = kit.disk.step, []
+
+    def step(kind: str, path: str) -> None:
+        left.extend([(f"before {kind} {path}: {said}", make()) for said, make in cuts(kit.disk)])
+        plain(kind, path)
+
+    kit.disk.step = step  # type: ignore[method-assign]
+    kit.stop()
+    for said, disk in left:
+        cases.add()
+        after = LogKit(kit.settings, disk, "boot-2")
+        assert not [line for line in after.opened.report if "corrupt" in line], said
+        reasons = {record.reason for record in after.read() if isinstance(record, Hole)}
+        assert reasons <= {"unsynced"}, said
+    assert cases.count > 20

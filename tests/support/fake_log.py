@@ -27,6 +27,7 @@ class FakeLog:
     def __init__(self, now_ns: Callable[[], int], hold: bool = False, piece_batches: int = 2) -> None:
         self.horizon = 1
         self.epoch = 1
+        self.kept = 0
         self.floors: dict[bytes, int] = {}
         self.congested = False
         self.capped = True
@@ -123,6 +124,7 @@ class FakeLog:
             self.table.note(batch)
             batches.append(batch)
             self.records.append(batch)
+            self.kept += 0 if batch.control else batch.n
         self.horizon = sealed.next
         self.floors = {name: state.floor for name, state in self.table.items() if state.floor}
         for number, ((run, sink), first) in enumerate(zip(runs, sealed.firsts, strict=True)):

@@ -56,7 +56,7 @@ def test_without_caps_a_run_goes_in_whole() -> None:
     kit = Kit()
     assert kit.publish("p", b"t", b"1", b"2") is None
     assert kit.told["p"] == [1, 2, "/"]
-    assert (kit.admission.published, kit.admission.refused, kit.admission.held) == (2, 0, 0)
+    assert kit.admission.held == 0
 
 
 def test_a_store_that_rejects_takes_what_fits_and_refuses_the_rest() -> None:
@@ -66,7 +66,6 @@ def test_a_store_that_rejects_takes_what_fits_and_refuses_the_rest() -> None:
     assert kit.publish("p", b"t", b"1", b"2", b"3", b"4") is None
     assert kit.told["p"] == [1, 2, "FULL", "FULL", "/"]
     assert kit.kept == [b"1", b"2"]
-    assert (kit.admission.published, kit.admission.refused) == (2, 2)
     assert kit.log.poked == ["t"]
 
 
@@ -278,7 +277,6 @@ def test_a_log_that_refuses_a_whole_run_is_passed_on() -> None:
     kit.log.refuse = BusError("STOPPING", "no")
     with pytest.raises(BusError, match="STOPPING"):
         kit.publish("p", b"t", b"1")
-    assert kit.admission.refused == 1
     assert kit.told["p"] == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from busd.words.errors import BusError
 from busd.words.settings import Limits
 from busd.words.units import NS_PER_S
 from tests.support.memory_server import MemoryConnection, MemoryServer
@@ -179,6 +180,29 @@ def test_INFO_counts_what_was_kept_and_what_was_refused() -> None:
     server.advance(30 * NS_PER_S)
     facts = dict(server.broker.info()["clients"])
     assert (facts["published"], facts["refused"]) == (1, 1)
+
+
+def test_INFO_counts_what_was_kept_and_what_was_refused_for_whatever_reason() -> None:
+    server = MemoryServer(hold=True)
+    producer = server.connect()
+
+    def counted(commands: bytes, error: BusError | None = None) -> tuple[int, int, int]:
+        before = dict(server.broker.info()["clients"])
+        producer.send(commands)
+        server.log.commit(error)
+        facts = dict(server.broker.info()["clients"])
+        return tuple(int(facts[name]) - int(before[name]) for name in ("published", "refused", "duplicates"))  # type: ignore[return-value]
+
+    assert counted(b"PUB t 1\nPUB t 2\n") == (2, 0, 0)
+    assert counted(b"PUB t 1\nPUB t 2\nPUB u 3\n", BusError("FULL", "no room on the disk")) == (0, 3, 0)
+    assert counted(b"PUB t 1\n", BusError("DISK", "it failed")) == (0, 1, 0)
+    assert counted(b"HPUB t id=a :1\nHPUB t id=a :1\nHPUB t id=b :2\n") == (2, 0, 1)
+    # Who sends the same is told the same.
+    assert counted(b"HPUB t id=c :1\nHPUB t id=c :1\n", BusError("FULL", "no room")) == (0, 2, 1)
+    assert counted(b"EOF t\n") == (0, 0, 0), "an end of stream is no message"
+    assert counted(b"RESET t\n", BusError("FULL", "no room")) == (0, 0, 0)
+    server.log.refuse = BusError("LIMIT", "too many topics")
+    assert counted(b"PUB t 1\nPUB t 2\n") == (0, 2, 0)
 
 
 def test_who_sent_a_duplicate_of_what_is_held_publishes_on_within_bounds() -> None:

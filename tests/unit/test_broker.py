@@ -102,6 +102,7 @@ def test_what_was_refused_changes_nothing_but_a_count() -> None:
     server.log.refuse = FULL
     with pytest.raises(BusError, match="no room"):
         publish(server.broker, b"a", b"1", b"2")
+    server.connect().send(b"PUB a 1\nPUB a 2\n")
     clients = dict(server.broker.info()["clients"])
     assert (clients["published"], clients["refused"]) == (0, 2)
     assert server.broker.horizon == 1
@@ -113,8 +114,8 @@ def test_congestion_ends_once_for_each_that_waits() -> None:
     broker, calls = server.broker, list[int]()
     server.log.congested = True
     assert broker.congested
-    broker.when_roomy(lambda: calls.append(1))
-    broker.when_roomy(lambda: calls.append(2))
+    broker.when_roomy(lambda: calls.append(1), 1)
+    broker.when_roomy(lambda: calls.append(2), 1)
     broker.visible([])
     assert calls == []
     server.log.congested = False
@@ -130,9 +131,9 @@ def test_one_that_waits_again_is_called_again() -> None:
     def again() -> None:
         calls.append(1)
         if len(calls) < 3:
-            broker.when_roomy(again)
+            broker.when_roomy(again, 1)
 
-    broker.when_roomy(again)
+    broker.when_roomy(again, 1)
     for expected in (1, 2, 3, 3):
         broker.visible([])
         assert len(calls) == expected

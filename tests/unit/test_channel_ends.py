@@ -50,6 +50,7 @@ def test_before_every_attempt_to_join_again(monkeypatch: pytest.MonkeyPatch) -> 
 
     subscription = sync_group.GroupSubscription(ADDRESS, WISH, before=before)
     subscription._recover(LOST)
+    subscription._joined_again(None)
     assert attempts == 5
 
 

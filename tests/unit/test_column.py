@@ -84,6 +84,30 @@ def test_a_topic_each(count: int) -> None:
     assert columns.lasts(turned, count, range(count)) == list(range(count))[::-1]
 
 
+@given(st.sampled_from([2, 60, 208, 209, 250, 700, MAX_TOPICS]), st.data())
+def test_messages_that_mostly_have_a_topic_each(n: int, data: st.DataObject) -> None:
+    own = list(range(n))
+    for at in data.draw(st.lists(st.integers(1, n - 1), max_size=n // 3)):
+        # Also of one that is there a third time, and of one that gives its own away.
+        own[at] = own[data.draw(st.integers(0, at - 1))]
+    names = [b"t%d" % number for number in own]
+    offsets = data.draw(st.sampled_from([range(100, 100 + n), range(100, 100 + 3 * n, 3)]))
+    found = columns.spread(names, offsets)
+    letters = dict.fromkeys(names)
+    assert found is not None
+    topics, column, (counts, lasts) = found
+    assert list(topics) == list(letters)
+    made = columns.make(letters, [(names, n)])
+    assert (column, type(column)) == (made, type(made))
+    assert list(counts) == [names.count(name) for name in topics]
+    assert dict(zip(topics, lasts, strict=True)) == dict(zip(names, offsets, strict=True))
+
+
+@pytest.mark.parametrize("names", [[b"a", b"b", b"a", b"b"], [b"t%d" % at for at in range(MAX_TOPICS + 1)]])
+def test_too_many_that_share_a_topic_or_too_many_messages_are_not_spread(names: list[bytes]) -> None:
+    assert columns.spread(names, range(len(names))) is None
+
+
 def test_a_topic_for_many_messages() -> None:
     for names in ([b"a", b"b"], [b"t%d" % number for number in range(300)]):
         parts: list[tuple[bytes | list[bytes], int]] = [(names[1], 3), ([names[0], names[-1]], 2)]

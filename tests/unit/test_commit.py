@@ -11,6 +11,7 @@ from typing import cast
 import pytest
 
 from busd.broker.ports import Outcome
+from busd.words.errors import BusError
 from busd.words.requests import Publish
 from busd.words.settings import settings_from
 from busd.world.commit import CommitThread
@@ -33,6 +34,27 @@ def test_a_sync_that_fails_in_whatever_way_is_told_and_latches(failure: Exceptio
     assert kit.answers == [1, 2, "DISK", "DISK", 4]
     assert kit.log.stores.open["main"].failed
     assert kit.crash().messages() == [(1, b"a", b"1"), (2, b"jobs.x", b"2"), (4, b"jobs.x", b"4")]
+
+
+@pytest.mark.parametrize(("sync_ns", "commits"), [(1_000_000, 1 + 16), (10_000_000, 1 + 4)])
+def test_while_a_sync_takes_long_a_commit_takes_more(sync_ns: int, commits: int) -> None:
+    """4 MB behind a first commit: by quarters of a megabyte, or by whole ones."""
+    kit = LogKit()
+    step = kit.disk.step
+
+    def slow(kind: str, path: str) -> None:
+        step(kind, path)
+        if kind == "sync":
+            kit.runtime.time_ns += sync_ns
+
+    kit.disk.step = slow  # type: ignore[method-assign]
+    kit.committer.hold = True
+    for _ in range(1 + 16):
+        kit.publish(b"a", b"x" * (1 << 18))
+    kit.committer.submitted = 1
+    kit.settle()
+    assert kit.answers == list(range(1, 18))
+    assert kit.committer.submitted == commits
 
 
 def test_an_undo_that_fails_too_leaves_the_commit_decided() -> None:
@@ -145,9 +167,11 @@ def test_a_fault_in_beginning_the_next_commit_leaves_the_answers_of_the_one_deci
     def too_large(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(kit.log, "_frame", too_large)
+    monkeypatch.setattr("busd.world.log.work_of", too_large)
     kit.committer.release()
-    assert (kit.answers, kit.seen) == ([1], [(1, b"a", b"1")])
+    kit.runtime.run()
+    # A connection tells them in its order.
+    assert (kit.answers, kit.seen, kit.log.idle) == (["INTERNAL", 1], [(1, b"a", b"1")], True)
     assert [type(fault) for fault in faults] == [MemoryError]
 
 
@@ -211,3 +235,56 @@ class NoLoop:
 
     def call_soon_threadsafe(self, call: Callable[[Callable[[], None]], None], done: Callable[[], None]) -> None:
         """See asyncio; kept nowhere."""
+
+
+@pytest.mark.parametrize("sync", ["always", "never"])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_message_too_large_for_what_is_left_of_the_disk_takes_no_other_with_it(at: int, sync: str) -> None:
+    kit = LogKit(settings_from({"sync": sync}))
+    kit.committer.hold = True
+    kit.publish(b"a", b"0")
+    payloads = [b"1", b"2", b"3"]
+    payloads[at] = b"x" * 5000
+    for payload in payloads:
+        kit.log.append(Publish(b"a", [payload], len(payload)), kit._decided)
+    told: list[tuple[BusError | None, int]] = []
+    kit.committer.release(1)
+    kit.disk.room_bytes = 2000
+    kit.runtime.run()
+    # Under way in a thread: what comes now waits for all of it.
+    if sync == "always":
+        kit.log.settle([], lambda error: told.append((error, len(kit.answers))))
+    kit.settle()
+    kept = [answer for answer in kit.answers if isinstance(answer, int)]
+    assert [isinstance(answer, int) for answer in kit.answers] == [True, *[number != at for number in range(3)]]
+    assert kit.answers[1 + at] == "FULL"
+    assert kept == sorted(kept), "in the order of arrival"
+    expected = [
+        (offset, b"a", payload)
+        for offset, payload in zip(kept, [b"0", *payloads[:at], *payloads[at + 1 :]], strict=True)
+    ]
+    assert kit.messages() == kit.crash().messages() == expected
+    assert told == ([(None, 4)] if sync == "always" else [])
+    kit.disk.room_bytes = None
+    kit.publish(b"a", b"after")
+    kit.settle()
+    assert isinstance(kit.answers[-1], int)
+
+
+def test_a_disk_that_is_full_to_the_last_byte_is_asked_three_times_at_most() -> None:
+    kit = LogKit()
+    kit.committer.hold = True
+    kit.publish(b"a", b"0")
+    for number in range(50):
+        kit.publish(b"a", b"%d" % number)
+    kit.committer.release(1)
+    kit.runtime.run()
+    begun = kit.committer.submitted
+    kit.disk.fail_all = {"append"}
+    kit.settle()
+    assert kit.answers == [1, *["FULL"] * 50]
+    assert kit.committer.submitted - begun <= 3
+    kit.disk.fail_all = set()
+    kit.publish(b"a", b"after")
+    kit.settle()
+    assert kit.messages()[1:] == [(kit.answers[-1], b"a", b"after")]

@@ -235,37 +235,39 @@ def test_the_parts_of_a_run_are_the_run(topics: list[bytes], headers: bool) -> N
     server = MemoryServer(users=WEB)
     gate = as_user(server, "web").session.gate
     items: list[Item] = [[b"%d" % n, b"k", b"v"] if headers else b"%d" % n for n in range(len(topics))]
-    parts = gate.parts(Publish(topics, items, 1000, headers=headers, eol=b"\r\n"))
+    parts = gate.parts(Publish(topics, items, 1000, headers=headers, eol=b"\r\n"), server.broker)
     if parts is None:
         assert all(topic.startswith(b"orders") for topic in topics)
         return
-    at = 0
+    at = refused = 0
     for part in parts:
         assert part.eol == b"\r\n"
         if isinstance(part, Bad):
             assert {topic in (b"secret", b"other") for topic in topics[at : at + part.times]} == {True}
             assert topics[at].decode() in part.error.text
             at += part.times
+            refused += part.times
         else:
             assert isinstance(part, Publish)
-            assert gate.parts(part) is None
+            assert gate.parts(part, server.broker) is None
             end = at + len(part.items)
             assert (list(part.topics), part.items, part.headers) == (topics[at:end], items[at:end], headers)
             at = end
     assert at == len(topics)
+    assert dict(server.broker.info()["clients"])["refused"] == refused
 
 
 def test_what_was_found_allowed_is_not_looked_up_again(server: MemoryServer) -> None:
     gate = as_user(server, "web").session.gate
     run = Publish([b"orders.1", b"orders.2"] * 2, [b"x"] * 4, 4)
-    assert gate.parts(run) is None
+    assert gate.parts(run, server.broker) is None
     identity, gate.identity = gate.identity, None
     # Nobody would be allowed anything; these are remembered.
-    assert gate.parts(run) is None
+    assert gate.parts(run, server.broker) is None
     gate.identity = identity
     assert gate.renew()
     gate.identity = None
-    assert gate.parts(run) is not None
+    assert gate.parts(run, server.broker) is not None
 
 
 def test_without_users_a_gate_asks_nothing() -> None:

@@ -56,6 +56,23 @@ def test_a_commit_begins_before_the_steps_of_replays_that_wait() -> None:
     assert kit.runtime.firsts == before + 1
 
 
+def test_kept_counts_messages_since_the_start() -> None:
+    kit = LogKit(TWO_STORES)
+    kit.publish(b"a", b"1", b"2")
+    kit.publish(b"jobs.x", b"3")
+    kit.publish(b"a", b"", kind="eof")
+    kit.disk.fail_all = {"append"}
+    kit.publish(b"a", b"refused")
+    kit.disk.fail_all = set()
+    assert kit.log.kept == 3
+    kit.reset(b"a")
+    assert kit.log.kept == 3
+    after = kit.crash()
+    assert after.log.kept == 0
+    after.publish(b"a", b"4")
+    assert after.log.kept == 1
+
+
 def test_congested_while_more_waits_than_one_commit_takes() -> None:
     kit = LogKit()
     kit.committer.hold = True

@@ -174,6 +174,15 @@ def test_batches_are_cut_by_topics(count: int) -> None:
             assert len(sealed.drafts["main"]) == 1 + (sum(one.size_bytes for one in asked) > BATCH_BYTES)
 
 
+@pytest.mark.parametrize("different", [70, 250, 590, 600, 5000])
+def test_many_topics_are_sealed_as_they_came(different: int) -> None:
+    topics = [b"t%d" % (at * 7919 % different if at % 50 else 0) for at in range(600)]
+    sealed = seal([run(topics)], 5, one_store, nothing_live, "main")
+    (draft,) = sealed.drafts["main"]
+    assert draft.topics == tuple(dict.fromkeys(topics))
+    assert rows(draft) == [(5 + at, topic, b"p%d" % at, "message") for at, topic in enumerate(topics)]
+
+
 def test_batches_are_cut_by_the_length_of_their_topics() -> None:
     names = [b"t" * 190 + b".%d" % number for number in range(1900)]
     for asked, number in (([run(names)], 6), ([run(name) for name in names], 8)):

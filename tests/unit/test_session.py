@@ -907,3 +907,20 @@ def test_faults_close_the_connection_that_had_them() -> None:
     assert one.closed
     publish(server, b"1", topic=b"a")
     assert two.received().endswith(b"MSG a 1 1\n")
+
+
+@pytest.mark.parametrize("command", [b"PUB a 2\n", b"EOF a\n"])
+def test_a_publish_that_met_a_fault_is_told_so_and_then_the_connection_closes(command: bytes) -> None:
+    server = MemoryServer(hold=True)
+    one, two = server.connect(), server.connect()
+    one.send(b"PUB a 1\n")
+    server.log.commit()
+    one.send(command)
+    two.send(b"PUB a 3\n")
+    server.log.commit(BusError("INTERNAL", "a fault of busd"))
+    assert (one.received(), one.closed) == (b":1\n-INTERNAL a fault of busd\n", True)
+    assert (two.received(), two.closed) == (b"-INTERNAL a fault of busd\n", True)
+    three = server.connect()
+    three.send(b"PUB a 4\n")
+    server.log.commit()
+    assert three.received() == b":4\n"

@@ -18,7 +18,7 @@ class Desk:
     def __init__(self) -> None:
         self.sinks: list[Sink] = []
         self.told: list[tuple[bytes, int, bool]] = []
-        self.drops = 0
+        self.drops = self.refused = 0
         self.held: list[bool] = []
         self.answer: Drop | BusError | None = None
         self.turns = Turns(cast(Engine, self), self._tell)
@@ -30,6 +30,10 @@ class Desk:
         self.sinks.append(sink)
         self.held.append(hold)
         return self.answer
+
+    def count_refused(self, messages: int) -> None:
+        """See Engine."""
+        self.refused += messages
 
     def give(self, *payloads: bytes) -> None:
         """Publish runs of one message."""

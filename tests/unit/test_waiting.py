@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,10 +54,48 @@ def test_pending_is_what_waits_and_what_is_under_way() -> None:
         seen.append(waiting.pending_bytes)
         waiting.decided()
         seen.append(waiting.pending_bytes)
+    assert (waiting.pending_names, list(waiting.undecided())) == (0, [])
     waiting.decided()
     both, second = 2 * COMMIT_BYTES - 7, COMMIT_BYTES - 7
     assert seen == [both, both, second, second, 0]
-    assert waiting.pending_bytes == 0, "nothing is taken away twice"
+    assert waiting.pending_bytes == waiting.pending_names == 0, "nothing is taken away twice"
+
+
+def test_pending_names_are_one_a_run_of_one_topic_and_else_one_a_message() -> None:
+    waiting = _filled(COMMIT_BYTES - 10, COMMIT_BYTES - 30)
+    waiting.add(Publish([b"a", b"b", b"a"], [b"", b"", b""], 10), _tell)
+    waiting.add(Publish(b"a", [b"", b"", b""], 10), _tell)
+    seen = [(waiting.pending_names, len(waiting.undecided()))]
+    while waiting:
+        waiting.take()
+        seen.append((waiting.pending_names, len(waiting.undecided())))
+        waiting.decided()
+        seen.append((waiting.pending_names, len(waiting.undecided())))
+    assert seen == [(6, 4), (6, 4), (5, 3), (5, 3), (0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("disk_ns", "most_bytes"),
+    [(0, 256 << 10), (2_000_000, 256 << 10), (5_000_000, 625_000), (8_388_608, 1 << 20), (3_600 * 10**9, 1 << 20)],
+)
+def test_a_slow_disk_is_given_more_at_a_time(disk_ns: int, most_bytes: int) -> None:
+    waiting = _filled(*[40_000] * 75)
+    waiting.decided(disk_ns)
+    assert waiting.congested
+    assert sum(_taken(waiting)) == most_bytes // 40_000 * 40_000
+    # A quick one is given little again, and who publishes waits as long as there is more than that.
+    waiting.decided(1)
+    assert sum(_taken(waiting)) == COMMIT_BYTES // 40_000 * 40_000
+
+
+def test_what_was_more_than_a_commit_may_be_one_when_the_disk_gets_slow() -> None:
+    waiting = _filled(COMMIT_BYTES, COMMIT_BYTES)
+    waiting.take()
+    waiting.add(Publish(b"t", [b""], 1), _tell)
+    assert waiting.congested
+    waiting.decided(1 << 40)
+    assert not waiting.congested
+    assert _taken(waiting) == [COMMIT_BYTES, 1]
 
 
 def test_beside_a_flood_a_small_run_of_somebody_else_is_in_the_next_commit() -> None:

@@ -241,12 +241,13 @@ class Receiver:
             Busy: the channel has another receiver.
             OSError: the server does not start.
         """
+        give_up_s = None if timeout_s is None else time.monotonic() + timeout_s
         subscription = self._joined()
         self._incoming.done()
         while not self._incoming.ready:
             if self._incoming.at_end():
                 raise EOFError(f"the channel {self._place.name} has ended")
-            parts = subscription.more(timeout_s)
+            parts = subscription.more(None if give_up_s is None else max(0.0, give_up_s - time.monotonic()))
             if not parts:
                 self._check()
                 raise TimeoutError(f"nothing came in {timeout_s} s")
@@ -292,7 +293,5 @@ class Receiver:
             self._place.claim()
             self._place.ensure()
             wish, place = receiver_wish(self._place.name), self._place
-            subscription = GroupSubscription(place.address, wish, before=lambda: place.ensure(0))
-            subscription.start()
-            self._subscription = subscription
+            self._subscription = GroupSubscription(place.address, wish, before=lambda: place.ensure(0))
         return self._subscription

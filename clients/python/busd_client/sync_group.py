@@ -4,6 +4,7 @@ Invariants:
 1. Acknowledgements are gathered while there is something to work on, for 50 ms at most after the one before.
 2. Answers are read when the next message is asked for, and by `flush` and `close`.
 3. After a lost connection it joins again, after growing pauses; what came by the old one comes again.
+4. Who waits for a time only gets away in time, also while it joins: the next call goes on where this one was.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ _READ_BYTES = 262_144
 _GATHER_S = 0.05
 # How long `close` waits for the answers to the last acknowledgements; a commit on a bad day takes one or two.
 _CLOSE_S = 5.0
+# Time for an attempt to connect, however little is left: with less than a few ways there and back none would succeed.
+_CONNECT_S = 0.25
+# The same for a record of TLS of which a part is there.
+_TLS_S = 0.001
 # Gaps that are remembered for who does not look at every event.
 _GAPS = 100
 
@@ -65,6 +70,8 @@ class GroupSubscription:
         self._early: list[GroupPart] = []
         self._sent_s = 0.0
         self._joined = False
+        # While it joins again: when the next attempt may begin, by the clock that only rises.
+        self._again_s: float | None = None
         self._closed = False
         self.gaps: deque[Gap] = deque(maxlen=_GAPS)
 
@@ -100,42 +107,68 @@ class GroupSubscription:
             OSError: nobody is there.
             BusdError: it was refused.
         """
+        self._join(None)
+        return self._stream.accepted
+
+    def _join(self, give_up_s: float | None) -> bool:
+        """False when that was not done in time."""
         while not self._stream.live and self._stream.ended is None:
             try:
-                if self._sock is None:
-                    if self._before is not None:
-                        self._before()
-                    self._sock = open_socket(self._address, None)
-                    self._broken = None
-                    self._sock.sendall(self._stream.opening(time.monotonic_ns(), self._address.token))
-                self._early += self._receive()
+                if self._sock is None and not self._connected(give_up_s):
+                    return False
+                parts = self._received(give_up_s)
             except BaseException:
                 self._hang_up()
                 raise
-        self._joined = True
-        return self._stream.accepted
+            if parts is None:
+                return False
+            self._early += parts
+        self._joined, self._again_s = True, None
+        return True
+
+    def _connected(self, give_up_s: float | None) -> bool:
+        """Connect and ask to join; False when that was not done in time."""
+        if self._before is not None:
+            self._before()
+        try:
+            self._sock = open_socket(self._address, None if give_up_s is None else max(_CONNECT_S, _left_s(give_up_s)))
+        except TimeoutError as error:
+            if give_up_s is None or not _too_late(error):
+                raise
+            return False
+        self._sock.settimeout(None)
+        self._broken = None
+        self._sock.sendall(self._stream.opening(time.monotonic_ns(), self._address.token))
+        return True
 
     def more(self, timeout_s: float | None = None) -> list[GroupPart]:
         """What comes next, as `parts` gives it; empty when the subscription is over, or nothing came in this time.
 
+        Connecting again is part of that time, but for a quarter of a second that an attempt may take at any rate.
         Raises as `parts`.
         """
-        if not self._joined:
-            self.start()
         give_up_s = None if timeout_s is None else time.monotonic() + timeout_s
+        if not self._joined and not self._join(give_up_s):
+            return []
         while not self._closed:
             parts, self._early = self._early, []
             if parts:
                 return parts
             if self._stream.ended is not None:
                 break
+            if self._again_s is not None:
+                if not self._joined_again(give_up_s):
+                    break
+                continue
             try:
                 self._send()
-                if give_up_s is not None and not self._readable(max(0.0, give_up_s - time.monotonic())):
-                    break
-                self._early = self._receive()
+                received = self._received(give_up_s)
             except OSError as error:
                 self._recover(error)
+                continue
+            if received is None:
+                break
+            self._early = received
         return []
 
     def parts(self) -> Iterator[list[GroupPart]]:
@@ -247,6 +280,26 @@ class GroupSubscription:
                 # For who asks next: `ack` says nothing of it.
                 self._broken = ConnectionLost(f"the connection broke: {error}")
 
+    def _received(self, give_up_s: float | None) -> list[GroupPart] | None:
+        """What came; None when nothing did in time."""
+        if give_up_s is None:
+            return self._receive()
+        if not self._readable(_left_s(give_up_s)):
+            return None
+        sock = self._sock
+        if not isinstance(sock, ssl.SSLSocket):
+            return self._receive()
+        # What can be read may be less than a record, or nothing that TLS gives on.
+        sock.settimeout(max(_TLS_S, _left_s(give_up_s)))
+        try:
+            return self._receive()
+        except TimeoutError as error:
+            if not _too_late(error):
+                raise
+            return None
+        finally:
+            sock.settimeout(None)
+
     def _readable(self, timeout_s: float) -> bool:
         if self._sock is None or self._broken is not None:
             return True
@@ -271,7 +324,7 @@ class GroupSubscription:
         return parts
 
     def _recover(self, error: OSError) -> None:
-        """Join again, or raise what made it necessary."""
+        """Begin to join again, or raise what made it necessary."""
         self._hang_up()
         self._stream.lost(time.monotonic_ns())
         if self._closed or self._stream.ended is not None:
@@ -280,14 +333,23 @@ class GroupSubscription:
             raise error
         if self._on_lost is not None:
             self._on_lost(error)
-        while not self._closed and self._stream.ended is None:
-            time.sleep(self._backoff.next_s())
+        self._again_s = time.monotonic() + self._backoff.next_s()
+
+    def _joined_again(self, give_up_s: float | None) -> bool:
+        """Join again; False when that was not done in time."""
+        while (again_s := self._again_s) is not None and not self._closed and self._stream.ended is None:
+            if give_up_s is not None and give_up_s < again_s:
+                time.sleep(_left_s(give_up_s))
+                return False
+            time.sleep(_left_s(again_s))
             try:
-                self.start()
-                return
+                if not self._join(give_up_s):
+                    return False
             except OSError:
                 self._hang_up()
                 self._stream.lost(time.monotonic_ns())
+                self._again_s = time.monotonic() + self._backoff.next_s()
+        return True
 
     def _hang_up(self) -> None:
         if self._sock is not None:
@@ -296,3 +358,12 @@ class GroupSubscription:
         self._stream.ledger.close()
         # Deliveries of a lost connection come again.
         self._early = [part for part in self._early if not isinstance(part, Deliveries | Delivery)]
+
+
+def _left_s(until_s: float) -> float:
+    return max(0.0, until_s - time.monotonic())
+
+
+def _too_late(error: TimeoutError) -> bool:
+    """It was the time given; the kernel's own, for a peer that is gone, has a number."""
+    return error.errno is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections import deque
 
 from busd_client import wire
@@ -13,22 +14,29 @@ from busd_client.keepalive import keep_alive
 from busd_client.tls import tls_of
 
 _READ_BYTES = 262_144
+# Time for the handshake of TLS when connecting has taken all there was: a few ways there and back.
+_HANDSHAKE_S = 0.1
 
 
 def open_socket(address: Address, timeout_s: float | None) -> socket.socket:
-    """Connect.
+    """Connect, the handshake of TLS included, within this time for each address that the name has.
 
     Raises:
         OSError: nobody is there, or nobody to trust.
     """
     if not address.path:
+        began_s = time.monotonic()
         sock = socket.create_connection((address.host, address.port), timeout_s)
         keep_alive(sock)
         context = tls_of(address)
         if context is None:
             return sock
         try:
-            return context.wrap_socket(sock, server_hostname=address.host)
+            if timeout_s is not None:
+                sock.settimeout(max(_HANDSHAKE_S, timeout_s - (time.monotonic() - began_s)))
+            wrapped = context.wrap_socket(sock, server_hostname=address.host)
+            wrapped.settimeout(timeout_s)
+            return wrapped
         except BaseException:
             sock.close()
             raise
