@@ -1,7 +1,7 @@
 """Publishers at twice the pace of the readers, a cap of 64 MB, a limit on memory: refused or dropped by policy, never
 dead, and no growth.
 
-BUSD_SOAK_S: how long (two minutes here; `make soak-load` runs an hour and draws it: tests/support/soak.py).
+BUSD_SOAK_S: how long (a minute here; `make soak-load` runs an hour and draws it: tests/support/soak.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.soak import Soak, drawn
 
-SOAK_S = float(os.environ.get("BUSD_SOAK_S", "120"))
+SOAK_S = float(os.environ.get("BUSD_SOAK_S", "60"))
 
 
 @pytest.mark.timeout(SOAK_S + 120)

@@ -108,7 +108,7 @@ def test_after_a_seek_it_may_die_again(server: MemoryServer) -> None:
     assert len(say(other, "READ _dead.>")) == 3
 
 
-FULL_OF_TOPICS = BusError("LIMIT", "there are 9 topics; no more can be made")
+FULL_OF_TOPICS = BusError("LIMIT", "all 9 topics are there")
 
 
 def unkept() -> tuple[MemoryServer, MemoryConnection]:
@@ -119,7 +119,7 @@ def unkept() -> tuple[MemoryServer, MemoryConnection]:
     server.log.refuse = FULL_OF_TOPICS
     say(worker, "NACK 1", "NACK 2")
     server.runtime.advance(3 * S)
-    assert server.broker.unburied == {b"g": "LIMIT there are 9 topics; no more can be made"}
+    assert server.broker.unburied == {b"g": "LIMIT all 9 topics are there"}
     return server, worker
 
 

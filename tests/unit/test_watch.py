@@ -111,15 +111,15 @@ def test_a_group_a_new_store_and_the_cap_are_told_alike(monkeypatch: pytest.Monk
 def test_dead_letters_that_cannot_be_kept_are_told_until_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
     told = Told(LogKit(), monkeypatch)
     assert told.status() == "ok"
-    told.unburied[b"g"] = "LIMIT there are 9 topics; no more can be made"
+    told.unburied[b"g"] = "LIMIT all 9 topics are there"
     for _ in range(3):
         assert told.status() == "degraded"
     assert dict(told.facts())["dead"] == (
-        "dead letters cannot be kept, and are tried again; g: LIMIT there are 9 topics; no more can be made"
+        "dead letters cannot be kept, and are tried again; g: LIMIT all 9 topics are there"
     )
     told.unburied.update({b"h%d" % number: "FULL no room" for number in range(5)})
     text = str(dict(told.facts())["dead"])
-    assert text.endswith("no more can be made; h0: FULL no room; h1: FULL no room; 3 groups more")
+    assert text.endswith("all 9 topics are there; h0: FULL no room; h1: FULL no room; 3 groups more")
     told.unburied.clear()
     assert told.status() == "ok"
     assert told.said == ["dead", "dead is well again"]
