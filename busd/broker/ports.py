@@ -290,7 +290,7 @@ class Engine(Protocol):
         """True while publishers should not be read from."""
 
     def when_roomy(self, call: Callable[[], None], read_bytes: int) -> None:
-        """Once, when it is no longer congested; the caller read so much the last time."""
+        """Once, in a turn in which it is not congested; the caller read so much the last time."""
 
     def publish(self, run: Publish, sink: Sink, hold: bool = False) -> Drop | None:
         """Append; raises BusError when refused at once, else `sink` tells, perhaps in parts.

@@ -21,7 +21,8 @@ from busd.rules.items import Item
 from busd.rules.record import Tally
 from busd.words.requests import Publish
 
-# What waits beyond this stays for the next commit: as much as one read of a socket brings.
+# What waits beyond this stays for the next commit, unless the disk is slow (busd.world.waiting): as much as one read
+# of a socket brings.
 COMMIT_BYTES = 256 * 1024
 # About 600 messages of 100 bytes: beyond that nothing per batch shows in the cost per message, and a reader with a
 # small outbox reads a batch again for each slice that it can take.  A little more than a quarter of what one read of a

@@ -76,9 +76,9 @@ class Commit:
 
     works: list[Work]
     sync: bool
+    clock: Callable[[], int]
     before: Callable[[], None] | None = None
     groups: GroupWork | None = None
-    clock: Callable[[], int] = time.monotonic_ns
     took_ns: int = 0
 
     def carry_out(self) -> None:

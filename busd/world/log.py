@@ -26,7 +26,7 @@ from busd.words.errors import BusError, stopping
 from busd.words.requests import Publish
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
-from busd.world.answers import FAULT, UNKNOWN, refused
+from busd.world.answers import FAULT, UNKNOWN, refused, topics_of
 from busd.world.commit import Commit, Committer, GroupWork, Work
 from busd.world.disk import Disk, DiskFailed, DiskFull
 from busd.world.group_commits import GroupCommits
@@ -110,14 +110,14 @@ class DiskLog(LogQuestions):
         """See Log."""
         if self._stopping:
             raise stopping()
-        topics, health = run.topics, self.health
+        health = self.health
         # Of a run as a whole: so much more or less is no matter to a cap.
         pending_bytes = self._waiting.pending_bytes + run.size_bytes
         over_bytes = health.used_bytes + pending_bytes - health.cap_bytes
         if health.cap_bytes and over_bytes > 0 and (text := health.over_cap(run, over_bytes)):
             health.refuse(text, self._runtime.monotonic_ns())
             raise BusError("FULL", text)
-        near = self._waiting.pending_names + (1 if isinstance(topics, bytes) else len(topics)) > self._topics.spare
+        near = self._waiting.pending_names + len(topics_of(run)) > self._topics.spare
         if near or health.failed:
             rest, sink = self._sieve.admit(run, sink, near, self.horizon)
             if rest is None:
@@ -195,7 +195,7 @@ class DiskLog(LogQuestions):
         always = self._settings.sync == "always"
         waits = works and (always or self._pace.slow or any(work.roll for work in works))
         away = bool(waits) or before is not None or (groups is not None and self._groups.needs_thread(groups))
-        commit = Commit(works, always, before, groups, self._runtime.monotonic_ns)
+        commit = Commit(works, always, self._runtime.monotonic_ns, before, groups)
         self._carry_out(commit, away, runs, sinks, sealed)
 
     def _sealed(self, runs: list[Publish]) -> tuple[Sealed, list[Work], Callable[[], None] | None]:
@@ -288,9 +288,10 @@ class DiskLog(LogQuestions):
         now_ns = self.now_ns()
         stores = self.stores.open.values()
         rolls = [(store, store.begin(0, self.horizon, self.epoch, now_ns)) for store in stores]
-        commit = Commit([Work(store, roll, [], [], 0) for store, roll in rolls if roll is not None], sync=False)
-        if commit.works:
+        works = [Work(store, roll, [], [], 0) for store, roll in rolls if roll is not None]
+        if works:
             self._busy = True
+            commit = Commit(works, False, self._runtime.monotonic_ns)
             self._carry_out(commit, True, [], [], Sealed({}, [], self.horizon))
 
     @property

@@ -17,6 +17,7 @@ from busd.words.errors import BusError
 from busd.words.requests import Publish
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
+from busd.world.answers import topics_of
 from busd.world.disk import Disk, DiskFailed, DiskFull
 from busd.world.store import Store, Trimmed
 from busd.world.stores import Stores
@@ -51,8 +52,7 @@ class Health:
     def over_cap(self, run: Publish, over_bytes: int) -> str:
         """Why a run is refused that would get the data directory so far over its cap; empty for a dead letter."""
         # Those have a reserve: what they stand for can only be settled, and go, behind them.
-        topics = [run.topics] if isinstance(run.topics, bytes) else run.topics
-        if over_bytes <= self.cap_bytes // 20 and all(topic.startswith(b"_dead.") for topic in topics):
+        if over_bytes <= self.cap_bytes // 20 and all(topic.startswith(b"_dead.") for topic in topics_of(run)):
             return ""
         return f"the data directory is at its cap of {self.cap_bytes} bytes; nothing was kept"
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from busd.broker.ports import Sink
 from busd.rules.seal import COMMIT_BYTES
 from busd.words.requests import Publish
+from busd.world.answers import topics_of
 
 # A commit may take what a disk of 128 MB/s writes while it is at one: where each sync has the client wait for 10 ms, a
 # quarter of a megabyte a time would be all that it ever gets.
@@ -49,7 +50,7 @@ class Waiting:
         self._sinks.append(sink)
         self._bytes += run.size_bytes
         self.pending_bytes += run.size_bytes
-        self.pending_names += _names(run)
+        self.pending_names += len(topics_of(run))
         self.congested = self._bytes > self._commit_bytes
 
     def take(self) -> tuple[list[Publish], list[Sink]]:
@@ -73,7 +74,7 @@ class Waiting:
         taken = [*runs[:count], *map(runs.__getitem__, small)], [*sinks[:count], *map(sinks.__getitem__, small)]
         left = [at for at in range(count, len(runs)) if at not in small]
         self._runs, self._sinks = list(map(runs.__getitem__, left)), list(map(sinks.__getitem__, left))
-        self._taken, self._taken_names = taken[0], sum(map(_names, taken[0]))
+        self._taken, self._taken_names = taken[0], sum(map(len, map(topics_of, taken[0])))
         return taken
 
     @staticmethod
@@ -104,7 +105,3 @@ class Waiting:
     def undecided(self) -> Sequence[Publish]:
         """What waits and what the commit under way has taken."""
         return [*self._taken, *self._runs]
-
-
-def _names(run: Publish) -> int:
-    return 1 if isinstance(run.topics, bytes) else len(run.topics)
