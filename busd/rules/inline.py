@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache, partial
-from io import BytesIO
 from itertools import repeat
-from operator import itemgetter
 
 from busd.rules.inline_headers import FEW_LINES, LINE_BYTES, VERB, decode_headed
+from busd.rules.inline_long import PUB_HEAD_BYTES, between_ends, decode_long
 from busd.rules.runs import add
 from busd.words.commands import COMMANDS, build_line_request, known_topic, known_topics
 from busd.words.errors import BusError
@@ -34,8 +33,6 @@ _PAYLOAD_VERB = re.compile(
     rb"[ \t]*(%b)[ \t]" % "|".join(verb for verb, command in COMMANDS.items() if command.build_line).encode(), re.I
 )
 _BEGUN = re.compile(rb"[^ \t\r]")
-# What may stand before the payload of a PUB line in the form that the shortcuts take.
-_PUB_HEAD_BYTES = len(b"PUB ") + MAX_TOPIC_BYTES + len(b" ")
 # Fewer lines than FEW_LINES in so many bytes are long: finding each LF costs less then than splitting, which looks at
 # each byte by itself (64 KiB: 1 us instead of 15).
 _LOOK_BYTES = 16_384
@@ -196,7 +193,7 @@ def _decode(chunk: bytes, limits: Limits, requests: list[Request]) -> None:
     ):
         decode_plainly(chunk, limits, requests)
     elif few:
-        _long_lines(chunk, eol, limits, requests)
+        decode_long(chunk, eol, limits, requests, decode_plainly)
     elif (run := _one_topic(chunk, eol, limits, long)) is not None:
         add(requests, run)
     elif _headed(chunk):
@@ -216,11 +213,11 @@ def _one_topic(chunk: bytes, eol: bytes, limits: Limits, long: bool) -> Publish 
     Proof: where no part holds an LF all LFs are in separators but the last, so every line begins as the first does and
     ends as the last does.
     """
-    space = chunk.find(b" ", 4, _PUB_HEAD_BYTES)
+    space = chunk.find(b" ", 4, PUB_HEAD_BYTES)
     head = chunk[: space + 1]
     if chunk[:4].upper() != b"PUB " or not chunk.startswith(head, chunk.rfind(LF, 0, -1) + 1):
         return None
-    payloads = _alike(chunk, head, eol) if long else chunk.rsplit(eol + head)
+    payloads = between_ends(chunk, head, eol) if long else chunk.rsplit(eol + head)
     if payloads is None:
         return None
     if not long:
@@ -235,53 +232,6 @@ def _one_topic(chunk: bytes, eol: bytes, limits: Limits, long: bool) -> Publish 
     if len(chunk) > limits.payload_bytes and max(map(len, payloads)) > limits.payload_bytes:
         return None
     return Publish(topic, list[Item](payloads), len(chunk), eol=eol)
-
-
-def _alike(chunk: bytes, head: bytes, eol: bytes) -> list[bytes] | None:
-    """What stands between `head` and `eol` in each line; None unless all lines have them."""
-    lines = BytesIO(chunk).readlines()
-    # That each ends in LF needs no look.
-    if not all(map(bytes.startswith, lines, repeat(head))) or (
-        eol == CRLF and not all(map(bytes.endswith, lines, repeat(eol)))
-    ):
-        return None
-    return list(map(itemgetter(slice(len(head), -len(eol))), lines))
-
-
-def _long_lines(chunk: bytes, eol: bytes, limits: Limits, requests: list[Request]) -> None:
-    """Add the requests of whole lines, most of them perhaps PUB lines with long payloads: line by line, with a call of
-    `find` for each end."""
-    verb = chunk[:4] if chunk[:4].upper() == b"PUB " else b"PUB "
-    topics: list[bytes] = []
-    payloads: list[bytes] = []
-    at = begun = 0
-    while at < len(chunk):
-        end = chunk.find(LF, at)
-        space = chunk.find(b" ", at + len(verb), at + _PUB_HEAD_BYTES)
-        if not chunk.startswith(verb, at) or not at < space < end or not chunk.endswith(eol, at, end + 1):
-            _long_run(chunk[begun:at], topics, payloads, eol, limits, requests)
-            decode_plainly(chunk[at : end + 1], limits, requests)
-            topics, payloads, begun = [], [], end + 1
-        else:
-            topics.append(chunk[at + len(verb) : space])
-            payloads.append(chunk[space + 1 : end + 1 - len(eol)])
-        at = end + 1
-    _long_run(chunk[begun:] if begun else chunk, topics, payloads, eol, limits, requests)
-
-
-def _long_run(
-    lines: bytes, topics: list[bytes], payloads: list[bytes], eol: bytes, limits: Limits, requests: list[Request]
-) -> None:
-    if not topics:
-        return
-    try:
-        names = known_topics(topics)
-        if max(map(len, payloads)) > limits.payload_bytes:
-            raise BusError("TOOBIG", "one of them is")
-    except BusError:
-        decode_plainly(lines, limits, requests)
-        return
-    add(requests, Publish(names, list[Item](payloads), len(lines), eol=eol))
 
 
 @lru_cache(maxsize=64)
@@ -300,7 +250,7 @@ def _mixed(chunk: bytes, eol: bytes, limits: Limits, requests: list[Request], lo
     verb = chunk[:4]
     if verb.upper() != b"PUB ":
         verb = b"PUB " if b"\nPUB " in chunk else b"pub "
-    if long and (rests := _alike(chunk, verb, eol)) is not None:
+    if long and (rests := between_ends(chunk, verb, eol)) is not None:
         topics, blanks, payloads = map(list, zip(*map(bytes.partition, rests, repeat(b" ")), strict=True))
         if b"" not in blanks:
             _publishes(topics, payloads, verb, eol, limits, requests, len(chunk))

@@ -333,39 +333,3 @@ def test_every_header_that_is_allowed_fits_into_a_line() -> None:
     (run,) = InlineDecoder(limits).feed(line)
     assert isinstance(run, Publish)
     assert run.items == [[b"xyz", b"a", b"v" * 9, b"b", b"w" * 9]]
-
-
-ODD = [
-    b"",
-    b"PUB t \n",
-    b"PUB t\n",
-    b"PUB \n",
-    b"PUB t x\r\n",
-    b"PING\n",
-    b"pub t x\n",
-    b"PUB t  x\n",
-    b"\n",
-    b"PUB no/topic x\n",
-]
-
-
-@pytest.mark.parametrize("odd", ODD)
-@pytest.mark.parametrize("eol", [b"\n", b"\r\n"])
-@pytest.mark.parametrize("topics", [1, 7])
-@pytest.mark.parametrize("size", [500, 900, 3000, 5000])
-def test_long_lines_mean_what_they_mean_one_by_one(size: int, topics: int, eol: bytes, odd: bytes) -> None:
-    lines = [b"PUB t.%d %b%b" % (number % topics, b"%d" % number * (size // 2), eol) for number in range(10, 60)]
-    for place in (0, 25, 50):
-        data = b"".join([*lines[:place], odd, *lines[place:]])
-        plain: list[Request] = []
-        inline.decode_plainly(data, Limits(), plain)
-        assert flat(InlineDecoder(Limits()).feed(data)) == flat(plain)
-
-
-@pytest.mark.parametrize("topics", [1, 7])
-@pytest.mark.parametrize("size", [900, 3000, 5000])
-def test_long_lines_do_not_go_line_by_line(size: int, topics: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(inline, "build_line_request")
-    (run,) = InlineDecoder(Limits()).feed(b"".join([b"PUB t.%d %b\n" % (n % topics, b"x" * size) for n in range(50)]))
-    assert isinstance(run, Publish)
-    assert run.items == [b"x" * size] * 50
