@@ -7,26 +7,26 @@ answers).  `channel` makes a queue between processes that needs no server to be 
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from busd_client.channel_core import Busy, Full
-from busd_client.deliveries import Batch, Delivery
-from busd_client.events import (
-    BusdError,
-    ConnectionLost,
-    End,
-    EndOfStream,
-    Event,
-    Gap,
-    Message,
-    ReadResult,
-    Reset,
-    Retry,
-    Stale,
-)
-
 if TYPE_CHECKING:
+    from busd_client.channel_core import Busy, Full
+    from busd_client.deliveries import Batch, Delivery
+    from busd_client.events import (
+        BusdError,
+        ConnectionLost,
+        End,
+        EndOfStream,
+        Event,
+        Gap,
+        Message,
+        ReadResult,
+        Reset,
+        Retry,
+        Stale,
+    )
     from busd_client.sync_channel import Receiver, Sender
 
 __all__ = [
@@ -47,6 +47,18 @@ __all__ = [
     "Stale",
     "channel",
 ]
+
+_HOMES = {"Busy": "channel_core", "Full": "channel_core", "Batch": "deliveries", "Delivery": "deliveries"}
+
+
+if not TYPE_CHECKING:  # Checkers know the names above, and that there are no others.
+
+    def __getattr__(name: str) -> object:
+        """The names above when they are asked for: all together take a tenth of the time in which a server starts."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'events')}"), name)
+        return found
 
 
 def channel(
