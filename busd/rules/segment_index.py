@@ -231,7 +231,7 @@ class SegmentIndex:
 
     def page_due(self) -> bool:
         """True when enough has come since the last page."""
-        return len(self.firsts) - self._paged >= PAGE_ENTRIES or self.end - self._paged_end >= PAGE_LOG_BYTES
+        return self.end - self._paged_end >= PAGE_LOG_BYTES or len(self.firsts) - self._paged >= PAGE_ENTRIES
 
     def page(self) -> bytes:
         """What came since the last page, as a record; empty when nothing did."""
