@@ -1,7 +1,7 @@
 """The usual commit of one run, straight: framed, written and taken in on the loop, in one go.
 
 So comes what a client publishes that waits for each answer.  The general way (busd.world.log) prepares for threads, for
-several stores and for trouble; without that the answer is there after 36 µs instead of 45.
+several stores and for trouble; without that the Python from a PUB to its answer takes 38 µs instead of 45.
 It must not know who is answered, nor groups.  Invariants:
 1. It takes on no more than what the general way would do just so: a run that is a batch as it is, for a store that is
    there and goes on in its segment, nothing to note or to look up beside it, a disk that is quick.  Of any other run it

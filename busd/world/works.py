@@ -48,7 +48,7 @@ def work_of(store: Store, drafts: list[Draft], epoch: int, now_ns: int) -> Work:
 def work_alone(stores: Stores, run: Publish, first: int, epoch: int, now_ns: int) -> Work | None:
     """The same for a run that is a batch as it is, the only one of its commit; None of any other.
 
-    A client that waits for each answer has it 4 µs sooner than by way of `seal`.
+    A client that waits for each answer has it 3 µs sooner than by way of `seal`.
     """
     topics = run.topics
     if not isinstance(topics, bytes) or not (flags := flags_alone(run)):
