@@ -210,22 +210,23 @@ class Session:
             self._steer()
             return
         self._pumping = True
-        left = TURN
+        queue, left = self._queue, TURN
         try:
-            while self._queue and not (self._closed or self._opening or self._reading or self._turns.held):
+            while queue and not (self._closed or self._opening or self._reading or self._turns.held):
                 if self._wire.buffered() > self._limits.outbox_bytes:
                     # Short commands can have long answers; `drained` goes on.
                     break
-                request = self._queue[0]
-                if self._outstanding and type(request) is not self._pipelined:
+                request = queue[0]
+                kind = type(request)
+                if self._outstanding and kind is not self._pipelined:
                     break
                 if left <= 0:
                     # Others first.
                     self._in_line = True
                     self.host.costly(self._turn)
                     break
-                self._queue.popleft()
-                left -= WEIGHTS.get(type(request), 1)
+                queue.popleft()
+                left -= WEIGHTS.get(kind, 1)
                 self._handle_request(request)
         finally:
             self._pumping = False
@@ -264,11 +265,10 @@ class Session:
 
     def _handle_request(self, request: rq.Request) -> None:
         self._understood = self._understood or not (type(request) is rq.Bad and request.unknown)
-        handler = _HANDLERS[type(request)]
         try:
             if self.gate.bounded:
                 self.gate.admit(request, self.engine)
-            handler(self, request)
+            _HANDLERS[type(request)](self, request)
         except BusError as error:
             self._error(error, request.eol)
 

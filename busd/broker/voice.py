@@ -85,8 +85,10 @@ class Voice:
                 self._wire.write(self.replies.numbers(run.eol, outcome.first, outcome.count))
         else:
             self._each(run.eol, outcome)
+        if not outcome.errors:
+            return False
         # What is STOPPING is fatal, too, but there may be a subscription that ends first.
-        return bool(outcome.errors) and any(error.code == "INTERNAL" for error in set(outcome.errors.values()))
+        return any(error.code == "INTERNAL" for error in set(outcome.errors.values()))
 
     def _each(self, eol: bytes, outcome: Outcome) -> None:
         """An answer for each message, not all of them consecutive offsets."""

@@ -29,9 +29,11 @@ class ReceiveClock:
     def stamp(self, wall_ns: int, monotonic_ns: int) -> int:
         """The time of receipt now, Unix ns; at least what it was before."""
         passed_ns, self._last_monotonic_ns = monotonic_ns - self._last_monotonic_ns, monotonic_ns
-        expected_ns = self._anchor_wall_ns + monotonic_ns - self._anchor_monotonic_ns
         # What was given out before is believed too: a wall clock that fell back may return to it.
-        leap_ns = wall_ns - max(expected_ns, self._last_ns + passed_ns)
+        leap_ns = wall_ns - self._last_ns - passed_ns
+        if leap_ns > MAX_LEAP_NS:
+            expected_ns = self._anchor_wall_ns + monotonic_ns - self._anchor_monotonic_ns
+            leap_ns = min(leap_ns, wall_ns - expected_ns)
         if leap_ns > MAX_LEAP_NS:
             if self._ahead_since_ns is None:
                 self._ahead_since_ns = monotonic_ns
@@ -44,6 +46,7 @@ class ReceiveClock:
         return self._move(wall_ns, passed_ns)
 
     def _move(self, to_ns: int, passed_ns: int) -> int:
-        self._last_ns = max(to_ns, self._last_ns + passed_ns - passed_ns // _SLOWER)
-        self.behind_ns = self._last_ns - to_ns
-        return self._last_ns
+        least_ns = self._last_ns + passed_ns - passed_ns // _SLOWER
+        self._last_ns = last_ns = to_ns if to_ns > least_ns else least_ns
+        self.behind_ns = last_ns - to_ns
+        return last_ns

@@ -172,11 +172,9 @@ def _lone(line: bytes, limits: Limits) -> Publish | None:
     if size_bytes > limits.payload_bytes:
         return None
     try:
-        run = Publish(known_topic(words[1]), [payload], size_bytes)
+        return Publish(known_topic(words[1]), [payload], size_bytes, eol=eol)
     except BusError:
         return None
-    run.eol = eol
-    return run
 
 
 def _decode(chunk: bytes, limits: Limits, requests: list[Request]) -> None:

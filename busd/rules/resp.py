@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 
 from busd.rules.resp_headers import publishes_headed
-from busd.rules.resp_runs import publishes, whole_arguments
+from busd.rules.resp_runs import alone, publishes, whole_arguments
 from busd.rules.runs import add
 from busd.words.commands import build_request
 from busd.words.errors import BusError, quoted
@@ -82,6 +82,8 @@ class RespDecoder:
         """
         if self._fatal:
             return []
+        if self.clean and (run := alone(data, self._limits)) is not None:
+            return [run]
         self.clean = False
         if self._held:
             if len(self._held) + len(data) < self._needed:

@@ -106,9 +106,12 @@ class SegmentIndex:
             if pairs is None:
                 pairs = self.pairs.numbers.of(record.topics), counts_in(record)
             self.pairs.add(*pairs)
-            self.messages += 0 if record.control else record.n
-            self.synced = max(self.synced, record.synced)
-            self.headed = self.headed or "h" in record.flags
+            if not record.control:
+                self.messages += record.n
+            if record.synced > self.synced:
+                self.synced = record.synced
+            if "h" in record.flags:
+                self.headed = True
         else:
             self.times.append(self.times[-1] if number else 0)
             self.evens.append(UNEVEN)
@@ -228,7 +231,7 @@ class SegmentIndex:
 
     def page_due(self) -> bool:
         """True when enough has come since the last page."""
-        return len(self.firsts) - self._paged >= PAGE_ENTRIES or self.end - self._paged_end >= PAGE_LOG_BYTES
+        return self.end - self._paged_end >= PAGE_LOG_BYTES or len(self.firsts) - self._paged >= PAGE_ENTRIES
 
     def page(self) -> bytes:
         """What came since the last page, as a record; empty when nothing did."""

@@ -88,13 +88,17 @@ class TopicPairs:
 
     def add(self, ids: Iterable[int], counts: Iterable[int]) -> None:
         """The next entry has these topics, by number; none for a hole."""
-        for column, numbers in ((self.ids, ids), (self.counts, counts)):
-            if isinstance(numbers, list):
-                # It makes room once: half the time.
-                column.fromlist(numbers)
-            else:
-                column.extend(numbers)
-        self.ends.append(len(self.ids))
+        own = self.ids
+        # From a list it makes room once: half the time.
+        if type(ids) is list:
+            own.fromlist(ids)
+        else:
+            own.extend(ids)
+        if type(counts) is list:
+            self.counts.fromlist(counts)
+        else:
+            self.counts.extend(counts)
+        self.ends.append(len(own))
 
     def renumber(self, numbers: TopicNumbers) -> bool:
         """Go by these numbers from now on; nobody may ask meanwhile.  False when a topic has none there: then nothing

@@ -139,7 +139,7 @@ class TopicTable(Mapping[bytes, TopicState]):
             self._count[number] += batch.n
             self._last[number] = batch.last
             self._ended.discard(number)
-            return (number,), (batch.n,)
+            return [number], [batch.n]
         ids, counts = self.numbers.of(topics), counts_in(batch)
         if batch.control:
             for number, offset in zip(ids, batch.lasts(), strict=True):

@@ -27,6 +27,11 @@ def topics_of(run: Publish) -> Sequence[bytes]:
     return (run.topics,) if isinstance(run.topics, bytes) else run.topics
 
 
+def names_in(run: Publish) -> int:
+    """How many `topics_of` are."""
+    return 1 if isinstance(run.topics, bytes) else len(run.topics)
+
+
 def sift(run: Publish, bad: Mapping[bytes, BusError], sink: Sink) -> tuple[Publish | None, Sink]:
     """Take the messages of bad topics out of a run; what has one answer is kept as a whole or not at all.
 

@@ -33,6 +33,24 @@ class Work:
     size_bytes: int
     failure: Failure | None = None
 
+    def carry_out(self, sync: bool) -> None:
+        """Write, and sync.  Errors are kept here."""
+        try:
+            self.store.write(self.roll, self.records)
+            if sync:
+                self._sync()
+        except Exception as error:
+            self.failure = _failure(error)
+
+    def _sync(self) -> None:
+        try:
+            self.store.sync()
+        except Exception:
+            # Nobody was told of these messages; a restart should not find them, if the disk lets us.
+            with contextlib.suppress(Exception):
+                self.store.undo()
+            raise
+
 
 @dataclass(slots=True)
 class GroupWork:
@@ -93,25 +111,10 @@ class Commit:
         for work in self.works:
             work.failure = failure
             if failure is None:
-                try:
-                    work.store.write(work.roll, work.records)
-                    if self.sync:
-                        self._sync(work)
-                except Exception as error:
-                    work.failure = _failure(error)
+                work.carry_out(self.sync)
         if self.groups is not None:
             self.groups.carry_out(self.sync)
         self.took_ns = self.clock() - began_ns
-
-    @staticmethod
-    def _sync(work: Work) -> None:
-        try:
-            work.store.sync()
-        except Exception as error:
-            work.failure = _failure(error)
-            # Nobody was told of these messages; a restart should not find them, if the disk lets us.
-            with contextlib.suppress(Exception):
-                work.store.undo()
 
 
 def _failure(error: Exception) -> Failure:

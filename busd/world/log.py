@@ -20,13 +20,13 @@ from busd.rules.clock import ReceiveClock
 from busd.rules.group_records import GroupState
 from busd.rules.record import Batch
 from busd.rules.replies import Pairs
-from busd.rules.seal import Sealed, seal
+from busd.rules.seal import Sealed
 from busd.rules.select import interleave
 from busd.words.errors import BusError, stopping
 from busd.words.requests import Publish
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
-from busd.world.answers import FAULT, UNKNOWN, refused, topics_of
+from busd.world.answers import FAULT, UNKNOWN, names_in, refused
 from busd.world.commit import Commit, Committer, GroupWork, Work
 from busd.world.disk import Disk, DiskFailed, DiskFull
 from busd.world.group_commits import GroupCommits
@@ -40,10 +40,11 @@ from busd.world.reader import Place, Reader
 from busd.world.room import Room
 from busd.world.sieve import Sieve
 from busd.world.stores import Stores
+from busd.world.straight import Straight
 from busd.world.topic_limit import TopicLimit
 from busd.world.upkeep import Health, Upkeep
 from busd.world.waiting import Waiting
-from busd.world.works import Landing, Taken, pieces, work_of
+from busd.world.works import Landing, Taken, pieces, rolls, sealed_works
 
 # When no more than this waits behind a commit, clients ask one by one; 50 of them, each answered before it asks again,
 # got half of them into each commit.  The next begins a turn later, behind what has come until then: with a sync, the
@@ -72,6 +73,7 @@ class DiskLog(LogQuestions):
         self.on_idle: Callable[[], None] | None = None
         self._disk = disk
         self._settings = settings
+        self._always = settings.sync == "always"
         self._declared = {name for rule in (settings.main, *settings.stores) for name in rule.groups}
         self._committer = committer
         self._meta = meta
@@ -90,14 +92,18 @@ class DiskLog(LogQuestions):
         self._pace = Pace(runtime.monotonic_ns)
         self.health = Health()
         self._groups = GroupCommits(groups, runtime, settings.sync, self.health, self._wake)
-        self.room = Room(settings, stores, runtime, lambda: self.groups, self._make_room)
+        self.room = Room(settings, stores, runtime, lambda: self.groups, lambda store: self._upkeep.poke(store))
         self._upkeep = Upkeep(
-            disk, settings, runtime, stores, self.health, self.now_ns, self.roll, lambda: self.groups, self._freed,
-            self._groups.secure,
+            disk, settings, runtime, stores, self.health, self.now_ns, self.roll, lambda: self.groups,
+            lambda: self.room.on_room(), self._groups.secure,
         )  # fmt: skip
         self._landing = Landing(
             stores, self.health, runtime, self._upkeep.look_soon, lambda: self._groups.log.reserve.give_up(),
             self._topics.grown,
+        )  # fmt: skip
+        self._straight = Straight(
+            not (self._always or self.room.on), stores, self._new_stores, self._topics, meta, self._pace, self._landing,
+            runtime.monotonic_ns,
         )  # fmt: skip
         self._sieve = Sieve(stores, self._topics, self.room, self.health, self._safely)
         self.capped = self.room.on
@@ -110,14 +116,14 @@ class DiskLog(LogQuestions):
         """See Log."""
         if self._stopping:
             raise stopping()
-        health = self.health
-        # Of a run as a whole: so much more or less is no matter to a cap.
-        pending_bytes = self._waiting.pending_bytes + run.size_bytes
-        over_bytes = health.used_bytes + pending_bytes - health.cap_bytes
-        if health.cap_bytes and over_bytes > 0 and (text := health.over_cap(run, over_bytes)):
-            health.refuse(text, self._runtime.monotonic_ns())
-            raise BusError("FULL", text)
-        near = self._waiting.pending_names + len(topics_of(run)) > self._topics.spare
+        health, waiting = self.health, self._waiting
+        if health.cap_bytes:
+            # Of a run as a whole: so much more or less is no matter to a cap.
+            over_bytes = health.used_bytes + waiting.pending_bytes + run.size_bytes - health.cap_bytes
+            if over_bytes > 0 and (text := health.over_cap(run, over_bytes)):
+                health.refuse(text, self._runtime.monotonic_ns())
+                raise BusError("FULL", text)
+        near = waiting.pending_names + names_in(run) > self._topics.spare
         if near or health.failed:
             rest, sink = self._sieve.admit(run, sink, near, self.horizon)
             if rest is None:
@@ -125,8 +131,9 @@ class DiskLog(LogQuestions):
             run = rest
         if self.capped:
             self.room.took(run)
-        self._waiting.add(run, sink)
-        self._wake()
+        waiting.add(run, sink)
+        if not (self._busy or self._scheduled):
+            self._wake()
 
     @property
     def congested(self) -> bool:
@@ -151,15 +158,35 @@ class DiskLog(LogQuestions):
             self._runtime.later(NS_PER_S, self._wake)
             return
         self._busy = True
+        alone: Work | None = None
         try:
-            if not self.stores.lone and (names := self._new_stores.due(runs)):
+            if len(runs) == 1 and not self._groups.waiting:
+                alone = self._straight.commit(runs[0], self.horizon, self.epoch, self.now_ns())
+            if alone is None and not self.stores.lone and (names := self._new_stores.due(runs)):
                 make = partial(self._new_stores.make, names, self.epoch, self.horizon, self.now_ns())
-                self._committer.submit(make, lambda: self._made(runs, sinks))
+                self._committer.submit(make, partial(self._made, runs, sinks))
                 return
         except Exception as error:
             self._give_up(error, runs, sinks)
             runs, sinks = [], []
-        self._commit(runs, sinks)
+        if alone is not None:
+            self._went_straight(alone, runs, sinks)
+        else:
+            self._commit(runs, sinks)
+
+    def _went_straight(self, work: Work, runs: list[Publish], sinks: list[Sink]) -> None:
+        """As `_decided` does it for one run that was kept."""
+        first, count, took_ns = self.horizon, len(runs[0].items), self._straight.took_ns
+        if work.failure is not None:
+            commit = Commit([work], False, self._runtime.monotonic_ns, took_ns=took_ns)
+            self._decided(runs, sinks, Sealed({}, [first], first + count), commit, at_once=False)
+            return
+        self.horizon = first + count
+        self.health.full = ""
+        self._waiting.decided(took_ns)
+        self._safely(sinks[0], Outcome(first, count, {}))
+        self._safely(self.visible, work.batches)
+        self._free(at_once=False)
 
     def _made(self, runs: list[Publish], sinks: list[Sink]) -> None:
         self._safely(self._new_stores.take)
@@ -168,9 +195,9 @@ class DiskLog(LogQuestions):
     def _refuse(self, runs: list[Publish], sinks: list[Sink], error: BusError) -> None:
         """Nothing of these was written."""
         self._topics.settle(self._settled())
-        self._safely(lambda: self.room.decided(runs, []))
+        self._safely(self.room.decided, runs, [])
         for run, sink in zip(runs, sinks, strict=True):
-            self._safely(partial(sink, refused(run, self.horizon, error)))
+            self._safely(sink, refused(run, self.horizon, error))
 
     def _settled(self, disk_ns: int = 0) -> list[Publish]:
         """What is under way no more, once the last piece of the commit is decided; the disk was at it for so long."""
@@ -185,36 +212,30 @@ class DiskLog(LogQuestions):
         try:
             if self._new_stores.why:
                 runs, sinks = self._sieve.sift(runs, sinks, self._new_stores.refused, self.horizon)
-            sealed, works, before = self._sealed(runs)
+            sealed, works = sealed_works(runs, self.stores, self._live, self.horizon, self.epoch, self.now_ns())
+            before = self._meta.due(sealed.next, bool(works))
         except Exception as error:
             # What groups have to say is written all the same.
             self._give_up(error, runs, sinks)
             runs, sinks = [], []
             sealed, works, before = Sealed({}, [], self.horizon), [], None
         groups = self._groups.begin() if self._groups.waiting and not self._again else None
-        always = self._settings.sync == "always"
-        waits = works and (always or self._pace.slow or any(work.roll for work in works))
+        waits = works and (self._always or self._pace.slow or any(work.roll for work in works))
         away = bool(waits) or before is not None or (groups is not None and self._groups.needs_thread(groups))
-        commit = Commit(works, always, self._runtime.monotonic_ns, before, groups)
+        commit = Commit(works, self._always, self._runtime.monotonic_ns, before, groups)
         self._carry_out(commit, away, runs, sinks, sealed)
-
-    def _sealed(self, runs: list[Publish]) -> tuple[Sealed, list[Work], Callable[[], None] | None]:
-        """What a commit of these is, and what has to be written before; changes nothing."""
-        now_ns = self.now_ns()
-        sealed = seal(runs, self.horizon, self.stores.route, self._live, self.stores.lone)
-        works = [work_of(self.stores.open[name], some, self.epoch, now_ns) for name, some in sealed.drafts.items()]
-        return sealed, works, self._meta.due(sealed.next, bool(works))
 
     def _carry_out(self, commit: Commit, away: bool, runs: list[Publish], sinks: list[Sink], sealed: Sealed) -> None:
         if away:
             self._pace.handed_over()
             try:
-                self._committer.submit(commit.carry_out, lambda: self._decided(runs, sinks, sealed, commit))
+                self._committer.submit(commit.carry_out, partial(self._decided, runs, sinks, sealed, commit))
                 return
             except Exception as error:
                 # What is sealed must be decided: this once the loop waits for the disk.
                 self._runtime.fault(error)
-        self._pace.here(commit.carry_out)
+        commit.carry_out()
+        self._pace.took(commit.took_ns)
         # What its answers bring about begins in another turn: here it would be a call within a call, without end.
         self._decided(runs, sinks, sealed, commit, at_once=False)
 
@@ -223,7 +244,7 @@ class DiskLog(LogQuestions):
     ) -> None:
         # Before anything can go wrong: no offset of these is given again.
         self.horizon = sealed.next
-        if not self._tried_again and (again := pieces(runs, sinks, commit)):
+        if len(runs) > 1 and not self._tried_again and (again := pieces(runs, sinks, commit)):
             self._again, self._tried_again = again, True
             self._free(at_once)
             return
@@ -240,13 +261,13 @@ class DiskLog(LogQuestions):
             finally:
                 self._topics.settle(taken)
             if self.capped:
-                self._safely(lambda: self.room.decided(runs, commit.works))
+                self._safely(self.room.decided, runs, commit.works)
             for batch in kept:
-                if "r" in batch.flags:
+                if batch.control and "r" in batch.flags:
                     # No offset of them is higher than these.
                     self.floors.update(zip(batch.topics, batch.lasts(), strict=True))
             # The disk is at much while this one is answered; what is written here must come behind the answers.
-            early = at_once and self._settings.sync == "always" and self._much and commit.groups is None
+            early = at_once and self._always and self._much and commit.groups is None
             if early:
                 self._safely(self._free_early)
             for number, (run, sink, first) in enumerate(untold):
@@ -259,9 +280,9 @@ class DiskLog(LogQuestions):
         except Exception as error:
             self._runtime.fault(error)
             for run, sink, first in untold:
-                self._safely(partial(sink, refused(run, first, UNKNOWN)))
-        if (groups := commit.groups) is not None:
-            self._safely(lambda: self._regroup(groups))
+                self._safely(sink, refused(run, first, UNKNOWN))
+        if commit.groups is not None:
+            self._safely(self._regroup, commit.groups)
         self._safely(lambda: self.visible(kept if len(commit.works) == 1 else interleave(kept)))
         if not early:
             self._free(at_once)
@@ -274,10 +295,10 @@ class DiskLog(LogQuestions):
         self._free()
         self._committer.hand_over()
 
-    def _safely(self, call: Callable[[], object]) -> None:
+    def _safely(self, call: Callable[..., object], *told: object) -> None:
         """One connection's trouble, or a fault in what else follows, must not stop the commits of all."""
         try:
-            call()
+            call(*told)
         except Exception as error:
             self._runtime.fault(error)
 
@@ -285,11 +306,7 @@ class DiskLog(LogQuestions):
         """Begin new segments where one is due, also when nothing is published; not while a commit is under way."""
         if self._busy or self._stopping:
             return
-        now_ns = self.now_ns()
-        stores = self.stores.open.values()
-        rolls = [(store, store.begin(0, self.horizon, self.epoch, now_ns)) for store in stores]
-        works = [Work(store, roll, [], [], 0) for store, roll in rolls if roll is not None]
-        if works:
+        if works := rolls(self.stores, self.horizon, self.epoch, self.now_ns()):
             self._busy = True
             commit = Commit(works, False, self._runtime.monotonic_ns)
             self._carry_out(commit, True, [], [], Sealed({}, [], self.horizon))
@@ -309,13 +326,6 @@ class DiskLog(LogQuestions):
             (self._begin if at_once and (self._much or self._groups.waiting) else self._wake)()
         elif self.on_idle is not None:
             self.on_idle()
-
-    def _make_room(self, store: str) -> None:
-        """What groups have settled in this store should go soon."""
-        self._upkeep.poke(store)
-
-    def _freed(self) -> None:
-        self.room.on_room()
 
     def now_ns(self) -> int:
         """See Log."""

@@ -31,6 +31,10 @@ class Pace:
         """Write on the loop, and note how long it took; what it raises passes through."""
         began_ns = self._clock()
         write()
-        if self._clock() - began_ns > _QUICK_NS:
+        self.took(self._clock() - began_ns)
+
+    def took(self, passed_ns: int) -> None:
+        """One on the loop took so long."""
+        if passed_ns > _QUICK_NS:
             self._left = _SLOW_WRITES
             self.slow = True

@@ -173,9 +173,9 @@ class Store:
         if roll is not None:
             self._roll(roll, records)
             return
-        active, index = self._active, self._index
+        active = self._shelf.tip[0][-1]
         assert active.file is not None
-        if index.page_due():
+        if (index := active.index) is not None and index.page_due():
             self._pages.save(active, index)
             active.index_bytes = self._pages.bytes
         try:
@@ -274,7 +274,7 @@ class Store:
         `synced_to`: the highest offset known to be synced now, None when that has not changed.
         """
         shelf = self._shelf
-        segments, last = shelf.segments, shelf.last
+        segments, _, last = shelf.tip
         if roll is not None:
             segments, last = self._take_roll(roll)
         active = segments[-1]
@@ -287,7 +287,7 @@ class Store:
             index.add(position, len(batch.record), batch, pairs if ours else None)
             position += len(batch.record)
             last = batch.last
-            if "r" in batch.flags:
+            if batch.control and "r" in batch.flags:
                 self._reset = last
         self.total += index.messages - messages
         if synced_to is not None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from busd.broker.ports import Sink
 from busd.rules.seal import COMMIT_BYTES
 from busd.words.requests import Publish
-from busd.world.answers import topics_of
+from busd.world.answers import names_in
 
 # A commit may take what a disk of 128 MB/s writes while it is at one: where each sync has the client wait for 10 ms, a
 # quarter of a megabyte a time would be all that it ever gets.
@@ -50,7 +50,7 @@ class Waiting:
         self._sinks.append(sink)
         self._bytes += run.size_bytes
         self.pending_bytes += run.size_bytes
-        self.pending_names += len(topics_of(run))
+        self.pending_names += names_in(run)
         self.congested = self._bytes > self._commit_bytes
 
     def take(self) -> tuple[list[Publish], list[Sink]]:
@@ -74,7 +74,7 @@ class Waiting:
         taken = [*runs[:count], *map(runs.__getitem__, small)], [*sinks[:count], *map(sinks.__getitem__, small)]
         left = [at for at in range(count, len(runs)) if at not in small]
         self._runs, self._sinks = list(map(runs.__getitem__, left)), list(map(sinks.__getitem__, left))
-        self._taken, self._taken_names = taken[0], sum(map(len, map(topics_of, taken[0])))
+        self._taken, self._taken_names = taken[0], sum(map(names_in, taken[0]))
         return taken
 
     @staticmethod
@@ -98,7 +98,9 @@ class Waiting:
         self.pending_bytes -= self._taken_bytes
         self.pending_names -= self._taken_names
         self._taken, self._taken_bytes, self._taken_names = [], 0, 0
-        self._commit_bytes = max(COMMIT_BYTES, min(disk_ns // _DISK_NS_PER_BYTE, _MOST_BYTES))
+        self._commit_bytes = COMMIT_BYTES
+        if disk_ns > COMMIT_BYTES * _DISK_NS_PER_BYTE:
+            self._commit_bytes = min(disk_ns // _DISK_NS_PER_BYTE, _MOST_BYTES)
         self.congested = self._bytes > self._commit_bytes
         return taken
 

@@ -167,7 +167,7 @@ def test_a_fault_in_beginning_the_next_commit_leaves_the_answers_of_the_one_deci
     def too_large(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("busd.world.log.work_of", too_large)
+    monkeypatch.setattr("busd.world.works.frame", too_large)
     kit.committer.release()
     kit.runtime.run()
     # A connection tells them in its order.

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from busd.rules.clock import ReceiveClock
 from busd.rules.group_records import line_done, line_new, line_out
 from busd.rules.topic_state import TopicTable
 from busd.words.errors import BusError
+from busd.words.requests import Publish
 from busd.words.settings import Settings, settings_from
 from busd.world import group_log, log, works
 from busd.world.group_log import GroupLog
@@ -70,21 +72,31 @@ def code_of(error: BusError | None) -> str:
 
 # While it begins.
 
-BEGINNINGS = [(log, "seal"), (works, "frame"), (Store, "begin"), (MetaFile, "due"), (Stores, "missing")]
+BEGINNINGS = [(works, "frame"), (Store, "begin"), (MetaFile, "due"), (ReceiveClock, "stamp")]
+# Of several runs alone.
+BEGINNINGS_OF_SEVERAL = [*BEGINNINGS, (works, "seal"), (works, "work_of"), (Stores, "missing")]
 
 
 @pytest.mark.parametrize("settings", [TWO_STORES, TWO_UNSYNCED])
-@pytest.mark.parametrize(("place", "name"), BEGINNINGS)
+@pytest.mark.parametrize(
+    ("place", "name", "together"),
+    [(*place, False) for place in BEGINNINGS] + [(*place, True) for place in BEGINNINGS_OF_SEVERAL],
+)
 def test_a_fault_while_a_commit_begins_is_answered_and_the_next_goes_on(
-    settings: Settings, place: Any, name: str, monkeypatch: pytest.MonkeyPatch, faults: list[str]
+    settings: Settings, place: Any, name: str, together: bool, monkeypatch: pytest.MonkeyPatch, faults: list[str]
 ) -> None:
     kit = LogKit(settings)
     kit.publish(b"a", b"before")
     mend = spoil(monkeypatch, place, name)
-    kit.publish(b"a", b"lost", b"too")
-    kit.publish(b"a", b"lost as well")
+    for payloads in ((b"lost", b"too"), (b"lost as well",)):
+        if together:
+            kit.log.append(Publish(b"a", list(payloads), sum(map(len, payloads))), kit._decided)
+        else:
+            kit.publish(b"a", *payloads)
+    kit.runtime.run()
     assert kit.answers == [1, "INTERNAL", "INTERNAL", "INTERNAL"]
-    assert faults[:2] == ["MemoryError", "MemoryError"]
+    assert set(faults) == {"MemoryError"}
+    assert together or len(faults) > 1
     mend()
     kit.publish(b"a", b"after")
     assert kit.answers[4:] == [2], "no offset was used up"
@@ -106,7 +118,7 @@ def test_what_groups_have_to_say_is_written_beside_a_fault_of_the_messages(
 ) -> None:
     kit = LogKit()
     told = clients(kit)
-    spoil(monkeypatch, log, "seal", passes=1)
+    spoil(monkeypatch, works, "frame", passes=1)
     kit.committer.hold = True
     kit.publish(b"a", b"1")
     kit.publish(b"a", b"lost")

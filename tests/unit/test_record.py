@@ -33,6 +33,7 @@ BATCH = (
     b"*3\r\n$5\r\nhello\r\n*3\r\n$2\r\nhi\r\n$3\r\nkey\r\n$2\r\nk1\r\n$0\r\n\r\n"
 )
 PLAIN = b"+B d7ce9610 0000000036 9 2 17 8 6 - t\r\n*2\r\n$1\r\nx\r\n$3\r\nabc\r\n"
+ALONE = b"+B 00a0aba1 0000000029 9 1 17 8 6 - t\r\n*1\r\n$3\r\nabc\r\n"
 HOLE = b"+H 26fd742d 0000000033 12 19 11 4096 trimmed a:3,b.c:4\r\n"
 OPENING = (
     b"+S 4e373774 0000000085 2 main 3 500 499 620 2 7 310 1700000000000000009\r\n"
@@ -48,7 +49,7 @@ def fixed(record: bytes) -> bytes:
 
 
 def test_golden_texts_have_the_right_length_and_crc() -> None:
-    for golden in (BATCH, PLAIN, HOLE, OPENING, STOP):
+    for golden in (BATCH, PLAIN, ALONE, HOLE, OPENING, STOP):
         assert golden == fixed(golden)
 
 
@@ -79,6 +80,8 @@ def test_golden_batch_is_what_frame_writes() -> None:
     batch = frame(71, 1700000000000000005, 64, 52, "h", (b"jobs.a", b"news"), b"010", (2, 7), items)
     assert batch.record == BATCH
     assert frame(9, 17, 8, 6, "-", (b"t",), None, None, [b"x", b"abc"]).record == PLAIN
+    alone = frame(9, 17, 8, 6, "-", (b"t",), None, None, [b"abc"])
+    assert (alone.record, alone.record[alone.body_at :], alone.even) == (ALONE, b"*1\r\n$3\r\nabc\r\n", 3)
     assert frame(9, 17, 8, 6, "e", (b"t",), None, None, [b""]).control
 
 

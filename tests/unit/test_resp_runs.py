@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from busd.rules.resp_runs import publishes, whole_arguments
+from busd.rules.resp import RespDecoder
+from busd.rules.resp_runs import alone, publishes, whole_arguments
 from busd.words.requests import Publish
 from busd.words.settings import Limits
 
@@ -24,6 +25,32 @@ TOO_LONG = resp(b"PUB", b"t", b"x" * 5001)
 BAD = resp(b"PUB", b"a..b", b"x")
 SNEAKY = resp(b"PUB", b"t", b"\r\n" + T[:-2])
 PING = resp(b"PING")
+
+
+@pytest.mark.parametrize("data", [T, U, LONG, LOWER, resp(b"PUB", b"t", b"\r\n"), resp(b"PUB", b"t" * 200, T)])
+def test_a_command_alone_is_what_the_parser_makes_of_it(data: bytes) -> None:
+    plain = RespDecoder(LIMITS)
+    # What comes byte by byte takes no shortcut.
+    (request,) = [request for at in range(len(data)) for request in plain.feed(data[at : at + 1])]
+    assert alone(data, LIMITS) == request
+    assert RespDecoder(LIMITS).feed(data) == [request]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", T[:-1], T[:-2], T + T, T + b"\r", T + b"\r\n", b"\r\n" + T, TOO_LONG, BAD, PING,
+        resp(b"PUB", b"t"), resp(b"PUB", b"t", b"x", b"k", b"v"), resp(b"HPUB", b"t", b"x"), resp(b"PUB", b"", b"x"),
+        resp(b"PUB", b"t" * 201, b"x"), resp(b"PUB", b"a\rb", b"x"), T.replace(b"$1\r\nt", b"$2\r\nt"),
+        T.replace(b"$1\r\nx", b"$2\r\nx"), T.replace(b"$1\r\nx", b"$01\r\nx"), T.replace(b"*3", b"*03"), T[:-2] + b"xx",
+    ],
+)  # fmt: skip
+def test_of_anything_else_it_makes_nothing(data: bytes) -> None:
+    assert alone(data, LIMITS) is None
+
+
+def test_where_lines_are_short_the_parser_says_what_is_too_long() -> None:
+    assert alone(T, Limits(line_bytes=64)) is None
 
 
 @pytest.mark.parametrize(
