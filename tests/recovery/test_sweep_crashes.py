@@ -102,6 +102,8 @@ def goes_on(kit: Kit, where: str) -> None:
     assert after.messages == [*before.messages, *kit.kept[-2:]], where
 
 
+# Thousands of restarts: 40 s on a slow machine that does something else beside it.
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_power_cut_behind_every_call(name: str, monkeypatch: pytest.MonkeyPatch, cases: Cases) -> None:
     monkeypatch.setattr(store_sweep, "PUNCH_BYTES", 2000)
