@@ -276,7 +276,7 @@ def _by_structure(window: Window, position: int, end: int) -> Found | None:
         if position + size >= end:
             return None
         data = window.bytes_at(position, size)
-        facts = glance(data, 0)
+        facts = glance(data)
         if facts is None or facts[0] != len(data) or _items(data) != (int(data[PREFIX_BYTES:].split(b" ", 2)[1]), True):
             return None
         found = window.record_at(position + size)

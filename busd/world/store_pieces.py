@@ -48,8 +48,8 @@ class Pieces(Telling):
                 length = index.positions[stop] - start
         return length
 
-    def measure(self, data: bytes, at: int) -> int:
-        """Size of a record that is no batch with a whole line; beyond the data when it is cut, -1 when it is none."""
+    def measure(self, data: memoryview, at: int) -> int:
+        """Size of a record; beyond the data when its prefix is cut, -1 when it is none."""
         try:
             return peek(data, at)[1]
         except BadRecord as error:
@@ -57,8 +57,9 @@ class Pieces(Telling):
                 return max(PREFIX_BYTES, len(data) - at + 1)
             return -1
 
-    def fetch(self, at: int, length: int) -> bytes:
-        """Bytes of the segment that is read; fewer, or none, where it ends or the disk cannot read them.
+    def fetch(self, at: int, length: int) -> memoryview:
+        """Bytes of the segment that is read, until the next call; fewer, or none, where it ends or the disk cannot read
+        them.
 
         Raises:
             Stuck: it takes a thread to read them.
@@ -68,14 +69,14 @@ class Pieces(Telling):
         if file is None:
             raise Stuck
         if self.may_block:
-            return _read(file, at, length)
+            return memoryview(_read(file, at, length))
         try:
             data = file.read_now(at, length)
         except (DiskFailed, DiskFull):
             data = None
         if not data:
             raise Stuck
-        return data
+        return memoryview(data)
 
 
 def _read(file: File, at: int, length: int) -> bytes:

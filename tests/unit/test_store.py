@@ -509,7 +509,7 @@ def test_a_step_takes_so_many_small_records_and_reads_no_part_of_one_twice(monke
     fetched: list[tuple[int, int]] = []
     fetch = Pieces.fetch
 
-    def noted(step: Pieces, at: int, length: int) -> bytes:
+    def noted(step: Pieces, at: int, length: int) -> memoryview:
         fetched.append((at, length))
         return fetch(step, at, length)
 
