@@ -358,10 +358,12 @@ class BatchFrames(Msg):
         if batch.control:
             # Ends of stream may be told from memory: there is no record then.
             return super().messages(selection)
-        if selection.selector is not None or 2 * selection.count < batch.n:
-            batch = reframe(selection)
-        offsets = selection.offsets()
-        head = b">4\r\n$5\r\nBATCH\r\n:%d\r\n:%d\r\n$%d\r\n" % (offsets[0], offsets[-1], len(batch.record))
+        first, last = batch.first, batch.last
+        if not selection.whole:
+            first, last = selection.first, selection.last
+            if selection.selector is not None or 2 * selection.count < batch.n:
+                batch = reframe(selection)
+        head = b">4\r\n$5\r\nBATCH\r\n:%d\r\n:%d\r\n$%d\r\n" % (first, last, len(batch.record))
         return b"%b%b\r\n" % (head, batch.record)
 
     def several(self, selections: Sequence[Selection]) -> bytes:

@@ -5,7 +5,7 @@ It must not know what is in them.  Invariant: a piece is never waited for unless
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 
 from busd.rules.envelope import PREFIX_BYTES, BadRecord, peek
 from busd.words.patterns import Wanted
@@ -36,15 +36,15 @@ class Pieces(Telling):
         return self.end if self.number == len(self.segments) - 1 else self.segments[self.number].size
 
     def ahead(self, start: int) -> int:
-        """How much to read from there: whole records where the index is at hand, so that no part is read again."""
+        """How much to read from there: whole records where the index is at hand, so that no part is read again, and up to
+        the end of the one with which the budget is used up, so that it needs no read of its own."""
         length = min(max(min(self.budget, _SLAB_BYTES), self.least_bytes), self.size_here() - start)
         index = self.segments[self.number].index
         if index is not None:
             entry = bisect_left(index.positions, start)
-            stop = min(bisect_right(index.positions, start + length) - 1, entry + self.budget // RECORD_BYTES)
-            stop = max(stop, entry + 1)
-            # More than that is no small record: dead bytes, or damage.
-            if stop < len(index.positions) and index.positions[stop] - start <= _SLAB_BYTES:
+            stop = min(bisect_left(index.positions, start + length), entry + (self.budget - 1) // RECORD_BYTES + 1)
+            # More than that is no record of the usual size: dead bytes, or damage.
+            if entry < stop < len(index.positions) and index.positions[stop] - start <= 2 * _SLAB_BYTES:
                 length = index.positions[stop] - start
         return length
 
