@@ -256,7 +256,7 @@ def parse_batch(record: bytes, facts: Facts) -> Batch:
     """
     check(record)
     try:
-        return _parse_batch(record, facts[4] + 2, facts[5][3:])
+        return _parse_batch(record, facts)
     except (ValueError, IndexError) as error:
         raise BadRecord("form", f"fields of +B: {error}") from None
 
@@ -270,6 +270,11 @@ def parse(record: bytes) -> Record:
     check(record)
     kind = record[1:2]
     try:
+        if kind == b"B":
+            facts = glance(record)
+            if facts is None:
+                raise ValueError("too few, too many, or no numbers")
+            return _parse_batch(record, facts)
         end = record.index(b"\r\n", PREFIX_BYTES)
         return _PARSERS[kind](record, end + 2, record[PREFIX_BYTES:end].split(b" "))
     except (ValueError, IndexError, KeyError) as error:
@@ -340,17 +345,17 @@ def frame_clean_stop(mark: CleanStop) -> bytes:
     return envelope("C", b"%d %d %d" % (mark.next, mark.synced, mark.time_ns))
 
 
-def _parse_batch(record: bytes, body_at: int, fields: list[bytes]) -> Batch:
-    first, n, time_ns, prev, synced = map(int, fields[:5])
-    flags, topics = fields[5].decode(), tuple(fields[6].split(b","))
-    rest = fields[7:]
+def _parse_batch(record: bytes, facts: Facts) -> Batch:
+    _, first, _, prev, end, fields = facts
+    n, time_ns, synced = int(fields[4]), int(fields[5]), int(fields[7])
+    flags, topics, rest = fields[8].decode(), tuple(fields[9].split(b",")), fields[_FEWEST:]
     column = columns.decode(rest.pop(0), n, len(topics)) if len(topics) > 1 else None
     steps = tuple(map(int, rest.pop(0).split(b","))) if rest else None
     if rest or n < 1 or first <= prev:
         raise ValueError("they contradict each other")
     if steps is not None and (len(steps) != n - 1 or min(steps) < 1):
         raise ValueError("offsets do not rise")
-    return Batch(first, n, time_ns, prev, synced, flags, topics, column, steps, record, body_at)
+    return Batch(first, n, time_ns, prev, synced, flags, topics, column, steps, record, end + 2)
 
 
 def _parse_hole(record: bytes, body_at: int, fields: list[bytes]) -> Hole:
@@ -382,7 +387,6 @@ def _parse_clean_stop(record: bytes, body_at: int, fields: list[bytes]) -> Clean
 
 
 _PARSERS: dict[bytes, Callable[[bytes, int, list[bytes]], Record]] = {
-    b"B": _parse_batch,
     b"H": _parse_hole,
     b"S": _parse_opening,
     b"C": _parse_clean_stop,
