@@ -36,8 +36,8 @@ class Pieces(Telling):
         return self.end if self.number == len(self.segments) - 1 else self.segments[self.number].size
 
     def ahead(self, start: int) -> int:
-        """How much to read from there: whole records where the index is at hand, so that no part is read again, and up to
-        the end of the one with which the budget is used up, so that it needs no read of its own."""
+        """How much to read from there: whole records where the index is at hand, so that no part is read again; also
+        the one with which the budget is used up, so that it needs no read of its own."""
         length = min(max(min(self.budget, _SLAB_BYTES), self.least_bytes), self.size_here() - start)
         index = self.segments[self.number].index
         if index is not None:
