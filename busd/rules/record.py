@@ -241,8 +241,8 @@ def glance(record: bytes) -> Facts | None:
     if len(steps) > 1 or not fields[9] or not fields[-1]:
         return None
     try:
-        first = int(fields[3])
-        last = first + (sum(map(int, steps[0].split(b","))) if steps else int(fields[4]) - 1)
+        first, n = int(fields[3]), int(fields[4])
+        last = first + (sum(map(int, steps[0].split(b","))) if steps else n - 1)
         return PREFIX_BYTES + int(fields[2]), first, last, int(fields[6]), end, fields
     except ValueError:
         return None

@@ -240,6 +240,8 @@ def test_a_batch_of_many_topics_is_what_it_was_with_few() -> None:
 def test_glance_is_for_batches() -> None:
     for other in (HOLE, OPENING, STOP, b"", b"\0" * 40, BATCH.replace(b"2,7\r", b"2,,\r")):
         assert glance(other) is None
+    # Also where steps say how many there are.
+    assert glance(b"+B 00000000 0000000010 1 2!1000 7 0 0 - a,b 01 1\r\n") is None
     # Damage may be a number of more digits than Python reads.
     for part in (b" 1 ", b" 1 1 1 "):
         assert glance(b"+B 00000000 0000000010" + part[:-2] + b"9" * 5000 + b" 1 1 0 0 - a\r\n") is None
