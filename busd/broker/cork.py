@@ -24,13 +24,14 @@ class Cork:
 
     def write(self, data: bytes, events: int = 1) -> None:
         """See Outbox."""
-        if not self._held:
+        size_bytes = len(data)
+        self._written += size_bytes
+        if not self._held or (size_bytes >= _ENOUGH_BYTES and not self._pieces):
             self._outbox.write(data, events)
             return
         self._pieces.append(data)
-        self._bytes += len(data)
+        self._bytes += size_bytes
         self._events += events
-        self._written += len(data)
         if self._bytes >= _ENOUGH_BYTES:
             self.flush()
 
@@ -50,7 +51,8 @@ class Cork:
 
     def flush(self) -> None:
         """Write what waits."""
+        if not self._pieces:
+            return
         pieces, events = self._pieces, self._events
         self._pieces, self._bytes, self._events = [], 0, 0
-        if pieces:
-            self._outbox.write(pieces[0] if len(pieces) == 1 else b"".join(pieces), events)
+        self._outbox.write(pieces[0] if len(pieces) == 1 else b"".join(pieces), events)

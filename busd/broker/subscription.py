@@ -322,17 +322,17 @@ class Subscription:
         limit, count = self.terms.outbox_bytes, selection.count
         if self._outbox.buffered() + len(data) > limit:
             self._outbox.flush()  # What has waited for more may be all that is in it.
-        buffered, replaying = self._outbox.buffered(), self.state is State.REPLAYING
-        easy = buffered <= (self.terms.low_bytes if replaying else limit // 2)
-        if easy and len(data) <= 2 * BATCH_BYTES <= 2 * limit:
-            limit += 2 * BATCH_BYTES
-        # Without data (a payload of no bytes, an end of stream in a bare format) there is always room.
-        while data and buffered + len(data) > limit and not (count == 1 and easy):
-            fitting = count * max(0, limit - buffered) // len(data) if easy or not replaying else 0
-            count = min(count - 1, max(fitting, 1 if easy else 0))
-            if count == 0:
-                return 0
-            data = self.encoder.messages(selection.take(count))
+            buffered, replaying = self._outbox.buffered(), self.state is State.REPLAYING
+            easy = buffered <= (self.terms.low_bytes if replaying else limit // 2)
+            if easy and len(data) <= 2 * BATCH_BYTES <= 2 * limit:
+                limit += 2 * BATCH_BYTES
+            # Without data (a payload of no bytes, an end of stream in a bare format) there is always room.
+            while data and buffered + len(data) > limit and not (count == 1 and easy):
+                fitting = count * max(0, limit - buffered) // len(data) if easy or not replaying else 0
+                count = min(count - 1, max(fitting, 1 if easy else 0))
+                if count == 0:
+                    return 0
+                data = self.encoder.messages(selection.take(count))
         self._outbox.write(data, count)
         self._told = True
         if selection.batch.control:

@@ -35,7 +35,7 @@ def envelope(kind: str, fields: bytes, body: bytes = b"") -> bytes:
     return b"+%b %08x %b%b" % (kind.encode(), crc32(body, crc32(rest)), rest, body)
 
 
-def peek(data: bytes, at: int = 0) -> tuple[str, int]:
+def peek(data: bytes | memoryview, at: int = 0) -> tuple[str, int]:
     """Kind and whole size in bytes of the record at `at`; 23 bytes are enough.  The hop of a hole is not in the size.
 
     Raises:

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 
 from busd.rules.checksum import crc32
 from busd.rules.column import BASE, MAX_TOPICS
-from busd.rules.envelope import PREFIX_BYTES
 from busd.rules.items import FEW, UNEVEN, Item, decode_items, even_items
-from busd.rules.record import Batch, Hole
+from busd.rules.record import Batch, Facts, Hole
 
 # An excerpt of so much gets no more: about what goes out in one write (busd.broker.stride).
 _ENOUGH_BYTES = 32 * 1024
@@ -57,56 +56,58 @@ class Excerpt(Batch):
 
 
 class Excerpter:
-    """Takes the messages of one topic.  Of the batch that was taken, `last`: its last offset; `even`: the size of all
-    payloads, where they were looked at and it is one."""
+    """Takes the messages of one topic.  `even`: the size of all payloads of the batch that was taken, where they were
+    looked at and it is one."""
 
-    __slots__ = ("_among", "_topic", "even", "last")
+    __slots__ = ("_among", "_topic", "even")
 
     def __init__(self, topic: bytes) -> None:
         self._topic = topic
         self._among = b",%b," % topic
-        self.last = 0
         self.even = UNEVEN
 
     def take(
-        self, data: bytes, at: int, lo: int, hi: int, last: int, records: list[Batch | Hole], even: int = UNEVEN
-    ) -> int:
-        """Add what the batch at `at` has of the topic to the excerpt at the end of `records`, or to a new one there.
+        self,
+        record: bytes,
+        facts: Facts,
+        lo: int,
+        hi: int,
+        last: int,
+        records: list[Batch | Hole],
+        even: int = UNEVEN,
+    ) -> bool:
+        """Add what a batch has of the topic to the excerpt at the end of `records`, or to a new one there.
 
         Args:
-            data: perhaps no batch, perhaps cut off, perhaps damaged.
+            record: all of it, perhaps damaged.
+            facts: what `glance` said of it.
             lo, hi: the batch must lie in lo … hi-1.
             last: the offset read before; the batch must follow it.
             even: the size of all payloads, where that is known to be one.
 
-        Returns the size of its record in bytes; 0 when it was not taken, and nothing has changed.
+        Returns False when it was not taken, and nothing has changed.
         """
-        line_end = data.find(b"\r\n", at)
-        fields = data[at:line_end].split(b" ")
-        if len(fields) != _FIELDS or fields[0] != b"+B" or fields[8] != b"-":
-            return 0
-        _, checksum, length, first_, n_, _, prev, _, _, topics, letters = fields
+        size, first, final, prev, line_end, fields = facts
+        if len(fields) != _FIELDS or fields[8] != b"-" or first < lo or final >= hi or first <= last or prev > last:
+            return False
+        n = final - first + 1
         try:
-            first, n, end = int(first_), int(n_), at + PREFIX_BYTES + int(length)
-            if first < lo or first + n > hi or first <= last or int(prev) > last or not line_end < end <= len(data):
-                return 0
-            gaps = self._gaps(topics, letters, n)
+            gaps = self._gaps(fields[9], fields[10], n)
             # The others are for C, of these each costs 0.3 µs.
-            if gaps is None or FEW * len(gaps) > n or int(checksum, 16) != crc32(memoryview(data)[at + 12 : end]):
-                return 0
+            if gaps is None or FEW * len(gaps) > n or int(fields[1], 16) != crc32(memoryview(record)[12:]):
+                return False
             self.even = even
             if gaps:
-                where = even_items(data, line_end + 2, n, end, even)
+                where = even_items(record, line_end + 2, n, even)
                 if where:
                     self.even = where[2]
-                    offsets, payloads = _cut(data, where, first, gaps)
+                    offsets, payloads = _cut(record, where, first, gaps)
                 else:
-                    offsets, payloads = _picked(decode_items(data, line_end + 2, n, end), first, gaps)
-                self._excerpt(records).extend(offsets, payloads, (end - at) * len(gaps) // n)
+                    offsets, payloads = _picked(decode_items(record, line_end + 2, n), first, gaps)
+                self._excerpt(records).extend(offsets, payloads, size * len(gaps) // n)
         except ValueError:
-            return 0
-        self.last = first + n - 1
-        return end - at
+            return False
+        return True
 
     def _gaps(self, topics: bytes, letters: bytes, n: int) -> list[int] | None:
         """How many other messages stand before each message of the topic; None when the batch is unusual."""
@@ -137,7 +138,7 @@ class Excerpter:
         return found
 
 
-def _cut(data: bytes, even: tuple[int, ...], first: int, gaps: list[int]) -> tuple[list[int], list[bytes]]:
+def _cut(record: bytes, even: tuple[int, ...], first: int, gaps: list[int]) -> tuple[list[int], list[bytes]]:
     """Offsets and payloads of messages between which there are such gaps; `even`: see `even_items`."""
     offsets: list[int] = []
     payloads: list[bytes] = []
@@ -146,7 +147,7 @@ def _cut(data: bytes, even: tuple[int, ...], first: int, gaps: list[int]) -> tup
     for gap in gaps:
         first += gap
         at = start + first * step
-        payloads.append(data[at : at + size])
+        payloads.append(record[at : at + size])
         offsets.append(first)
         first += 1
     return offsets, payloads

@@ -47,7 +47,6 @@ Pure: knows bytes, not files.  Invariants:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -60,7 +59,8 @@ from busd.rules.items import FEW, UNEVEN, Item, cut_out, decode_items, encode_it
 
 # What is written.  Format 1, which is read as well, had at most 78 topics in a batch.
 FORMAT = 2
-_GLANCE = re.compile(rb"\+B [0-9a-f]{8} ([0-9]{10}) (\d+) (\d+) \d+ (\d+) \d+ [a-z-]+ ")
+# +B, checksum, length, first, n, time, prev, synced, flags, topics
+_FEWEST = 10
 
 # Of each topic of a batch: how many messages it has, and the offset of the last.
 Tally = tuple[Sequence[int], Sequence[int]]
@@ -113,18 +113,22 @@ class Batch:
         """Every message: payload, or with headers [payload, key, value, …].  Decoded once, kept.  Raises BadRecord."""
         if self._items is None:
             try:
-                self._items = decode_items(self.record, self.body_at, self.n)
+                self._items = decode_items(self.record, self.body_at, self.n, self.even)
             except ValueError as error:
                 raise BadRecord("form", str(error)) from None
         return self._items
 
     def items_at(self, places: Sequence[int]) -> list[Item]:
         """Of `items` those with these numbers; a few of many of one size are cut out, the others never decoded."""
-        if self._items is None and len(places) * FEW < self.n:
-            self._even = even_items(self.record, self.body_at, self.n) if self._even is None else self._even
-            if self._even:
-                return cut_out(self.record, self._even, places)
+        if self._items is None and len(places) * FEW < self.n and (even := self.evenly()):
+            return cut_out(self.record, even, places)
         return list(map(self.items().__getitem__, places))
+
+    def evenly(self) -> tuple[int, ...]:
+        """Where the payloads stand when all are of one size, see `even_items`; empty when they are not."""
+        if self._even is None:
+            self._even = even_items(self.record, self.body_at, self.n, self.even)
+        return self._even
 
     def payloads(self) -> list[bytes]:
         """Every message's payload."""
@@ -215,6 +219,8 @@ class CleanStop:
 
 
 Record = Batch | Hole | Opening | CleanStop
+# What the line of a batch says: size of the record, first, last, prev; where it ends, and what is between its blanks.
+Facts = tuple[int, int, int, int, int, list[bytes]]
 
 
 def format_trouble(number: int) -> str:
@@ -222,26 +228,37 @@ def format_trouble(number: int) -> str:
     return "" if 1 <= number <= FORMAT else f"format {number}; this busd reads formats 1 to {FORMAT}"
 
 
-def glance(data: bytes, at: int) -> tuple[int, int, int, int, bytes] | None:
-    """Size, first, last, prev and the joined topics of the batch at `at`, unchecked: enough to pass it by.
+def glance(record: bytes) -> Facts | None:
+    """What the line of a batch says, unchecked: enough to pass it by.
 
     None when it is no batch, or its line is not whole.
     """
-    match = _GLANCE.match(data, at)
-    # Topics and columns may be long, and a pattern takes ten times as long for them.
-    end = -1 if match is None else data.find(b"\r\n", match.end())
-    if match is None or end < 0:
+    end = record.find(b"\r\n")
+    fields = record[:end].split(b" ")
+    if fields[0] != b"+B" or end < 0 or not _FEWEST <= len(fields) <= _FEWEST + 2:
         return None
-    topics, *rest = data[match.end() : end].split(b" ")
-    steps = rest[1:] if b"," in topics else rest
-    if not topics or len(steps) > 1 or b"" in rest:
+    steps = fields[_FEWEST + 1 :] if b"," in fields[9] else fields[_FEWEST:]
+    if len(steps) > 1 or not fields[9] or not fields[-1]:
         return None
     try:
-        size, first, n, prev = map(int, match.groups())
+        first, n = int(fields[3]), int(fields[4])
         last = first + (sum(map(int, steps[0].split(b","))) if steps else n - 1)
+        return PREFIX_BYTES + int(fields[2]), first, last, int(fields[6]), end, fields
     except ValueError:
         return None
-    return PREFIX_BYTES + size, first, last, prev, topics
+
+
+def parse_batch(record: bytes, facts: Facts) -> Batch:
+    """The batch of which `glance` said that: what `parse` makes of it.
+
+    Raises:
+        BadRecord: see `parse`.
+    """
+    check(record)
+    try:
+        return _parse_batch(record, facts)
+    except (ValueError, IndexError) as error:
+        raise BadRecord("form", f"fields of +B: {error}") from None
 
 
 def parse(record: bytes) -> Record:
@@ -253,6 +270,11 @@ def parse(record: bytes) -> Record:
     check(record)
     kind = record[1:2]
     try:
+        if kind == b"B":
+            facts = glance(record)
+            if facts is None:
+                raise ValueError("too few, too many, or no numbers")
+            return _parse_batch(record, facts)
         end = record.index(b"\r\n", PREFIX_BYTES)
         return _PARSERS[kind](record, end + 2, record[PREFIX_BYTES:end].split(b" "))
     except (ValueError, IndexError, KeyError) as error:
@@ -338,17 +360,17 @@ def frame_clean_stop(mark: CleanStop) -> bytes:
     return envelope("C", b"%d %d %d" % (mark.next, mark.synced, mark.time_ns))
 
 
-def _parse_batch(record: bytes, body_at: int, fields: list[bytes]) -> Batch:
-    first, n, time_ns, prev, synced = map(int, fields[:5])
-    flags, topics = fields[5].decode(), tuple(fields[6].split(b","))
-    rest = fields[7:]
+def _parse_batch(record: bytes, facts: Facts) -> Batch:
+    _, first, _, prev, end, fields = facts
+    n, time_ns, synced = int(fields[4]), int(fields[5]), int(fields[7])
+    flags, topics, rest = fields[8].decode(), tuple(fields[9].split(b",")), fields[_FEWEST:]
     column = columns.decode(rest.pop(0), n, len(topics)) if len(topics) > 1 else None
     steps = tuple(map(int, rest.pop(0).split(b","))) if rest else None
     if rest or n < 1 or first <= prev:
         raise ValueError("they contradict each other")
     if steps is not None and (len(steps) != n - 1 or min(steps) < 1):
         raise ValueError("offsets do not rise")
-    return Batch(first, n, time_ns, prev, synced, flags, topics, column, steps, record, body_at)
+    return Batch(first, n, time_ns, prev, synced, flags, topics, column, steps, record, end + 2)
 
 
 def _parse_hole(record: bytes, body_at: int, fields: list[bytes]) -> Hole:
@@ -380,7 +402,6 @@ def _parse_clean_stop(record: bytes, body_at: int, fields: list[bytes]) -> Clean
 
 
 _PARSERS: dict[bytes, Callable[[bytes, int, list[bytes]], Record]] = {
-    b"B": _parse_batch,
     b"H": _parse_hole,
     b"S": _parse_opening,
     b"C": _parse_clean_stop,

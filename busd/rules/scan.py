@@ -29,6 +29,8 @@ WINDOW_BYTES = 1 << 20
 # A claim about offsets further ahead than this comes from no log: some payload looks like a record.
 _FAR = 1 << 40
 _TRACE = re.compile(rb"\+[BC] [0-9a-f]{8} [0-9]{10} ")
+# The line of a damaged batch is to look like one in every field: `glance` leaves some to the checksum.
+_LINE = re.compile(rb"\+B [0-9a-f]{8} [0-9]{10} \d+ \d+ \d+ \d+ \d+ [a-z-]+ ")
 
 
 @dataclass(slots=True, frozen=True)
@@ -276,8 +278,8 @@ def _by_structure(window: Window, position: int, end: int) -> Found | None:
         if position + size >= end:
             return None
         data = window.bytes_at(position, size)
-        facts = glance(data, 0)
-        if facts is None or facts[0] != len(data) or _items(data) != (int(data[PREFIX_BYTES:].split(b" ", 2)[1]), True):
+        facts = glance(data)
+        if facts is None or facts[0] != len(data) or not _LINE.match(data) or _items(data) != (int(facts[5][4]), True):
             return None
         found = window.record_at(position + size)
     except BadRecord:

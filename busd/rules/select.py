@@ -161,6 +161,8 @@ def select(
     floors: Mapping[bytes, int] | None = None,
 ) -> Selection | None:
     """The messages of wanted topics with lo <= offset < hi and, by topic, offset >= floor; None when there are none."""
+    if batch.column is None and not floors and lo <= batch.first and batch.last < hi:
+        return Selection(batch, 0, batch.n, None, batch.n) if wanted(batch.topics[0]) else None
     start, stop = _slice(batch, lo, hi)
     if start >= stop:
         return None

@@ -18,6 +18,9 @@ class State(Enum):
     SKIPPING = "SKIPPING"
     ENDED = "ENDED"
 
+    # An Enum's own is Python; `step` hashes two for each batch and reader.
+    __hash__ = object.__hash__
+
 
 class Event(Enum):
     """What may happen to it."""
@@ -29,6 +32,8 @@ class Event(Enum):
     FULL_DROP = "the outbox is full (SLOW drop)"
     DRAINED = "the outbox has room again"
     DONE = "UNTIL, LIMIT, WITHIN, UNSUB, loss of a bare format, denied, stop"
+
+    __hash__ = object.__hash__
 
 
 class Action(Enum):

@@ -50,8 +50,11 @@ class File(Protocol):
     def read(self, at: int, length: int) -> bytes:
         """Bytes from position `at`, fewer at the end of the file; may wait for the disk."""
 
-    def read_now(self, at: int, length: int) -> bytes | None:
-        """The same without waiting, maybe fewer; None when it would have to wait, or nobody can know."""
+    def read_now(self, at: int, length: int) -> bytes | memoryview | None:
+        """The same without waiting, maybe fewer; None when it would have to wait, or nobody can know.
+
+        What is read stands in a buffer that the next such call in this thread, of any file, writes over.
+        """
 
     def overwrite(self, at: int, data: bytes) -> None:
         """Write over bytes that are there; only for a file opened to be patched.  May be found torn after a crash."""

@@ -111,11 +111,11 @@ class RealFile:
             raise _trouble(error, self.path, at) from error
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def read_now(self, at: int, length: int) -> bytes | None:
+    def read_now(self, at: int, length: int) -> bytes | memoryview | None:
         """See File."""
         if not _NOWAIT:
             return None
-        # One buffer a thread: a new one each time is cleared first, which costs as much as the copy out of it.
+        # One buffer a thread: a new one each time would be cleared first, which costs as much as to copy it.
         buffer: bytearray = getattr(_buffers, "buffer", _NO_BUFFER)
         if len(buffer) < length:
             buffer = _buffers.buffer = bytearray(max(length, _BUFFER_BYTES))
@@ -126,7 +126,7 @@ class RealFile:
             if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL):
                 return None
             raise _trouble(error, self.path, at) from error
-        return bytes(view[:count])
+        return view[:count]
 
     def overwrite(self, at: int, data: bytes) -> None:
         """See File."""

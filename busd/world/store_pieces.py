@@ -5,7 +5,7 @@ It must not know what is in them.  Invariant: a piece is never waited for unless
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 
 from busd.rules.envelope import PREFIX_BYTES, BadRecord, peek
 from busd.words.patterns import Wanted
@@ -36,20 +36,20 @@ class Pieces(Telling):
         return self.end if self.number == len(self.segments) - 1 else self.segments[self.number].size
 
     def ahead(self, start: int) -> int:
-        """How much to read from there: whole records where the index is at hand, so that no part is read again."""
+        """How much to read from there: whole records where the index is at hand, so that no part is read again; also
+        the one with which the budget is used up, so that it needs no read of its own."""
         length = min(max(min(self.budget, _SLAB_BYTES), self.least_bytes), self.size_here() - start)
         index = self.segments[self.number].index
         if index is not None:
             entry = bisect_left(index.positions, start)
-            stop = min(bisect_right(index.positions, start + length) - 1, entry + self.budget // RECORD_BYTES)
-            stop = max(stop, entry + 1)
-            # More than that is no small record: dead bytes, or damage.
-            if stop < len(index.positions) and index.positions[stop] - start <= _SLAB_BYTES:
+            stop = min(bisect_left(index.positions, start + length), entry + (self.budget - 1) // RECORD_BYTES + 1)
+            # More than that is no record of the usual size: dead bytes, or damage.
+            if entry < stop < len(index.positions) and index.positions[stop] - start <= 2 * _SLAB_BYTES:
                 length = index.positions[stop] - start
         return length
 
-    def measure(self, data: bytes, at: int) -> int:
-        """Size of a record that is no batch with a whole line; beyond the data when it is cut, -1 when it is none."""
+    def measure(self, data: memoryview, at: int) -> int:
+        """Size of a record; beyond the data when its prefix is cut, -1 when it is none."""
         try:
             return peek(data, at)[1]
         except BadRecord as error:
@@ -57,8 +57,9 @@ class Pieces(Telling):
                 return max(PREFIX_BYTES, len(data) - at + 1)
             return -1
 
-    def fetch(self, at: int, length: int) -> bytes:
-        """Bytes of the segment that is read; fewer, or none, where it ends or the disk cannot read them.
+    def fetch(self, at: int, length: int) -> memoryview:
+        """Bytes of the segment that is read, until the next call; fewer, or none, where it ends or the disk cannot read
+        them.
 
         Raises:
             Stuck: it takes a thread to read them.
@@ -68,14 +69,14 @@ class Pieces(Telling):
         if file is None:
             raise Stuck
         if self.may_block:
-            return _read(file, at, length)
+            return memoryview(_read(file, at, length))
         try:
             data = file.read_now(at, length)
         except (DiskFailed, DiskFull):
             data = None
         if not data:
             raise Stuck
-        return data
+        return memoryview(data)
 
 
 def _read(file: File, at: int, length: int) -> bytes:

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from busd.rules.checksum import crc32
-from busd.rules.envelope import PREFIX_BYTES, BadRecord
+from busd.rules.envelope import PREFIX_BYTES, BadRecord, check
 from busd.rules.excerpt import Excerpter
 from busd.rules.items import UNEVEN
-from busd.rules.record import Batch, CleanStop, Hole, glance, parse
+from busd.rules.record import CleanStop, Facts, Hole, glance, parse, parse_batch
 from busd.rules.scan import resume
 from busd.rules.segment_index import SegmentIndex
 from busd.words.patterns import Wanted
@@ -172,13 +171,7 @@ class _Step(Pieces):
         self.least_bytes, records = PREFIX_BYTES, 0
         while True:
             at = self.position - start
-            if size := self._excerpt(data, at):
-                records += 1
-                if at + size >= len(data):
-                    break
-                continue
-            facts = glance(data, at)
-            size = facts[0] if facts is not None else self.measure(data, at)
+            size = self.measure(data, at)
             if size < 0:
                 self._damaged()
                 break
@@ -195,7 +188,7 @@ class _Step(Pieces):
                     break
                 data = more
                 continue
-            done = self._other(data[at : at + size], size) if facts is None else self._batch(data, at, facts)
+            done = self._record(bytes(data[at : at + size]))
             if done is not None:
                 if not done:
                     self._damaged()
@@ -207,55 +200,65 @@ class _Step(Pieces):
         self.budget -= max(self.position - start, records * RECORD_BYTES, 1)
         return False
 
-    def _excerpt(self, data: bytes, at: int) -> int:
-        """Take what is wanted of a batch of many topics; its size, 0 when it is one for `_batch`, or no batch."""
-        excerpter = self.excerpter
-        if excerpter is None:
-            return 0
+    def _record(self, raw: bytes) -> bool | None:
+        """Take or pass one record: None, True when it is at the horizon, False when it is damaged."""
+        facts = glance(raw)
+        return self._other(raw) if facts is None else self._batch(raw, facts)
+
+    def _batch(self, raw: bytes, facts: Facts) -> bool | None:
+        """The same of a batch."""
+        size, first, last, prev, _, fields = facts
         index = self.segments[self.number].index
         even = UNEVEN if index is None else index.even_at(self.position)
-        size = excerpter.take(data, at, self.offset, self.horizon, self.last, self.records, even)
-        if size:
-            if index is not None and excerpter.even != even:
-                index.note_even(self.position, excerpter.even)
-            self.last = excerpter.last
-            self.offset = self.last + 1
-            self.position += size
-        return size
-
-    def _batch(self, data: bytes, at: int, facts: tuple[int, int, int, int, bytes]) -> bool | None:
-        """Take or pass one batch: None, True when it is at the horizon, False when it is damaged."""
-        size, first, last, prev, topics = facts
+        if self.excerpter is not None and self._excerpt(raw, facts, even):
+            return None
+        topics = fields[9]
         wanted = self.topics.get(topics)
         if wanted is None:
             wanted = self.topics[topics] = any(map(self.wanted, topics.split(b",")))
-        if not wanted or last < self.offset or first >= self.horizon:
-            if int(data[at + 3 : at + 11], 16) != crc32(memoryview(data)[at + 12 : at + size]):
-                return False
-            if first >= self.horizon:
-                return True
-            batch = None
-        else:
-            try:
-                batch = parse(data[at : at + size])
-            except BadRecord:
-                return False
+        batch = None
+        try:
+            if wanted and last >= self.offset and first < self.horizon:
+                batch = parse_batch(raw, facts)
+                batch.even = even
+            else:
+                check(raw)
+        except BadRecord:
+            return False
+        if first >= self.horizon:
+            return True
         if first > self.last:
             if prev > self.last:
                 self.tell_gap(prev)
-            if isinstance(batch, Batch):
+            if batch is not None:
                 self.records.append(batch)
             self.last = last
             self.offset = max(self.offset, last + 1)
         self.position += size
         return None
 
-    def _other(self, raw: bytes, size: int) -> bool | None:
-        """Take a record that is not an ordinary batch; answers as `_batch`."""
+    def _excerpt(self, raw: bytes, facts: Facts, even: int) -> bool:
+        """Take what is wanted of a batch of many topics; False when that is left to `_batch`."""
+        excerpter = self.excerpter
+        assert excerpter is not None
+        if not excerpter.take(raw, facts, self.offset, self.horizon, self.last, self.records, even):
+            return False
+        if excerpter.even != even:
+            index = self.segments[self.number].index
+            if index is not None:
+                index.note_even(self.position, excerpter.even)
+        self.last = facts[2]
+        self.offset = self.last + 1
+        self.position += facts[0]
+        return True
+
+    def _other(self, raw: bytes) -> bool | None:
+        """The same of a record that is not an ordinary batch."""
         try:
             record = parse(raw)
         except BadRecord:
             return False
+        size = len(raw)
         if isinstance(record, Hole):
             if record.first >= self.horizon:
                 return True
@@ -296,18 +299,11 @@ class _Step(Pieces):
             if index.firsts[number] >= self.horizon:
                 return True
             at = self.position - start
-            if self._excerpt(data, at):
-                self.hops.pop()
-                continue
-            facts = glance(data, at)
-            size = facts[0] if facts is not None else self.measure(data, at)
+            size = self.measure(data, at)
             whole = 0 < size <= len(data) - at
             if not whole and len(data) < end - start and not self.may_block:
                 raise Stuck
-            if facts is not None and whole:
-                done = self._batch(data, at, facts)
-            else:
-                done = self._other(data[at : at + size], size) if whole else False
+            done = self._record(bytes(data[at : at + size])) if whole else False
             if done is False:
                 # What the index knows and the log does not have is found by reading on from here.
                 self.hops = None

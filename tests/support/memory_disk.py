@@ -163,9 +163,15 @@ class MemoryFile:
                 raise DiskFailed(f"{path}:{at}: Input/output error")
         return bytes(self._inode.data[at : at + length])
 
-    def read_now(self, at: int, length: int) -> bytes | None:
+    def read_now(self, at: int, length: int) -> bytes | memoryview | None:
         """See File."""
-        return None if self._disk.cold else self.read(at, length)
+        if self._disk.cold:
+            return None
+        found = bytearray(self.read(at, length))
+        # Whoever still looks at what was read before is to notice it.
+        self._disk.lent[:] = b"\xff" * len(self._disk.lent)
+        self._disk.lent = found
+        return memoryview(found)
 
     def close(self) -> None:
         """See File."""
@@ -189,7 +195,8 @@ class MemoryDisk:
     `calls`: every mutating call so far, "kind path"; `fail_at`: the number (from 0) of the call that raises `failure`,
     once; `fail_all`: kinds of calls that raise it always; `short_bytes`: what a failing append still writes; `cold`:
     nothing can be read without waiting; `can_punch`: holes can be made in files; `unreadable`: (path, from, to) that
-    give an I/O error; `room_bytes`: how much more fits before appends are cut short, None for no limit.
+    give an I/O error; `lent`: what the last `read_now` gave; `room_bytes`: how much more fits before appends are cut
+    short, None for no limit.
     """
 
     def __init__(self) -> None:
@@ -202,6 +209,7 @@ class MemoryDisk:
         self.short_bytes = 0
         self.cold = False
         self.can_punch = True
+        self.lent = bytearray()
         self.unreadable: list[tuple[str, int, int]] = []
         self.room_bytes: int | None = None
         self._durable_names: dict[str, Inode] = {}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busd.rules.items import UNEVEN, Item, cut_out, decode_items, encode_items, even_items
+from busd.rules.items import UNEVEN, Item, cut_out, decode_items, edges, encode_items, even_items
 
 PAYLOADS = st.one_of(st.binary(max_size=20), st.integers(4090, 4100).map(lambda size: b"x" * size))
 ITEMS = st.one_of(PAYLOADS, st.lists(st.binary(max_size=5), min_size=3, max_size=5))
@@ -125,6 +125,23 @@ def test_payloads_of_one_size_are_even(size: int) -> None:
     assert cut_out(record, even, [0, 3, 6]) == [items[0], items[3], items[6]]
 
 
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 100, 4095])
+@pytest.mark.parametrize("number", [63, 64, 65, 128, 200])
+@pytest.mark.parametrize("known", [True, False])
+def test_many_of_one_size_are_taken_in_runs(size: int, number: int, known: bool) -> None:
+    payloads = [(b"%06d" % at * (size // 6 + 1))[:size] for at in range(number)]
+    record = b"line\r\n" + encode_items([*payloads], headers=False)[0]
+    assert decode_items(record, 6, number, size if known else UNEVEN) == payloads
+    assert edges(record, even_items(record, 6, number), number) == b"".join(
+        [payload[:1] for payload in payloads] + [payload[-1:] for payload in payloads]
+    )
+    # One that is shorter, and the next one longer by as much.
+    payloads[number // 2] += payloads[number // 2 - 1][-1:]
+    payloads[number // 2 - 1] = payloads[number // 2 - 1][:-1]
+    record = b"line\r\n" + encode_items([*payloads], headers=False)[0]
+    assert decode_items(record, 6, number) == payloads
+
+
 def test_heads_in_payloads_are_not_taken_for_heads() -> None:
     """Together as long as three of one size, and where the second's head would be there is one, inside the first."""
     items: list[Item] = [b"abc\r\n$3\r\nxy", b"", b"def"]
@@ -135,7 +152,7 @@ def test_heads_in_payloads_are_not_taken_for_heads() -> None:
     # Who knows the size is believed, unless the lengths say otherwise.
     assert even_items(three, 0, 3, size=5) == (8, 11, 5)
     assert even_items(three, 0, 3, size=4) == (8, 11, 5)
-    assert even_items(b"head" + three + b"tail", 4, 3, 4 + len(three), 5) == (12, 11, 5)
+    assert even_items(b"head" + three, 4, 3, 5) == (12, 11, 5)
     assert even_items(record, 0, 3) == ()
     lying = encode_items([b"xxx\r\n$3\r\nyyy", b"abc\r\n", b"d"], headers=False)[0]
     assert even_items(lying, 0, 3) == ()

@@ -24,6 +24,7 @@ from busd.rules.record import (
     frame_opening,
     glance,
     parse,
+    parse_batch,
     topic_lines,
 )
 
@@ -214,8 +215,16 @@ def test_round_trip_and_glance_agrees_with_parse(
     assert again.items() == items
     fields = ("first", "n", "time_ns", "prev", "synced", "flags", "topics", "column", "steps", "body_at")
     assert [getattr(again, name) for name in fields] == [getattr(batch, name) for name in fields]
-    assert glance(b"xx" + batch.record + b"yy", 2) == (len(batch.record), 10, batch.last, 5, b",".join(names))
-    assert glance(batch.record[: batch.body_at - 1], 0) is None
+    facts = glance(batch.record)
+    assert facts is not None
+    assert facts[:5] == (len(batch.record), 10, batch.last, 5, batch.body_at - 2)
+    assert facts[5][9] == b",".join(names)
+    same = parse_batch(batch.record, facts)
+    assert same.items() == items
+    assert [getattr(same, name) for name in fields] == [getattr(batch, name) for name in fields]
+    with pytest.raises(BadRecord, match="crc"):
+        parse_batch(batch.record[:-1] + b"x", facts)
+    assert glance(batch.record[: batch.body_at - 1]) is None
 
 
 def test_a_batch_of_many_topics_is_what_it_was_with_few() -> None:
@@ -233,7 +242,9 @@ def test_a_batch_of_many_topics_is_what_it_was_with_few() -> None:
 
 def test_glance_is_for_batches() -> None:
     for other in (HOLE, OPENING, STOP, b"", b"\0" * 40, BATCH.replace(b"2,7\r", b"2,,\r")):
-        assert glance(other, 0) is None
+        assert glance(other) is None
+    # Also where steps say how many there are.
+    assert glance(b"+B 00000000 0000000010 1 2!1000 7 0 0 - a,b 01 1\r\n") is None
     # Damage may be a number of more digits than Python reads.
     for part in (b" 1 ", b" 1 1 1 "):
-        assert glance(b"+B 00000000 0000000010" + part[:-2] + b"9" * 5000 + b" 1 1 0 0 - a\r\n", 0) is None
+        assert glance(b"+B 00000000 0000000010" + part[:-2] + b"9" * 5000 + b" 1 1 0 0 - a\r\n") is None

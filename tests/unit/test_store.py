@@ -509,7 +509,7 @@ def test_a_step_takes_so_many_small_records_and_reads_no_part_of_one_twice(monke
     fetched: list[tuple[int, int]] = []
     fetch = Pieces.fetch
 
-    def noted(step: Pieces, at: int, length: int) -> bytes:
+    def noted(step: Pieces, at: int, length: int) -> memoryview:
         fetched.append((at, length))
         return fetch(step, at, length)
 
@@ -523,3 +523,24 @@ def test_a_step_takes_so_many_small_records_and_reads_no_part_of_one_twice(monke
         assert sum(sizes) == 200
         assert max(sizes) <= (256 << 10) // RECORD_BYTES
         assert [at for at, _ in fetched[1:]] == [at + length for at, length in fetched[:-1]]
+
+
+def test_the_record_that_uses_up_the_budget_needs_no_read_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = Kit()
+    for _ in range(12):
+        kit.commit((b"a", b"x" * 50_000))
+    fetched: list[int] = []
+    fetch = Pieces.fetch
+
+    def noted(step: Pieces, at: int, length: int) -> memoryview:
+        fetched.append(length)
+        return fetch(step, at, length)
+
+    monkeypatch.setattr(Pieces, "fetch", noted)
+    cursor = Cursor(1)
+    chunks = [kit.store.read(cursor, every, kit.next, budget, False) for budget in (256 << 10, 1, 140_000)]
+    assert [None if chunk is None else len(chunk.records) for chunk in chunks] == [6, 1, 3]
+    assert len(fetched) == 3
+    # Nor does what was read stand in the buffer of the read.
+    records = [record for chunk in chunks if chunk is not None for record in chunk.records]
+    assert all(isinstance(record, Batch) and record.items() == [b"x" * 50_000] for record in records)
