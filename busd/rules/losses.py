@@ -10,8 +10,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 
-from busd.rules.record import Hole, Opening, TopicLine
+from busd.rules.record import Hole
 from busd.rules.segment_index import SegmentIndex
+from busd.rules.segment_opening import Opening, TopicLine
 from busd.words.patterns import Wanted
 
 Counts = dict[bytes, int]

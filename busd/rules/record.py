@@ -47,7 +47,7 @@ Pure: knows bytes, not files.  Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -56,9 +56,8 @@ from busd.rules.checksum import crc32
 from busd.rules.column import Column
 from busd.rules.envelope import PREFIX_BYTES, BadRecord, check, envelope
 from busd.rules.items import FEW, UNEVEN, Item, cut_out, decode_items, encode_items, even_items
+from busd.rules.segment_opening import Opening, opening_of
 
-# What is written.  Format 1, which is read as well, had at most 78 topics in a batch.
-FORMAT = 2
 # +B, checksum, length, first, n, time, prev, synced, flags, topics
 _FEWEST = 10
 
@@ -172,44 +171,6 @@ class Hole:
 
 
 @dataclass(slots=True, frozen=True)
-class TopicLine:
-    """What a segment opening remembers of a topic: messages so far, last offset, RESET floor and messages below it."""
-
-    count: int
-    last: int
-    floor: int
-    dead: int
-    ended: bool
-
-
-@dataclass(slots=True, frozen=True)
-class Opening:
-    """The first record of a segment; the fields are told in the head of this file.  Topics are decoded on demand."""
-
-    store: str
-    epoch: int
-    first: int
-    prev: int
-    until: int
-    born: int
-    sure: int
-    total: int
-    time_ns: int
-    lines: bytes = field(default=b"", repr=False)
-
-    def topics(self) -> dict[bytes, TopicLine]:
-        """Every topic so far.
-
-        Raises:
-            BadRecord: `form`.
-        """
-        try:
-            return dict(map(_parse_topic_line, self.lines.split(b"\r\n")[:-1]))
-        except ValueError as error:
-            raise BadRecord("form", f"topics of +S: {error}") from None
-
-
-@dataclass(slots=True, frozen=True)
 class CleanStop:
     """The mark of a clean stop: every offset below `next` of this log is decided and synced."""
 
@@ -221,11 +182,6 @@ class CleanStop:
 Record = Batch | Hole | Opening | CleanStop
 # What the line of a batch says: size of the record, first, last, prev; where it ends, and what is between its blanks.
 Facts = tuple[int, int, int, int, int, list[bytes]]
-
-
-def format_trouble(number: int) -> str:
-    """Why files of this format cannot be read; empty when they can."""
-    return "" if 1 <= number <= FORMAT else f"format {number}; this busd reads formats 1 to {FORMAT}"
 
 
 def glance(record: bytes) -> Facts | None:
@@ -338,23 +294,6 @@ def frame_hole(hole: Hole) -> bytes:
     )
 
 
-def topic_lines(topics: Iterable[tuple[bytes, int, int, int, int, bool]]) -> bytes:
-    """The body of a segment opening: of each topic its name and what a TopicLine has, in that order."""
-    return b"".join(
-        [
-            b"%b %d %d %d %d %b\r\n" % (topic, count, last, floor, dead, b"e" if ended else b"o")
-            for topic, count, last, floor, dead, ended in topics
-        ]
-    )
-
-
-def frame_opening(o: Opening) -> bytes:
-    """The record that begins a segment."""
-    numbers = (o.epoch, o.first, o.prev, o.until, o.born, o.sure, o.total, o.time_ns)
-    fields = b"%d %b %b" % (FORMAT, o.store.encode(), b" ".join([b"%d" % number for number in numbers]))
-    return envelope("S", fields, o.lines)
-
-
 def frame_clean_stop(mark: CleanStop) -> bytes:
     """The record of a clean stop."""
     return envelope("C", b"%d %d %d" % (mark.next, mark.synced, mark.time_ns))
@@ -384,18 +323,6 @@ def _parse_hole(record: bytes, body_at: int, fields: list[bytes]) -> Hole:
     return Hole(first, last, prev, hop, fields[4].decode(), counts)
 
 
-def _parse_opening(record: bytes, body_at: int, fields: list[bytes]) -> Opening:
-    if trouble := format_trouble(int(fields[0])):
-        raise BadRecord("format", trouble)
-    epoch, first, prev, until, born, sure, total, time_ns = map(int, fields[2:])
-    return Opening(fields[1].decode(), epoch, first, prev, until, born, sure, total, time_ns, record[body_at:])
-
-
-def _parse_topic_line(line: bytes) -> tuple[bytes, TopicLine]:
-    topic, count, last, floor, dead, state = line.split(b" ")
-    return topic, TopicLine(int(count), int(last), int(floor), int(dead), state == b"e")
-
-
 def _parse_clean_stop(record: bytes, body_at: int, fields: list[bytes]) -> CleanStop:
     next_offset, synced, time_ns = map(int, fields)
     return CleanStop(next_offset, synced, time_ns)
@@ -403,6 +330,6 @@ def _parse_clean_stop(record: bytes, body_at: int, fields: list[bytes]) -> Clean
 
 _PARSERS: dict[bytes, Callable[[bytes, int, list[bytes]], Record]] = {
     b"H": _parse_hole,
-    b"S": _parse_opening,
+    b"S": opening_of,
     b"C": _parse_clean_stop,
 }

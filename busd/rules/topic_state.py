@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import compress
 
-from busd.rules.record import Batch, TopicLine, topic_lines
+from busd.rules.record import Batch
 from busd.rules.segment_index import Pairs, SegmentIndex, counts_in
+from busd.rules.segment_opening import TopicLine, topic_lines
 from busd.rules.topic_pairs import TopicNumbers
 
 # A topic among many, without an object for each: name, live, last, ended.

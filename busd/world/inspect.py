@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 from busd.rules.envelope import BadRecord
 from busd.rules.group_records import read_groups
-from busd.rules.record import Batch, CleanStop, Hole, Opening
+from busd.rules.record import Batch, CleanStop, Hole
 from busd.rules.recovery import Verdict, plan
 from busd.rules.scan import Flaw, walk
+from busd.rules.segment_opening import Opening
 from busd.rules.topic_state import TopicTable
 from busd.words.patterns import Wanted, any_topic
 from busd.world.disk import Disk

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from busd.rules.checksum import crc32
-from busd.rules.record import FORMAT, format_trouble
+from busd.rules.segment_opening import FORMAT, format_trouble
 from busd.world.disk import Disk, DiskFailed, DiskFull
 
 # The floor is moved this far ahead at a time: one durable write in four million messages.

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from busd.rules.record import Hole, Opening
+from busd.rules.record import Hole
 from busd.rules.segment_index import SegmentIndex
+from busd.rules.segment_opening import Opening
 from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
 from busd.world.segment import Segment
 

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from busd.rules.envelope import BadRecord
-from busd.rules.record import Batch, Hole, Opening, frame_opening
+from busd.rules.record import Batch, Hole
 from busd.rules.rewrite import rewrite
+from busd.rules.segment_opening import Opening, frame_opening
 from busd.words.patterns import any_topic
 from busd.words.settings import StoreRule
 from busd.world.disk import Disk, DiskFailed, DiskFull, try_remove

@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from busd.rules.envelope import BadRecord, peek
-from busd.rules.record import Batch, CleanStop, Hole, Opening, TopicLine, parse
+from busd.rules.record import Batch, CleanStop, Hole, parse
 from busd.rules.scan import Flaw, Found, Read, walk
 from busd.rules.segment_index import SegmentIndex
+from busd.rules.segment_opening import Opening, TopicLine
 from busd.world.disk import Disk, DiskFailed, DiskFull, File
 
 # An opening is read in one piece of this size first; with more than a thousand topics a second read follows.

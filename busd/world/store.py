@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from busd.rules import retention
-from busd.rules.record import Batch, CleanStop, Opening, frame_clean_stop, frame_hole, frame_opening
+from busd.rules.record import Batch, CleanStop, frame_clean_stop, frame_hole
 from busd.rules.retention import ActiveFacts
 from busd.rules.segment_index import MAX_SEGMENT_BYTES, SegmentIndex
+from busd.rules.segment_opening import Opening, frame_opening
 from busd.rules.topic_state import TopicState, TopicTable
 from busd.rules.wanted import Claims
 from busd.words.patterns import Wanted
@@ -68,8 +69,7 @@ class Store:
             self._pages.begin(self._active, self._active.file.read(0, self._active.size))
         self._active.index_bytes = self._pages.bytes
         self.bytes = self._shelf.used_bytes
-        self._written = self._active.size
-        self._writing = self._active
+        self._writing, self._written = self._active, self._active.size
         self._trimmer = Trimmer(self._shelf, rule)
         self._trimmer.count_live(self.topics)
 

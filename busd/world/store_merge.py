@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 from busd.rules import losses
 from busd.rules.envelope import BadRecord
-from busd.rules.record import Batch, Hole, frame_opening
+from busd.rules.record import Batch, Hole
 from busd.rules.rewrite import Survivors, rewrite
 from busd.rules.scan import Flaw, Window, walk
 from busd.rules.segment_index import SegmentIndex
+from busd.rules.segment_opening import frame_opening
 from busd.rules.weigh import counts_of
 from busd.words.patterns import any_topic
 from busd.world.disk import DiskFailed, DiskFull, try_remove

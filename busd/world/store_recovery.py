@@ -13,10 +13,11 @@ import re
 from dataclasses import dataclass, field, replace
 
 from busd.rules.envelope import PREFIX_BYTES, BadRecord, peek
-from busd.rules.record import Batch, CleanStop, Hole, Opening, frame_opening
+from busd.rules.record import Batch, CleanStop, Hole
 from busd.rules.recovery import Plan, Verdict, plan
 from busd.rules.scan import Flaw, Found, Read, walk
 from busd.rules.segment_index import SegmentIndex
+from busd.rules.segment_opening import Opening, frame_opening
 from busd.rules.topic_state import TopicTable
 from busd.words.patterns import any_topic
 from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove

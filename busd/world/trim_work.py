@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from busd.rules.record import TopicLine
+from busd.rules.segment_opening import TopicLine
 from busd.rules.topic_state import TopicState
 from busd.world.disk import try_remove
 from busd.world.segment import Segment, Shelf, thin_path

@@ -7,7 +7,8 @@ from zlib import crc32
 import pytest
 
 from busd.rules.envelope import peek
-from busd.rules.record import frame_opening, parse
+from busd.rules.record import parse
+from busd.rules.segment_opening import frame_opening
 from busd.world.disk import DiskFailed
 from busd.world.store import NewerFormat
 from tests.support.memory_disk import MemoryDisk

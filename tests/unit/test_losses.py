@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from busd.rules import losses
-from busd.rules.record import Hole, Opening, TopicLine
+from busd.rules.record import Hole
 from busd.rules.segment_index import SegmentIndex
+from busd.rules.segment_opening import Opening, TopicLine
 from tests.support.store_kit import batch_of, every, only
 
 

@@ -12,21 +12,8 @@ from busd.rules import column as columns
 from busd.rules.column import MAX_TOPICS, Column
 from busd.rules.envelope import BadRecord, envelope, peek
 from busd.rules.items import Item
-from busd.rules.record import (
-    Batch,
-    CleanStop,
-    Hole,
-    Opening,
-    TopicLine,
-    frame,
-    frame_clean_stop,
-    frame_hole,
-    frame_opening,
-    glance,
-    parse,
-    parse_batch,
-    topic_lines,
-)
+from busd.rules.record import Batch, CleanStop, Hole, frame, frame_clean_stop, frame_hole, glance, parse, parse_batch
+from tests.unit.test_segment_opening import OPENING
 
 # Written by hand.  Each value of a field is one that occurs nowhere else in its record.
 BATCH = (
@@ -36,10 +23,6 @@ BATCH = (
 PLAIN = b"+B d7ce9610 0000000036 9 2 17 8 6 - t\r\n*2\r\n$1\r\nx\r\n$3\r\nabc\r\n"
 ALONE = b"+B 00a0aba1 0000000029 9 1 17 8 6 - t\r\n*1\r\n$3\r\nabc\r\n"
 HOLE = b"+H 26fd742d 0000000033 12 19 11 4096 trimmed a:3,b.c:4\r\n"
-OPENING = (
-    b"+S 4e373774 0000000085 2 main 3 500 499 620 2 7 310 1700000000000000009\r\n"
-    b"a 300 499 120 90 e\r\nb 10 44 0 0 o\r\n"
-)
 STOP = b"+C e65df3f0 0000000029 900 899 1700000000000000011\r\n"
 
 
@@ -94,25 +77,6 @@ def test_golden_hole() -> None:
         assert parse(frame_hole(other)) == other
 
 
-def test_golden_opening() -> None:
-    opening = parse(OPENING)
-    assert isinstance(opening, Opening)
-    assert opening.store == "main"
-    assert opening.epoch == 3
-    assert opening.first == 500
-    assert opening.prev == 499
-    assert opening.until == 620
-    assert opening.born == 2
-    assert opening.sure == 7
-    assert opening.total == 310
-    assert opening.time_ns == 1700000000000000009
-    topics = {b"a": TopicLine(300, 499, 120, 90, True), b"b": TopicLine(10, 44, 0, 0, False)}
-    assert opening.topics() == topics
-    rows = [(name, t.count, t.last, t.floor, t.dead, t.ended) for name, t in topics.items()]
-    assert topic_lines(rows) == opening.lines
-    assert frame_opening(opening) == OPENING
-
-
 def test_golden_clean_stop() -> None:
     stop = CleanStop(900, 899, 1700000000000000011)
     assert parse(STOP) == stop
@@ -165,20 +129,6 @@ def test_valid_checksums_over_nonsense(kind: str, fields: bytes, body: bytes) ->
     with pytest.raises(BadRecord) as caught:
         parse(envelope(kind, fields, body))
     assert caught.value.reason == "form"
-
-
-def test_a_newer_format_is_told_apart() -> None:
-    with pytest.raises(BadRecord) as caught:
-        parse(envelope("S", b"3 main 1 1 0 0 1 1 0 5 and more"))
-    assert caught.value.reason == "format"
-    assert "format 3; this busd reads formats 1 to 2" in str(caught.value)
-
-
-def test_topics_of_an_opening_that_make_no_sense() -> None:
-    opening = parse(envelope("S", b"1 main 1 1 0 0 1 1 0 5", b"a 1 2\r\n"))
-    assert isinstance(opening, Opening)
-    with pytest.raises(BadRecord):
-        opening.topics()
 
 
 def test_bodies_that_do_not_hold_what_the_line_says() -> None:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from busd.rules.record import TopicLine
+from busd.rules.segment_opening import TopicLine
 from busd.rules.topic_state import TopicTable
 from busd.world.disk import File
 from busd.world.store import Trim

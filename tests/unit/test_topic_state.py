@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from busd.rules.record import Opening, TopicLine
 from busd.rules.segment_index import SegmentIndex
+from busd.rules.segment_opening import Opening, TopicLine
 from busd.rules.topic_state import TopicState, TopicTable
 from tests.support.store_kit import batch_of
 from tests.support.topic_model import lose_plainly, note_plainly
