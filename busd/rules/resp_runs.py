@@ -40,15 +40,16 @@ def alone(data: bytes, limits: Limits) -> Publish | None:
     if head is None or limits.line_bytes < MAX_TOPIC_BYTES + len(b"PUB"):
         return None
     _, _, topic_size, topic, size = head.groups()
-    payload = data[head.end() : -2]
-    size_bytes = len(payload)
+    size_bytes = int(size)
+    # By its place: the end of the head is one, too, where the payload is empty and its own has not come.
     if (
-        size_bytes != int(size)
+        len(data) != head.end() + size_bytes + 2
         or int(topic_size) != len(topic)
         or not data.endswith(CRLF)
         or size_bytes > limits.payload_bytes
     ):
         return None
+    payload = data[head.end() : -2]
     try:
         return Publish(known_topic(topic), [payload], size_bytes, eol=CRLF)
     except BusError:

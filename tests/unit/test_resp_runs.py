@@ -25,9 +25,10 @@ TOO_LONG = resp(b"PUB", b"t", b"x" * 5001)
 BAD = resp(b"PUB", b"a..b", b"x")
 SNEAKY = resp(b"PUB", b"t", b"\r\n" + T[:-2])
 PING = resp(b"PING")
+EMPTY = resp(b"PUB", b"t", b"")
 
 
-@pytest.mark.parametrize("data", [T, U, LONG, LOWER, resp(b"PUB", b"t", b"\r\n"), resp(b"PUB", b"t" * 200, T)])
+@pytest.mark.parametrize("data", [T, U, LONG, LOWER, EMPTY, resp(b"PUB", b"t", b"\r\n"), resp(b"PUB", b"t" * 200, T)])
 def test_a_command_alone_is_what_the_parser_makes_of_it(data: bytes) -> None:
     plain = RespDecoder(LIMITS)
     # What comes byte by byte takes no shortcut.
@@ -43,10 +44,19 @@ def test_a_command_alone_is_what_the_parser_makes_of_it(data: bytes) -> None:
         resp(b"PUB", b"t"), resp(b"PUB", b"t", b"x", b"k", b"v"), resp(b"HPUB", b"t", b"x"), resp(b"PUB", b"", b"x"),
         resp(b"PUB", b"t" * 201, b"x"), resp(b"PUB", b"a\rb", b"x"), T.replace(b"$1\r\nt", b"$2\r\nt"),
         T.replace(b"$1\r\nx", b"$2\r\nx"), T.replace(b"$1\r\nx", b"$01\r\nx"), T.replace(b"*3", b"*03"), T[:-2] + b"xx",
+        EMPTY[:-1], EMPTY[:-2],
     ],
 )  # fmt: skip
 def test_of_anything_else_it_makes_nothing(data: bytes) -> None:
     assert alone(data, LIMITS) is None
+
+
+@pytest.mark.parametrize("data", [T, U, LOWER, EMPTY, resp(b"PUB", b"t", b"\r\n")])
+def test_a_command_in_two_reads_is_not_whole_before_the_second(data: bytes) -> None:
+    for cut in range(1, len(data)):
+        decoder = RespDecoder(LIMITS)
+        assert (decoder.feed(data[:cut]), decoder.unfinished) == ([], True)
+        assert len(decoder.feed(data[cut:])) == 1
 
 
 def test_where_lines_are_short_the_parser_says_what_is_too_long() -> None:
