@@ -22,6 +22,12 @@ def test_no_other_name() -> None:
         attrgetter("Batches")(busd_client)
 
 
+def test_names_are_listed_before_they_are_asked_for() -> None:
+    asked = "import busd_client; print({*busd_client.__all__, '__name__'} <= {*dir(busd_client)})"
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "True"
+
+
 def test_an_address_needs_no_client() -> None:
     asked = "import sys, busd_client.address; print(sorted(m for m in sys.modules if m.startswith('busd_client')))"
     told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)

@@ -60,6 +60,10 @@ if not TYPE_CHECKING:  # Checkers know the names above, and that there are no ot
         found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'events')}"), name)
         return found
 
+    def __dir__() -> list[str]:
+        """Also those that nobody has asked for yet: who completes names or documents the package goes by this."""
+        return sorted({*globals(), *__all__})
+
 
 def channel(
     name: str, directory: str | Path, *, max_bytes: int | None = None, sync: str = "interval"
