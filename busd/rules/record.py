@@ -55,7 +55,7 @@ from busd.rules import column as columns
 from busd.rules.checksum import crc32
 from busd.rules.column import Column
 from busd.rules.envelope import PREFIX_BYTES, BadRecord, check, envelope
-from busd.rules.items import FEW, UNEVEN, Item, cut_out, decode_items, encode_items, even_items
+from busd.rules.items import FEW, UNEVEN, Item, cut_out, decode_items, encode_items, even_items, runs_pay, take_all
 from busd.rules.segment_opening import Opening, opening_of
 
 # +B, checksum, length, first, n, time, prev, synced, flags, topics
@@ -112,7 +112,10 @@ class Batch:
         """Every message: payload, or with headers [payload, key, value, …].  Decoded once, kept.  Raises BadRecord."""
         if self._items is None:
             try:
-                self._items = decode_items(self.record, self.body_at, self.n, self.even)
+                even = self.evenly() if runs_pay(self.n, self.even) else ()
+                self._items = (
+                    take_all(self.record, even, self.n) if even else decode_items(self.record, self.body_at, self.n)
+                )
             except ValueError as error:
                 raise BadRecord("form", str(error)) from None
         return self._items

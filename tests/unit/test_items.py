@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busd.rules import items as items_module
-from busd.rules.items import UNEVEN, Item, cut_out, decode_items, edges, encode_items, even_items
+from busd.rules.items import UNEVEN, Item, cut_out, decode_items, edges, encode_items, even_items, take_all
 
 PAYLOADS = st.one_of(st.binary(max_size=20), st.integers(4090, 4100).map(lambda size: b"x" * size))
 ITEMS = st.one_of(PAYLOADS, st.lists(st.binary(max_size=5), min_size=3, max_size=5))
@@ -132,7 +131,8 @@ def test_payloads_of_one_size_are_even(size: int) -> None:
 def test_many_of_one_size_are_taken_in_runs(size: int, number: int, known: bool) -> None:
     payloads = [(b"%06d" % at * (size // 6 + 1))[:size] for at in range(number)]
     record = b"line\r\n" + encode_items([*payloads], headers=False)[0]
-    assert decode_items(record, 6, number, size if known else UNEVEN) == payloads
+    even = even_items(record, 6, number, size if known else UNEVEN)
+    assert take_all(record, even, number) == decode_items(record, 6, number) == payloads
     assert edges(record, even_items(record, 6, number), number) == b"".join(
         [payload[:1] for payload in payloads] + [payload[-1:] for payload in payloads]
     )
@@ -140,25 +140,8 @@ def test_many_of_one_size_are_taken_in_runs(size: int, number: int, known: bool)
     payloads[number // 2] += payloads[number // 2 - 1][-1:]
     payloads[number // 2 - 1] = payloads[number // 2 - 1][:-1]
     record = b"line\r\n" + encode_items([*payloads], headers=False)[0]
+    assert size == 0 or even_items(record, 6, number) == ()
     assert decode_items(record, 6, number) == payloads
-
-
-@pytest.mark.parametrize(("number", "known", "runs"), [(63, 9, 0), (64, 9, 1), (255, UNEVEN, 0), (256, UNEVEN, 1)])
-def test_runs_are_taken_where_they_save_time(
-    number: int, known: int, runs: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[int] = []
-    genuine = items_module._all_of
-
-    def noted(record: bytes, even: tuple[int, ...], n: int) -> list[Item]:
-        taken.append(n)
-        return genuine(record, even, n)
-
-    monkeypatch.setattr(items_module, "_all_of", noted)
-    record, size = encode_items([b"x" * 9] * number, headers=False)
-    assert size == 9
-    assert decode_items(record, 0, number, known) == [b"x" * 9] * number
-    assert len(taken) == runs
 
 
 def test_heads_in_payloads_are_not_taken_for_heads() -> None:

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from busd.rules import column as columns
+from busd.rules import items as items_module
+from busd.rules import record as record_module
 from busd.rules.column import MAX_TOPICS, Column
 from busd.rules.envelope import BadRecord, envelope, peek
-from busd.rules.items import Item
+from busd.rules.items import UNEVEN, Item
 from busd.rules.record import Batch, CleanStop, Hole, frame, frame_clean_stop, frame_hole, glance, parse, parse_batch
 from tests.unit.test_segment_opening import OPENING
 
@@ -198,3 +200,28 @@ def test_glance_is_for_batches() -> None:
     # Damage may be a number of more digits than Python reads.
     for part in (b" 1 ", b" 1 1 1 "):
         assert glance(b"+B 00000000 0000000010" + part[:-2] + b"9" * 5000 + b" 1 1 0 0 - a\r\n") is None
+
+
+@pytest.mark.parametrize(("number", "known", "looks"), [(63, 9, 0), (64, 9, 1), (255, UNEVEN, 0), (256, UNEVEN, 1)])
+@pytest.mark.parametrize("last", [b"x" * 9, b"x" * 8])
+def test_whether_payloads_are_of_one_size_is_looked_at_once_and_where_it_saves_time(
+    number: int, known: int, looks: int, last: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if known != UNEVEN and len(last) != known:
+        known, looks = UNEVEN, int(number >= 256)
+    asked: list[int] = []
+    genuine = items_module.even_items
+
+    def noted(record: bytes, body_at: int, n: int, size: int) -> tuple[int, ...]:
+        asked.append(n)
+        return genuine(record, body_at, n, size)
+
+    monkeypatch.setattr(record_module, "even_items", noted)
+    payloads: list[Item] = [*([b"x" * 9] * (number - 1)), last]
+    batch = parse(frame(1, 5, 0, 0, "-", (b"t",), None, None, payloads).record)
+    assert isinstance(batch, Batch)
+    batch.even = known
+    assert batch.items() == payloads
+    assert len(asked) == looks
+    assert bool(batch.evenly()) == (last == b"x" * 9)
+    assert len(asked) == 1
