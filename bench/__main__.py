@@ -52,10 +52,12 @@ def main() -> int:
     for note in notes:
         console.print(note, style="yellow")
     began = time.monotonic()
+    # Of a look at whether everything works nobody reads the figures.
+    used_gb = 0.0 if arguments.quick else machine.use_memory()
     with tempfile.TemporaryDirectory(prefix="busd-bench-", dir=arguments.data) as base:
         rounds = arguments.rounds or (1 if arguments.quick else ROUNDS)
         options = run.Options(QUICK if arguments.quick else FULL, rounds, Path(base))
-        facts = _facts(arguments.data)
+        facts = _facts(arguments.data, used_gb)
         all_findings: list[Findings] = []
         before = time.monotonic()
         for findings in _measure(workloads, options, console):
@@ -125,8 +127,9 @@ def _notes(quick: bool, only: Sequence[str], data: Path) -> Iterator[str]:
         yield f"the data lies in memory ({kind}): synced figures mean nothing; use --data"
 
 
-def _facts(data: Path) -> dict[str, str]:
+def _facts(data: Path, used_gb: float) -> dict[str, str]:
     found = machine.facts(data)
+    found["memory"] += f", {used_gb:.0f} of them written to before the first workload"
     found["busd"] = machine.commit_of(ROOT) or "not a checkout"
     for system, version in run.versions().items():
         found[run.COMMANDS[system]] = version or "not installed"
