@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-
 # Of the free memory; the rest is for whoever wants some meanwhile.
 _USED_PERCENT = 80
 _AT_ONCE_PAGES = 1 << 18
