@@ -16,10 +16,10 @@ HURRIED_BYTES = 48 * 1024
 # Where little of it is for the reader.
 SPARSE_BYTES = 512 * 1024
 # As much as goes out in one write: half of what an outbox of the usual size takes.
-HANDFUL_BYTES = 32 * 1024
-# A stored batch is about this long at most (busd.rules.seal), a line of text about twice that: an outbox that is half
-# empty takes one whole, because reading it again for a slice costs more than the bytes are worth.
-BATCH_BYTES = 64 * 1024
+HANDFUL_BYTES = 64 * 1024
+# A stored batch is about this long at most (busd.rules.seal), its text up to twice that: an outbox that is half empty
+# takes one whole, because reading it again for a slice costs more than the bytes are worth.
+BATCH_BYTES = 128 * 1024
 
 
 class Stride:

@@ -19,7 +19,7 @@ from busd.rules.items import FEW, UNEVEN, Item, decode_items, even_items
 from busd.rules.record import Batch, Facts, Hole
 
 # An excerpt of so much gets no more: about what goes out in one write (busd.broker.stride).
-_ENOUGH_BYTES = 32 * 1024
+_ENOUGH_BYTES = 64 * 1024
 # kind, checksum, length, first, n, time, prev, synced, flags, topics, column
 _FIELDS = 11
 # Letters of one byte are spelled alike in a record and in memory.

@@ -24,10 +24,11 @@ from busd.words.requests import Publish
 # What waits beyond this stays for the next commit, unless the disk is slow (busd.world.waiting): as much as one read
 # of a socket brings.
 COMMIT_BYTES = 256 * 1024
-# About 600 messages of 100 bytes: beyond that nothing per batch shows in the cost per message, and a reader with a
-# small outbox reads a batch again for each slice that it can take.  A little more than a quarter of what one read of a
-# socket brings, or each quarter that ends behind a message would be cut once more.
-BATCH_BYTES = 68 * 1024
+# About 1,200 messages of 100 bytes.  With half of it a replay takes 1.2 to 1.5 times as long, and 1,000 bytes 1.2 times
+# as long to publish; with twice as much a step of a replay, which others wait for, is too long, and a reader with a
+# small outbox reads a batch again for each slice that it can take.  A little more than half of what one read of a
+# socket brings, or each half that ends behind a message would be cut once more.
+BATCH_BYTES = 136 * 1024
 
 # A run with more than half as many topics as messages among so many has many topics; with all but two of them, most of
 # its messages have a topic each.

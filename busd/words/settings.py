@@ -77,7 +77,7 @@ class Limits:
     topics: int = 100_000
     connections: int = 10_000
     outbox_bytes: int = MIB
-    spill_outbox_bytes: int = 64 * KIB
+    spill_outbox_bytes: int = 128 * KIB
     unfinished_ns: int = 30 * units.NS_PER_S
     # How long a connection may take to say who it is.
     unauthenticated_ns: int = 10 * units.NS_PER_S
