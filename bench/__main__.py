@@ -51,7 +51,7 @@ def main() -> int:
     notes = list(_notes(arguments.quick, arguments.only, arguments.data))
     for note in notes:
         console.print(note, style="yellow")
-    began = time.monotonic()
+    began, ticks = time.monotonic(), machine.processor_ticks()
     # Of a look at whether everything works nobody reads the figures.
     used_gb = 0.0 if arguments.quick else machine.use_memory()
     with tempfile.TemporaryDirectory(prefix="busd-bench-", dir=arguments.data) as base:
@@ -64,6 +64,7 @@ def main() -> int:
             all_findings.append(findings)
             _show(console, findings, time.monotonic() - before)
             facts["took"] = f"{(time.monotonic() - began) / 60:.1f} minutes"
+            facts["taken by the host"] = f"{machine.taken_percent(ticks, machine.processor_ticks()):.1f} % of the time"
             # After each workload: a run that is interrupted leaves what it has.
             before = time.monotonic()
             written, charts = page.write(directory, all_findings, facts, notes)

@@ -119,7 +119,11 @@ def use_memory() -> float:
 
 
 def _write_to(pages: int) -> None:
-    with mmap.mmap(-1, pages * mmap.PAGESIZE) as memory:
+    try:
+        room = mmap.mmap(-1, pages * mmap.PAGESIZE)
+    except (OSError, OverflowError):
+        sys.exit(1)
+    with room as memory:
         for at in range(0, pages, _AT_ONCE_PAGES):
             number = min(_AT_ONCE_PAGES, pages - at)
             memory[at * mmap.PAGESIZE : (at + number) * mmap.PAGESIZE : mmap.PAGESIZE] = bytes(number)
@@ -159,6 +163,19 @@ def commit_of(root: Path) -> str:
 def load_average() -> float:
     """Of the last minute: what else ran here."""
     return os.getloadavg()[0]
+
+
+def processor_ticks() -> tuple[int, int]:
+    """Of all processors since the machine began: the time that its host gave to others while something wanted to run
+    here, and all time."""
+    # user nice system idle iowait irq softirq steal
+    times = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))
+    return times[7], sum(times)
+
+
+def taken_percent(before: tuple[int, int], after: tuple[int, int]) -> float:
+    """Of the time between two answers of `processor_ticks` what the host took."""
+    return 100 * (after[0] - before[0]) / max(1, after[1] - before[1])
 
 
 def _listed(cores: frozenset[int]) -> str:

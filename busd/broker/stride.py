@@ -27,8 +27,10 @@ class Stride:
 
     __slots__ = ("_least", "bytes")
 
-    def __init__(self, outbox_bytes: int) -> None:
-        self._least = self.bytes = min(PIECE_BYTES, outbox_bytes)
+    def __init__(self, outbox_bytes: int, limited: bool = False) -> None:
+        """`limited`: the reader has a LIMIT, and one batch is often all that it takes."""
+        self._least = min(PIECE_BYTES, outbox_bytes)
+        self.bytes = min(HURRIED_BYTES, self._least) if limited else self._least
 
     def took(self, written_bytes: int, easy: bool, emptied: bool, hurried: bool) -> None:
         """More next time where all was taken at once or little was for this reader; less when the reader did not take

@@ -49,7 +49,7 @@ class Subscription:
         self.over: Callable[[], None] = lambda: None
         self.failed: Callable[[Exception], None] = lambda error: None
         self._outbox = Cork(outbox)
-        self._stride = Stride(terms.outbox_bytes)
+        self._stride = Stride(terms.outbox_bytes, terms.limit is not None)
         self._few = Handful()
         self._log = log
         self._runtime = runtime

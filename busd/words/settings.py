@@ -77,6 +77,7 @@ class Limits:
     topics: int = 100_000
     connections: int = 10_000
     outbox_bytes: int = MIB
+    # As much as a batch: with less its text may go out in slices, and is read again for each, at half the pace.
     spill_outbox_bytes: int = 128 * KIB
     unfinished_ns: int = 30 * units.NS_PER_S
     # How long a connection may take to say who it is.

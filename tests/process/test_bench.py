@@ -5,6 +5,8 @@ The figures are not looked at: machines that run tests are not quiet.
 
 from __future__ import annotations
 
+import mmap
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from zlib import crc32
 
 import pytest
 
-from bench import figures, page, plan, run
+from bench import figures, machine, page, plan, run
 from bench.context import TINY, Context
 from bench.load import Counting, Exactly, Filling, Stream
 from bench.machine import Cores
@@ -93,7 +95,7 @@ def test_a_quick_run_prints_and_writes_ratios(tmp_path: Path) -> None:
 
 def test_servers_are_ended_and_files_removed_when_it_is_stopped(tmp_path: Path) -> None:
     with subprocess.Popen(
-        [*COMMAND, "--only", "fanout", "--output", str(tmp_path / "out"), "--data", str(tmp_path)],
+        [*COMMAND, "--quick", "--only", "fanout", "--output", str(tmp_path / "out"), "--data", str(tmp_path)],
         env={**PATHS, "PATH": "/usr/bin:/bin"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -102,6 +104,26 @@ def test_servers_are_ended_and_files_removed_when_it_is_stopped(tmp_path: Path) 
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 128 + signal.SIGTERM
     assert list(tmp_path.glob("busd-bench-*")) == []
+
+
+# The machine
+
+
+def test_memory_is_written_to_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sysconf", lambda name: 1000)
+    assert machine.use_memory() == pytest.approx(800 * mmap.PAGESIZE / 1e9)
+
+
+def test_memory_that_nobody_may_have_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sysconf", lambda name: 1 << 48)
+    assert machine.use_memory() == 0.0
+
+
+def test_what_the_host_took_is_a_share_of_all_time() -> None:
+    assert machine.taken_percent((5, 100), (15, 200)) == 10
+    assert machine.taken_percent((5, 100), (5, 100)) == 0
+    taken, ticks = machine.processor_ticks()
+    assert 0 <= taken <= ticks
 
 
 # What is missing here

@@ -45,6 +45,14 @@ def test_a_step_beside_a_commit_or_for_a_full_reader_is_a_small_one() -> None:
     assert Stride(1 << 30).bytes == PIECE_BYTES
 
 
+def test_who_has_a_limit_begins_with_a_batch() -> None:
+    stride = Stride(1 << 20, limited=True)
+    assert stride.bytes == HURRIED_BYTES
+    stride.took(stride.bytes, easy=True, emptied=True, hurried=False)
+    assert stride.bytes == 2 * HURRIED_BYTES
+    assert Stride(1000, limited=True).bytes == 1000
+
+
 def test_a_handful_is_as_much_as_one_write() -> None:
     few = Handful()
     small, large = batch(1, 100), batch(9, HANDFUL_BYTES)
