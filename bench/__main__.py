@@ -130,7 +130,8 @@ def _notes(quick: bool, only: Sequence[str], data: Path) -> Iterator[str]:
 
 def _facts(data: Path, used_gb: float) -> dict[str, str]:
     found = machine.facts(data)
-    found["memory"] += f", {used_gb:.0f} of them written to before the first workload"
+    if used_gb:
+        found["memory"] += f", {used_gb:.0f} of them written to before the first workload"
     found["busd"] = machine.commit_of(ROOT) or "not a checkout"
     for system, version in run.versions().items():
         found[run.COMMANDS[system]] = version or "not installed"

@@ -73,8 +73,11 @@ class Busd(Peer):
         Python keeps what it compiles, as it does where busd is installed, whatever it was told for others: without
         that each start takes half a second longer.
         """
-        ours = {"PYTHONPATH": f"{ROOT}:{ROOT / 'clients' / 'python'}", "BUSD_LIMITS_CONNECTIONS": "20000"}
-        return super().environment() | ours | {"PYTHONDONTWRITEBYTECODE": ""}
+        return super().environment() | {
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'clients' / 'python'}",
+            "PYTHONDONTWRITEBYTECODE": "",
+            "BUSD_LIMITS_CONNECTIONS": "20000",
+        }
 
     def ready(self, sock: socket.socket) -> bool:
         """See Peer."""

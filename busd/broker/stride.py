@@ -11,7 +11,8 @@ from busd.rules.select import Selection
 # A piece of the log read in one step, or as much as the outbox takes when that is less: long enough that its fixed
 # cost (about 30 µs) does not show, short enough that a step stays well under a millisecond.
 PIECE_BYTES = 256 * 1024
-# Beside a commit, which must wait for the step: one batch of the usual length, as what begins inside is read whole.
+# Beside a commit, which must wait for the step, and at first for who has a LIMIT: one batch of the usual length, as
+# what begins inside is read whole.
 HURRIED_BYTES = 48 * 1024
 # Where little of it is for the reader.
 SPARSE_BYTES = 512 * 1024

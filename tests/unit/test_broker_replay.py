@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from busd.broker.ports import Piece
+from busd.broker.stride import HURRIED_BYTES
 from busd.words.errors import BusError
 from busd.words.patterns import Wanted
 from busd.words.settings import Limits
@@ -443,3 +445,23 @@ def test_what_is_trimmed_below_a_replaying_reader_is_named() -> None:
         Gap(2, 3, None, "trimmed"),
         Seen("MSG", b"a", 4, b"p4"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("request_", "budget_bytes"), [(b"READ a LIMIT 1\n", HURRIED_BYTES), (b"READ a\n", Limits().spill_outbox_bytes)]
+)
+def test_who_has_a_limit_reads_a_batch_at_first(
+    request_: bytes, budget_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = MemoryServer()
+    client = server.connect()
+    client.send(b"PUB a x\n")
+    read, budgets = server.log.read, list[int]()
+
+    def noted(cursor: list[int], wanted: Wanted, budget_bytes: int, done: Callable[[Piece | Exception], None]) -> None:
+        budgets.append(budget_bytes)
+        read(cursor, wanted, budget_bytes, done)
+
+    monkeypatch.setattr(server.log, "read", noted)
+    client.send(request_)
+    assert budgets == [budget_bytes]
