@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 from bench.context import Context, Meter, check_kept, measured, payloads
-from bench.load import BLOCK, READ_BYTES, Counting, Exactly, Lane, Stream, answer, drive, percentile, round_trips
+from bench.load import BLOCK, READ_BYTES, Counting, Lane, answer, drive, percentile, round_trips
 from bench.machine import forget_pages
 from bench.peers.busd_server import Busd
 from bench.plan import CannotRun, Job, Row, Sample, Target, Workload, WrongAnswer
@@ -36,6 +36,8 @@ SIPS = 100
 WINDOW_BYTES = 32 * 1024
 # What it takes at once.
 SIP_BYTES = 16 * 1024
+# As many messages are made at once of what a reader is to get.
+PAGE = 20
 
 
 def _curve(case: str, unit: str) -> dict[float, Row]:
@@ -85,7 +87,7 @@ def large_log(context: Context) -> Mapping[Row, Sample]:
             for row, kill in ((STOPPED[at], False), (KILLED[at], True)):
                 found[row] = restarted(server, blocks, count, times, kill)
                 count += times * DIFFERENT
-        found[MEMORY] = slow_readers(context, server, contents)
+        found[MEMORY] = slow_readers(context, server, contents, count)
     return found
 
 
@@ -136,15 +138,40 @@ def restarted(server: Busd, blocks: Sequence[bytes], count: int, times: int, kil
     )
 
 
-def slow_readers(context: Context, server: Busd, contents: Sequence[bytes]) -> Sample:
-    """They replay from the start, a few kB at a time, while a publisher goes on."""
-    # No slow reader gets beyond what is different.
-    stream = Stream.of([b"MSG %b %d %b\n" % (TOPIC, at, one) for at, one in enumerate(contents, 1)], per=1)
+class Onwards:
+    """All messages from an offset on, compared byte by byte; made as they come, because every reader is elsewhere."""
+
+    def __init__(self, contents: Sequence[bytes], first: int) -> None:
+        self.left = 1
+        self.got = 0
+        self._contents, self._next = contents, first
+        self._due = b""
+
+    def feed(self, data: bytearray, size: int) -> None:
+        """See Sink."""
+        while len(self._due) < size:
+            offsets = range(self._next, self._next + PAGE)
+            lines = [b"MSG %b %d %b\n" % (TOPIC, at, self._contents[(at - 1) % len(self._contents)]) for at in offsets]
+            self._due += b"".join(lines)
+            self._next += PAGE
+        came = data[:size]
+        if not self._due.startswith(came):
+            raise WrongAnswer(f"before offset {self._next}: {bytes(came[:80])!r} came, {self._due[:80]!r} was due")
+        self._due = self._due[size:]
+        self.got += came.count(b"\n")
+
+
+def slow_readers(context: Context, server: Busd, contents: Sequence[bytes], count: int) -> Sample:
+    """They replay, each from a place of its own, a few kB at a time, while a publisher goes on."""
+    readers = context.size.number(READERS)
+    # Nobody comes to what is published meanwhile.
+    span = max(1, count - DIFFERENT)
     with ExitStack() as stack:
         lanes = []
-        for _ in range(context.size.number(READERS)):
-            sock = stack.enter_context(server.subscriber(b"SUB %b FROM first\n" % TOPIC, WINDOW_BYTES))
-            lanes.append(Lane(sock, Exactly(stream)))
+        for at in range(readers):
+            first = 1 + at * span // readers
+            sock = stack.enter_context(server.subscriber(b"SUB %b FROM %d\n" % (TOPIC, first), WINDOW_BYTES))
+            lanes.append(Lane(sock, Onwards(contents, first)))
         publisher = stack.enter_context(server.publisher())
         block = b"".join([server.publish(TOPIC, one) for one in contents[:BLOCK]])
         sip, published = bytearray(SIP_BYTES), 0
@@ -177,8 +204,8 @@ WORKLOAD = Workload(
         "message, anywhere; the page cache as the publishing left it. *restart*: from the start of the process, "
         "Python's own included, to its first answer; the files are dropped from the page cache before, and every "
         f"message is counted after; at the largest size the median of {RESTARTS}. *slow readers*: so many connections "
-        f"replay the largest log from the start, {SIP_BYTES // 1024} KiB at a time, while a publisher goes on; every "
-        "byte is compared, the figure is VmHWM of a server that was restarted before."
+        f"replay the largest log, each from a place of its own, {SIP_BYTES // 1024} KiB at a time, while a publisher "
+        "goes on; every byte is compared, the figure is VmHWM of a server that was restarted before."
     ),
     jobs=(Job(tuple(_rows()), large_log),),
     targets=(

@@ -133,6 +133,7 @@ class Broker:
             ("published", self.log.kept),
             ("delivered", self.house.tally.delivered),
             ("gaps", self.house.tally.gaps),
+            ("stalled", self.house.tally.stalled),
             ("refused", self._refused),
             ("held", self._admission.held),
             ("duplicates", self._dedup.duplicates),

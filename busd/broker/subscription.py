@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from busd.broker.cork import Cork
-from busd.broker.ends import all_ended, ended
+from busd.broker.ends import Ends
 from busd.broker.gap import PendingGap
 from busd.broker.ports import Log, Outbox, Piece, Runtime, Wanted
 from busd.broker.stride import BATCH_BYTES, Handful, Stride
@@ -62,6 +62,7 @@ class Subscription:
         self._named: set[tuple[int, int, str]] = set()
         self._reading = False
         self._scheduled = False
+        self._ends = Ends(log.topic, terms.patterns, terms.floors)
         self._topic = terms.topic if encoder.timeless else b""
         self._seek()
         self._bounded = terms.until != MAX_OFFSET or terms.limit is not None
@@ -96,7 +97,7 @@ class Subscription:
 
     def drained(self) -> None:
         """The outbox has room again."""
-        action, self.state = step(self.state, Event.DRAINED)
+        action = self._step(Event.DRAINED)
         if action is Action.RESUME:
             self._seek()
             self._read_soon()
@@ -123,8 +124,7 @@ class Subscription:
             self._name_gap()
 
     def _finish(self) -> bool:
-        before = self.state
-        action, self.state = step(before, Event.DONE)
+        before, action = self.state, self._step(Event.DONE)
         if action is Action.FINISH and before in (State.LIVE, State.SKIPPING):
             self.not_live(self)
         return action is Action.FINISH
@@ -145,8 +145,7 @@ class Subscription:
 
     def _fall_behind(self, batch: Batch) -> None:
         """The outbox is full; what the batch holds from `position` on had no room."""
-        action, self.state = step(self.state, self._full)
-        if action is Action.SKIP:
+        if self._step(self._full) is Action.SKIP:
             self._skip(self._matching(batch))
         else:
             self.not_live(self)
@@ -289,10 +288,17 @@ class Subscription:
         return True
 
     def _hold(self) -> None:
-        _, self.state = step(self.state, self._full)
+        self._step(self._full)
         self._await_room()
 
     # Both.
+
+    def _step(self, event: Event) -> Action:
+        """As the table has it; a reader that stands still is counted."""
+        before = self.state
+        action, self.state = step(before, event)
+        self._tally.stalled += (self.state is State.HELD) - (before is State.HELD)
+        return action
 
     @property
     def _full(self) -> Event:
@@ -319,10 +325,11 @@ class Subscription:
 
     def _deliver(self, selection: Selection, data: bytes) -> int:
         """Write as many of them as there is room for; how many that was."""
-        limit, count = self.terms.outbox_bytes, selection.count
+        replaying, count = self.state is State.REPLAYING, selection.count
+        limit = self._tally.outbox_bytes(self.terms) if replaying else self.terms.outbox_bytes
         if self._outbox.buffered() + len(data) > limit:
             self._outbox.flush()  # What has waited for more may be all that is in it.
-            buffered, replaying = self._outbox.buffered(), self.state is State.REPLAYING
+            buffered = self._outbox.buffered()
             easy = buffered <= (self.terms.low_bytes if replaying else limit // 2)
             if easy and len(data) <= 2 * BATCH_BYTES <= 2 * limit:
                 limit += 2 * BATCH_BYTES
@@ -379,22 +386,15 @@ class Subscription:
 
     def _announce_ended(self) -> None:
         """Literal topics that are at their end, and that this reader would wait for in vain."""
-        for offset, pattern in ended(self._log.topic, self.terms.patterns, self._begin):
+        for offset, pattern in self._ends.before(self.position):
             mark = build([offset], [pattern], [b""], 0, "e")
             selection = Selection(mark, 0, 1, None, 1)
             self._outbox.write(self.encoder.messages(selection))
             self._told = True
             self._end_if_ended(selection)
 
-    def _begin(self, topic: bytes) -> int:
-        """Where this topic begins for this reader, or where the reader is by now."""
-        own = self.terms.floors
-        return self.position if own is None else max(self.position, own.get(topic, 0))
-
     def _end_if_ended(self, selection: Selection) -> None:
         """A bare format cannot show an EOF: it ends when every one of its topics has."""
-        if not self.encoder.bare or "e" not in selection.batch.flags:
-            return
-        here = max(selection.last, self.position - 1)
-        if all_ended(self._log.topic, self.terms.patterns, self._begin, here):
+        last = self.encoder.bare and "e" in selection.batch.flags
+        if last and self._ends.all(max(selection.last, self.position - 1), self.position):
             self.end("eof")

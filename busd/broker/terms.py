@@ -13,6 +13,11 @@ from busd.words.units import MAX_OFFSET
 
 # In a small outbox a quarter of it.
 _MARKS_BYTES = 16 * 1024
+# What the outboxes of readers that stand still hold together before further ones get smaller slices: 192 of the usual
+# size, which go on as ever.  A thousand, each at another place, hold about 65 MB, and ten thousand three times that.
+CROWD_BYTES = 24 * 1024 * 1024
+# Not less: of a batch that is read for a slice the rest is read again.
+LEAST_SLICE_BYTES = 16 * 1024
 
 
 @dataclass(slots=True, frozen=True)
@@ -75,6 +80,14 @@ class Tally:
 
     delivered: int = 0
     gaps: int = 0
+    # Readers that stand still: what is in their outbox must go before they read on.
+    stalled: int = 0
+
+    def outbox_bytes(self, terms: Terms) -> int:
+        """How much the outbox of a reader with these terms takes of a replay now."""
+        if terms.low_bytes or self.stalled * terms.outbox_bytes <= CROWD_BYTES:
+            return terms.outbox_bytes
+        return min(terms.outbox_bytes, max(LEAST_SLICE_BYTES, CROWD_BYTES // self.stalled))
 
 
 def ended_early(reason: str) -> BusError:

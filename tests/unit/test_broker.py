@@ -88,6 +88,7 @@ def test_published_messages_become_visible_and_are_counted() -> None:
         "published": 2,
         "delivered": 2,
         "gaps": 0,
+        "stalled": 0,
         "refused": 0,
         "held": 0,
         "duplicates": 0,

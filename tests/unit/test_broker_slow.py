@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from busd.broker.terms import CROWD_BYTES, LEAST_SLICE_BYTES, Tally, Terms
 from busd.rules.record import Hole
 from busd.words.settings import Limits
 from tests.support.events import End, Gap, Ok, Seen, check_lossy, gaps, parse, seen, wanted
@@ -49,6 +50,10 @@ class Bus:
         reader.stuck = True
         reader.send(b"SUB " + words + b"\n")
         return reader
+
+    def stalled(self) -> int:
+        """Readers that stand still, as INFO has it."""
+        return int(str(dict(self.server.broker.info()["clients"])["stalled"]))
 
 
 def take_all(reader: MemoryConnection) -> None:
@@ -360,3 +365,48 @@ def test_a_bare_format_passes_a_loss_of_others_messages() -> None:
         reader.send(b"SUB a FROM %d FORMAT raw\n" % start)
         assert reader.received() == bus.kept[2].payload + b"\n"
         assert not reader.closed
+
+
+def test_while_many_stand_still_a_replay_goes_in_smaller_slices() -> None:
+    bus = Bus(Limits())
+    for _ in range(2):
+        bus.publish(*[1_000] * 100)
+    few = CROWD_BYTES // bus.server.limits.spill_outbox_bytes
+    crowd = [bus.stuck(b"a FROM 1") for _ in range(few)]
+    assert {reader.buffered() // 1_000 for reader in crowd} == {101}, "a whole batch each"
+    crowd += [bus.stuck(b"a FROM 1") for _ in range(few)]
+    late, drops = bus.stuck(b"a FROM 1"), bus.stuck(b"a FROM 1 SLOW drop")
+    assert drops.buffered() > 200_000, "what a reader that drops has is its own to choose"
+    # The answer goes first: while nobody has taken it the outbox is not empty.
+    late.take(late.buffered())
+    slice_bytes = CROWD_BYTES // (2 * few)
+    assert slice_bytes - 1_100 < late.buffered() <= slice_bytes
+
+    take_all(late)
+    assert seen(parse(late.received())[1:]) == bus.kept
+    before = bus.stalled()
+    crowd.pop(0).drop()
+    take_all(crowd.pop(0))
+    crowd.pop(0).send(b"UNSUB\n")
+    assert bus.stalled() == before - 3
+
+
+def test_a_slice_is_never_too_small_to_be_worth_reading_for() -> None:
+    tally = Tally(stalled=1_000_000)
+    assert tally.outbox_bytes(Terms((b"a",), 1, outbox_bytes=1 << 17)) == LEAST_SLICE_BYTES
+    assert tally.outbox_bytes(Terms((b"a",), 1, outbox_bytes=700)) == 700
+    assert tally.outbox_bytes(Terms((b"a",), 1, drop=True, outbox_bytes=1 << 20)) == 1 << 20
+
+
+@pytest.mark.parametrize("patterns", [b"a FROM 1", b"a SLOW spill"])
+def test_who_leaves_while_standing_still_is_not_counted_any_more(patterns: bytes) -> None:
+    bus = Bus()
+    if b"FROM" in patterns:
+        bus.publish(*[100] * 10)
+    readers = [bus.stuck(patterns) for _ in range(4)]
+    bus.publish(*[100] * 10)
+    assert bus.stalled() == 4
+    readers[0].drop()
+    assert bus.stalled() == 3
+    bus.server.broker.stop()
+    assert bus.stalled() == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from busd.broker.ends import all_ended, ended
+from busd.broker.ends import Ends
 from busd.broker.ports import Topic
 
 TOPICS = {
@@ -13,17 +13,19 @@ TOPICS = {
 
 
 def test_ended_are_those_before_the_reader_in_order() -> None:
-    patterns = (b"late", b"open", b"none", b"early", b"*")
-    assert ended(TOPICS.get, patterns, lambda topic: 10) == [(5, b"early"), (9, b"late")]
-    assert ended(TOPICS.get, patterns, lambda topic: 9) == [(5, b"early")]
-    assert ended(TOPICS.get, patterns, lambda topic: 1) == []
+    ends = Ends(TOPICS.get, (b"late", b"open", b"none", b"early", b"*"), None)
+    assert ends.before(10) == [(5, b"early"), (9, b"late")]
+    assert ends.before(9) == [(5, b"early")]
+    assert ends.before(1) == []
+    own = Ends(TOPICS.get, (b"late", b"early"), {b"late": 10})
+    assert own.before(1) == [(9, b"late")]
 
 
 def test_all_ended_when_each_is_literal_has_ended_and_was_passed() -> None:
     both = (b"early", b"late")
-    assert all_ended(TOPICS.get, both, lambda topic: 1, 9)
-    assert not all_ended(TOPICS.get, both, lambda topic: 1, 8)
+    assert Ends(TOPICS.get, both, None).all(9, 1)
+    assert not Ends(TOPICS.get, both, None).all(8, 1)
     # Where a topic begins behind its end there is nothing of it to come.
-    assert all_ended(TOPICS.get, both, lambda topic: 10 if topic == b"late" else 1, 8)
+    assert Ends(TOPICS.get, both, {b"late": 10}).all(8, 1)
     for other in (b"open", b"none", b"*"):
-        assert not all_ended(TOPICS.get, (*both, other), lambda topic: 1, 9)
+        assert not Ends(TOPICS.get, (*both, other), None).all(9, 1)

@@ -69,6 +69,7 @@ def test_info_joins_what_engine_and_host_know() -> None:
         "published",
         "delivered",
         "gaps",
+        "stalled",
         "refused",
         "held",
         "duplicates",
