@@ -98,8 +98,8 @@ class DiskLog(LogQuestions):
             lambda: self.room.on_room(), self._groups.secure,
         )  # fmt: skip
         self._landing = Landing(
-            stores, self.health, runtime, self._upkeep.look_soon, lambda: self._groups.log.reserve.give_up(),
-            self._topics.grown,
+            stores, self.health, runtime, self._upkeep.sync_soon, self._upkeep.look_soon,
+            lambda: self._groups.log.reserve.give_up(), self._topics.grown,
         )  # fmt: skip
         self._straight = Straight(
             not (self._always or self.room.on), stores, self._new_stores, self._topics, meta, self._pace, self._landing,

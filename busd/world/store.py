@@ -38,9 +38,9 @@ class Store:
 
     `topics`: state of every topic ever seen; `first`: lowest offset still kept, or the next one; `last`: highest offset
     that landed, 0 for none; `bytes`: what its files take on the disk, logs without what was given back in the middle of
-    them, and indexes; `synced`: highest offset known to be synced; `report`: what recovery found, a line each;
-    `doubtful`: offsets above `last` may have been given out before the start (something was cut off); `blind`: it may
-    have lost messages of topics that it does not know; `failed`: why nothing can be written any more, else empty.
+    them, and indexes; `synced`: highest offset known to be synced; `unsynced_bytes`: written since a sync began;
+    `report`: what recovery found, a line each; `doubtful`: offsets above `last` may have been given out before
+    (something was cut off); `blind`: it may have lost messages of unknown topics; `failed`: why nothing can be written.
     """
 
     def __init__(self, disk: Disk, path: str, name: str, rule: StoreRule, epoch: int, found: Recovered) -> None:
@@ -70,6 +70,7 @@ class Store:
         self._active.index_bytes = self._pages.bytes
         self.bytes = self._shelf.used_bytes
         self._writing, self._written = self._active, self._active.size
+        self.unsynced_bytes = 0
         self._trimmer = Trimmer(self._shelf, rule)
         self._trimmer.count_live(self.topics)
 
@@ -153,8 +154,7 @@ class Store:
             or not retention.must_roll(self.rule, self._facts(), size_bytes, now_ns)
         ):
             return None
-        loss = self._shelf.pending
-        prev = self._shelf.last
+        loss, prev = self._shelf.pending, self._shelf.last
         if loss is not None:
             first, prev = loss.first, loss.prev
         name = max(first, self._active.first + 1)
@@ -216,12 +216,10 @@ class Store:
         except Exception:
             self._remove(path)
             raise
-        roll.segment = segment
-        roll.pages = Pages(self._disk, None)
+        roll.segment, roll.pages = segment, Pages(self._disk, None)
         roll.pages.begin(segment, opening)
         segment.index_bytes = roll.pages.bytes
-        self._writing = segment
-        self._written = segment.size + sum(map(len, records))
+        self._writing, self._written = segment, segment.size + sum(map(len, records))
 
     def _sync_names(self) -> None:
         try:
@@ -250,6 +248,7 @@ class Store:
 
     def _sync_file(self, segment: Segment) -> None:
         assert segment.file is not None
+        self.unsynced_bytes = 0
         try:
             segment.file.sync()
         except Exception as error:
@@ -294,6 +293,7 @@ class Store:
             self.synced = max(self.synced, synced_to)
             index.synced = max(index.synced, synced_to)
         self.bytes += position - active.size
+        self.unsynced_bytes += position - active.size
         active.size = position
         shelf.land(segments, last)
         if roll is not None:

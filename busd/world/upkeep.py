@@ -1,12 +1,13 @@
 """Once a second: sync what `interval` has written, let retention act, measure the cap; and the health of the log.
 
-The timer owns the sync: it does not wait for traffic.  All waiting is done in threads.  Retention also acts when it is
-poked, because somebody waits for room: at once, and again as long as closing a segment lets more go.
+The timer owns the sync: it does not wait for traffic; what is much is synced earlier.  All waiting is done in threads.
+Retention also acts when it is poked, because somebody waits for room: at once, and again as long as closing a segment
+lets more go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from busd.broker.ports import Runtime
@@ -114,7 +115,7 @@ class Upkeep:
         # First, so that a fault below costs one look around and not all that would follow.
         self._cancel = self._runtime.later(_TICK_NS, self.start)
         if self._settings.sync == "interval":
-            self._sync_written()
+            self._sync(self._stores.open.values())
         self._trim()
         self._roll()
         self._measure_cap()
@@ -142,10 +143,15 @@ class Upkeep:
         self._looked_ns = self._runtime.monotonic_ns()
         self._trim()
 
-    def _sync_written(self) -> None:
-        if self._syncing:
+    def sync_soon(self, store: Store) -> None:
+        """Much was written to it since the last sync: under `interval` the disk begins with that."""
+        if self._settings.sync == "interval":
+            self._sync([store])
+
+    def _sync(self, stores: Iterable[Store]) -> None:
+        if self._syncing or self._stopped:
             return
-        written = [(store, store.last) for store in self._stores.open.values() if store.synced < store.last]
+        written = [(store, store.last) for store in stores if store.synced < store.last]
         written = [(store, last) for store, last in written if store.name not in self._health.failed]
         if not written:
             return

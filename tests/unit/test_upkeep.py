@@ -11,9 +11,10 @@ import pytest
 from busd.rules.group_records import line_done, line_new, line_out
 from busd.words.errors import BusError
 from busd.words.requests import Publish
-from busd.words.settings import Settings, StoreRule
+from busd.words.settings import Settings, StoreRule, Sync
 from busd.world.disk import DiskFull
 from busd.world.store import Store
+from busd.world.works import MUCH_UNSYNCED_BYTES
 from tests.support.log_kit import LogKit
 from tests.support.memory_disk import MemoryFile
 from tests.support.memory_server import FakeRuntime
@@ -220,6 +221,49 @@ def test_a_fault_costs_one_look_around_and_not_all_that_follow(monkeypatch: pyte
     assert main.synced < main.last
     kit.runtime.advance(S)
     assert main.synced == main.last
+
+
+@pytest.mark.parametrize("sync", ["interval", "never", "always"])
+def test_much_is_synced_before_the_second_is_over(sync: Sync) -> None:
+    kit = LogKit(Settings(sync=sync, stores=(RULE,)))
+    kit.log.start()
+    kit.runtime.run()
+    kit.publish(b"jobs.a", b"x")
+    main, jobs = kit.log.stores.open["main"], kit.log.stores.open["jobs"]
+    message = b"x" * (MUCH_UNSYNCED_BYTES // 4)
+    for _ in range(3):
+        kit.publish(b"a", message)
+    early = main.last
+    assert main.synced == (early if sync == "always" else 0)
+    kit.publish(b"a", message)
+    # What came last was the reason for it.
+    assert main.synced == (0 if sync == "never" else main.last)
+    assert (jobs.synced == jobs.last) == (sync == "always"), "of that store alone"
+    before = main.synced
+    kit.publish(b"a", b"x")
+    assert main.synced == (main.last if sync == "always" else before), "and not again at once"
+
+
+def test_while_a_sync_is_under_way_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = LogKit(Settings(sync="interval"))
+    main = kit.log.stores.open["main"]
+    started: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
+    monkeypatch.setattr(kit.runtime, "in_thread", lambda work, done: started.append((work, done)))
+    for _ in range(3):
+        kit.publish(b"a", b"x" * (MUCH_UNSYNCED_BYTES + 1))
+    assert len(started) == 1
+    work, done = started.pop()
+    done(work())
+    # Of what was there when it began.
+    assert main.synced == 1
+    kit.publish(b"a", b"x" * (MUCH_UNSYNCED_BYTES + 1))
+    assert len(started) == 1
+    kit.log.refuse()
+    work, done = started.pop()
+    done(work())
+    assert main.synced == 4
+    kit.publish(b"a", b"x")
+    assert not started
 
 
 def test_without_a_thread_the_next_look_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
