@@ -137,7 +137,7 @@ def facts(directory: Path) -> dict[str, str]:
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.0f} GB",
         "kernel": f"{platform.system()} {platform.release()}",
         "file system": f"{file_system(directory)} at {directory}",
-        # Which one: a Python built without profile-guided optimisation costs busd a sixth of its speed.
+        # Which one: two builds of a version differ by some per cent.
         "Python": f"{platform.python_implementation()} {platform.python_version()}, {os.path.realpath(sys.executable)}",
     }
 
