@@ -181,7 +181,7 @@ class Subscription:
             return
         self._reading = True
         try:
-            self._log.read(self._cursor, self.wanted, self._stride.bytes, self._got)
+            self._log.read(self._cursor, self.wanted, self._tally.piece_bytes(self.terms, self._stride), self._got)
         except Exception as error:
             self.failed(error)
 
@@ -244,7 +244,7 @@ class Subscription:
         selections, last = self._few.take()
         if len(selections) > 1:
             data, count = self.encoder.several(selections), sum([selection.count for selection in selections])
-            if self._outbox.buffered() + len(data) <= self.terms.outbox_bytes:
+            if self._outbox.buffered() + len(data) <= self._tally.outbox_bytes(self.terms):
                 self._outbox.write(data, count)
                 self._told = True
                 self._tally.delivered += count

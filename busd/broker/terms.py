@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from busd.broker.stride import Stride
 from busd.rules.group_records import GroupState
 from busd.rules.select import Selection, only
 from busd.words.errors import BusError
@@ -82,6 +83,12 @@ class Tally:
     gaps: int = 0
     # Readers that stand still: what is in their outbox must go before they read on.
     stalled: int = 0
+
+    def piece_bytes(self, terms: Terms, stride: Stride) -> int:
+        """How much of the log such a reader reads at once: while many stand still no more than its usual outbox takes,
+        because slices look like little of it."""
+        crowded = self.outbox_bytes(terms) < terms.outbox_bytes
+        return min(stride.bytes, terms.outbox_bytes) if crowded else stride.bytes
 
     def outbox_bytes(self, terms: Terms) -> int:
         """How much the outbox of a reader with these terms takes of a replay now."""

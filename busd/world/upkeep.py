@@ -108,6 +108,8 @@ class Upkeep:
         self._stopped = False
         self._trimming = False
         self._syncing = False
+        # All were to be synced while a sync was under way.
+        self._overdue = False
         self._cancel: Callable[[], None] | None = None
 
     def start(self) -> None:
@@ -115,7 +117,7 @@ class Upkeep:
         # First, so that a fault below costs one look around and not all that would follow.
         self._cancel = self._runtime.later(_TICK_NS, self.start)
         if self._settings.sync == "interval":
-            self._sync(self._stores.open.values())
+            self._sync_all()
         self._trim()
         self._roll()
         self._measure_cap()
@@ -148,6 +150,11 @@ class Upkeep:
         if self._settings.sync == "interval":
             self._sync([store])
 
+    def _sync_all(self) -> None:
+        # One of much is under way again and again in a flood: the others must not wait for its end.
+        self._overdue = self._syncing
+        self._sync(self._stores.open.values())
+
     def _sync(self, stores: Iterable[Store]) -> None:
         if self._syncing or self._stopped:
             return
@@ -171,8 +178,10 @@ class Upkeep:
                 raise result
             self._health.failed.update(failures)
             for store, last in written:
-                if store.name not in failures:
+                if store.name not in failures and not store.failed:
                     store.landed([], None, last)
+            if self._overdue:
+                self._sync_all()
 
         self._runtime.in_thread(work, done)
         self._syncing = True

@@ -140,14 +140,19 @@ class Landing:
             known = len(numbers)
             store.landed(work.batches, work.roll, work.batches[-1].last if synced else None)
             self._health.used_bytes += work.size_bytes
-            if store.unsynced_bytes > MUCH_UNSYNCED_BYTES:
-                self._much(store)
             if len(numbers) != known:
                 self._stores.version += 1
                 self._grown(len(numbers) - known)
         except Exception as error:
             self._runtime.fault(error)
             work.failure = _given_up(store, error)
+            return
+        if store.unsynced_bytes > MUCH_UNSYNCED_BYTES:
+            try:
+                self._much(store)
+            except Exception as error:
+                # The sync of every second comes all the same; what was taken in is none the worse.
+                self._runtime.fault(error)
 
     def _miss(self, work: Work, void: dict[int, BusError]) -> None:
         assert work.failure is not None

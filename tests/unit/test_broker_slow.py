@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from busd.broker.stride import Stride
 from busd.broker.terms import CROWD_BYTES, LEAST_SLICE_BYTES, Tally, Terms
 from busd.rules.record import Hole
 from busd.words.settings import Limits
@@ -395,6 +396,11 @@ def test_a_slice_is_never_too_small_to_be_worth_reading_for() -> None:
     tally = Tally(stalled=1_000_000)
     assert tally.outbox_bytes(Terms((b"a",), 1, outbox_bytes=1 << 17)) == LEAST_SLICE_BYTES
     assert tally.outbox_bytes(Terms((b"a",), 1, outbox_bytes=700)) == 700
+    stride = Stride(1 << 17)
+    stride.took(10, True, True, False)
+    assert stride.bytes > 1 << 17, "so little looks sparse"
+    assert tally.piece_bytes(Terms((b"a",), 1, outbox_bytes=1 << 17), stride) == 1 << 17
+    assert Tally().piece_bytes(Terms((b"a",), 1, outbox_bytes=1 << 17), stride) == stride.bytes
     assert tally.outbox_bytes(Terms((b"a",), 1, drop=True, outbox_bytes=1 << 20)) == 1 << 20
 
 

@@ -262,8 +262,44 @@ def test_while_a_sync_is_under_way_there_is_no_other(monkeypatch: pytest.MonkeyP
     work, done = started.pop()
     done(work())
     assert main.synced == 4
+    main.synced = 0
+    kit.log._upkeep.sync_soon(main)
+    assert not started, "after a stop there is no other"
+
+
+def test_a_second_is_over_while_much_is_synced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood into one store must not keep what others have from the disk."""
+    kit = LogKit(Settings(sync="interval", stores=(RULE,)))
+    kit.publish(b"jobs.a", b"x")
+    main, jobs = kit.log.stores.open["main"], kit.log.stores.open["jobs"]
+    started: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
+    monkeypatch.setattr(kit.runtime, "in_thread", lambda work, done: started.append((work, done)))
+    monkeypatch.setattr(kit.log._upkeep, "_trim", lambda: None)
+    monkeypatch.setattr(kit.log._upkeep, "_measure_cap", lambda: None)
+    kit.publish(b"a", b"x" * (MUCH_UNSYNCED_BYTES + 1))
+    kit.log._upkeep.start()
+    assert len(started) == 1
+    work, done = started.pop()
+    done(work())
+    assert (main.synced, jobs.synced) == (2, 0)
+    work, done = started.pop()
+    done(work())
+    assert jobs.synced == 1
+    assert not started, "and once"
+
+
+def test_without_a_thread_for_an_early_sync_what_was_written_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = LogKit(Settings(sync="interval"))
+    faults: list[Exception] = []
+    monkeypatch.setattr(kit.runtime, "fault", faults.append)
+    with monkeypatch.context() as broken:
+        broken.setattr(kit.runtime, "in_thread", lambda work, done: 1 // 0)
+        kit.publish(b"a", b"x" * (MUCH_UNSYNCED_BYTES + 1))
+    assert kit.answers == [1]
+    assert [type(fault) for fault in faults] == [ZeroDivisionError]
     kit.publish(b"a", b"x")
-    assert not started
+    assert kit.answers == [1, 2]
+    assert kit.log.stores.open["main"].synced == 2
 
 
 def test_without_a_thread_the_next_look_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
