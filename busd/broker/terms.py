@@ -56,13 +56,18 @@ class Terms:
         return self.patterns[0] if len(self.patterns) == 1 and is_literal(self.patterns[0]) else b""
 
     @property
+    def spills(self) -> bool:
+        """A full outbox makes it wait, and it goes on from the log."""
+        return not (self.drop or self.one_answer)
+
+    @property
     def low_bytes(self) -> int:
         """A full outbox has room again when no more than this is in it.
 
         One that spills is to be empty: a thousand readers that stopped in the middle of something hold that, and no
         second piece beside it.
         """
-        return self.outbox_bytes // 2 if self.drop or self.one_answer else 0
+        return 0 if self.spills else self.outbox_bytes // 2
 
     @property
     def marks_bytes(self) -> int:
@@ -92,7 +97,7 @@ class Tally:
 
     def outbox_bytes(self, terms: Terms) -> int:
         """How much the outbox of a reader with these terms takes of a replay now."""
-        if terms.low_bytes or self.stalled * terms.outbox_bytes <= CROWD_BYTES:
+        if not terms.spills or self.stalled * terms.outbox_bytes <= CROWD_BYTES:
             return terms.outbox_bytes
         return min(terms.outbox_bytes, max(LEAST_SLICE_BYTES, CROWD_BYTES // self.stalled))
 
