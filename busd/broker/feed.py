@@ -25,7 +25,7 @@ from busd.words.headers import Steering, steering
 from busd.words.patterns import Wanted
 
 # Two batches: one to give out of while the next is read.
-AHEAD_BYTES = 256 * 1024
+AHEAD_BYTES = 512 * 1024
 
 
 @dataclass(slots=True)

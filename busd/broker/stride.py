@@ -11,8 +11,8 @@ from busd.rules.select import Selection
 # A piece of the log read in one step, or as much as the outbox takes when that is less: long enough that its fixed
 # cost (about 30 µs) does not show, short enough that a step stays well under a millisecond.
 PIECE_BYTES = 256 * 1024
-# Beside a commit, which must wait for the step, and at first for who has a LIMIT: one batch of the usual length, as
-# what begins inside is read whole.
+# Beside a commit, which must wait for the step, and at first for who has a LIMIT: one batch, as what begins inside is
+# read whole.
 HURRIED_BYTES = 48 * 1024
 # Where little of it is for the reader.
 SPARSE_BYTES = 512 * 1024
@@ -20,7 +20,7 @@ SPARSE_BYTES = 512 * 1024
 HANDFUL_BYTES = 64 * 1024
 # A stored batch is about this long at most (busd.rules.seal), its text up to twice that: an outbox that is half empty
 # takes one whole, because reading it again for a slice costs more than the bytes are worth.
-BATCH_BYTES = 128 * 1024
+BATCH_BYTES = 256 * 1024
 
 
 class Stride:

@@ -60,8 +60,7 @@ class Subscription:
         self._gap = PendingGap(terms.marks_bytes)
         # Holes already named: with several stores one may reach beyond messages of another.
         self._named: set[tuple[int, int, str]] = set()
-        self._reading = False
-        self._scheduled = False
+        self._reading = self._scheduled = False
         self._ends = Ends(log.topic, terms.patterns, terms.floors)
         self._topic = terms.topic if encoder.timeless else b""
         self._seek()
@@ -124,10 +123,10 @@ class Subscription:
             self._name_gap()
 
     def _finish(self) -> bool:
-        before, action = self.state, self._step(Event.DONE)
-        if action is Action.FINISH and before in (State.LIVE, State.SKIPPING):
+        before, finish = self.state, self._step(Event.DONE) is Action.FINISH
+        if finish and before in (State.LIVE, State.SKIPPING):
             self.not_live(self)
-        return action is Action.FINISH
+        return finish
 
     # Live.
 
@@ -195,11 +194,12 @@ class Subscription:
                 self._take(piece)
             finally:
                 written = self._outbox.release()
-            easy = self.state is not State.HELD
-            self._stride.took(written, easy, not self._outbox.buffered(), self._runtime.hurried)
-            if self.state is State.HELD and self._roomy:
-                # It was full of what has just gone out.
-                self.drained()
+            if self.state is State.REPLAYING and self.terms.spills and not self._roomy:
+                self._step(Event.FULL_SPILL)  # Not all of it was taken; the next piece would have no room.
+            held = self.state is State.HELD
+            self._stride.took(written, not held, not self._outbox.buffered(), self._runtime.hurried)
+            if held and self._roomy:
+                self.drained()  # It was full of what has just gone out.
         except Exception as error:
             self.failed(error)
 

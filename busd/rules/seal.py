@@ -24,11 +24,10 @@ from busd.words.requests import Publish
 # What waits beyond this stays for the next commit, unless the disk is slow (busd.world.waiting): as much as one read
 # of a socket brings.
 COMMIT_BYTES = 256 * 1024
-# About 1,200 messages of 100 bytes.  With half of it a replay takes 1.2 to 1.5 times as long, and 1,000 bytes 1.2 times
-# as long to publish; with twice as much a step of a replay, which others wait for, is too long, and a reader with a
-# small outbox reads a batch again for each slice that it can take.  A little more than half of what one read of a
-# socket brings, or each half that ends behind a message would be cut once more.
-BATCH_BYTES = 136 * 1024
+# A little more than what one read of a socket brings: about 2,300 messages of 100 bytes.  With half of it publishing
+# takes 1.1 (100 bytes) and 1.2 (1,000) times as long, a replay 1.1 to 1.3 times; a batch is also the least step of a
+# replay, which others wait for.
+BATCH_BYTES = 264 * 1024
 
 # A run with more than half as many topics as messages among so many has many topics; with all but two of them, most of
 # its messages have a topic each.
@@ -230,6 +229,11 @@ def _drafts(group: list[Part]) -> Iterator[Draft]:
         letters = dict.fromkeys(chain.from_iterable(map(Part.each, group)))
     elif isinstance(named, bytes) or (sample := len(set(named[:_SAMPLE]))) <= _SAMPLE // 2:
         letters = dict.fromkeys(group[0].each())
+    elif sample >= _EACH and len(named) > MAX_TOPICS:
+        # Likely too many for one; to count them all first would be for nothing.
+        for smaller in _divided(group, -(-len(named) // MAX_TOPICS)):
+            yield from _drafts(smaller)
+        return
     elif sample >= _EACH and (found := columns.spread(named, offsets)) is not None:
         letters, column, tally = found
     else:

@@ -78,7 +78,7 @@ class Limits:
     connections: int = 10_000
     outbox_bytes: int = MIB
     # As much as a batch: with less its text may go out in slices, and is read again for each, at half the pace.
-    spill_outbox_bytes: int = 128 * KIB
+    spill_outbox_bytes: int = 256 * KIB
     unfinished_ns: int = 30 * units.NS_PER_S
     # How long a connection may take to say who it is.
     unauthenticated_ns: int = 10 * units.NS_PER_S

@@ -235,7 +235,9 @@ def test_who_drops_and_what_that_costs(request_: Subscribe | Read, drops: bool) 
 def test_what_a_reader_that_takes_nothing_is_given(
     request_: Subscribe | Read, spill_outbox_bytes: int, allowed: int
 ) -> None:
-    server = MemoryServer(Limits(outbox_bytes=5_000, spill_outbox_bytes=spill_outbox_bytes))
+    # All that the outbox takes is in one piece: what spills reads no second one before the first was taken.
+    limits = Limits(outbox_bytes=5_000, spill_outbox_bytes=spill_outbox_bytes)
+    server = MemoryServer(limits, piece_batches=500)
     broker, reader = server.broker, FakeSubscriber()
     reader.stuck = True
     for _ in range(500):

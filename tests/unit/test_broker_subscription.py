@@ -22,15 +22,18 @@ WANTED = matcher((b"a",))
 
 
 class FakeOutbox:
-    """An outbox that drains when the test says so."""
+    """An outbox that drains when the test says so, or at once."""
 
     def __init__(self) -> None:
         self.queued = b""
         self.sent = b""
+        self.taken_at_once = False
 
     def write(self, data: bytes, events: int = 1) -> None:
         """See Outbox."""
         self.queued += data
+        if self.taken_at_once:
+            self.drain()
 
     def buffered(self) -> int:
         """See Outbox."""
@@ -113,6 +116,7 @@ def lines(*texts: str) -> list[bytes]:
 
 def test_replaying_read_delivers() -> None:
     one = Desk(messages=2)
+    one.outbox.taken_at_once = True
     one.log.slow_reads = []
     one.it.start()
     one.log.slow_reads.pop()()
@@ -142,8 +146,28 @@ def test_replaying_full_waits(drop: bool) -> None:
     assert (one.it.state, len(one.outbox.all)) == (State.LIVE, 2)
 
 
+def test_replaying_waits_where_not_all_was_taken() -> None:
+    """At once, and not when the next piece has no room: of many that begin together each would have read two."""
+    one = Desk(messages=3)
+    one.it.start()
+    one.runtime.run()
+    assert (one.it.state, one.it.position, one.runtime.breaths) == (State.HELD, 2, 1)
+    one.outbox.drain()
+    one.it.drained()
+    one.runtime.run()
+    assert (one.it.state, one.outbox.all) == (State.HELD, lines("MSG a 1 x", "MSG a 2 x"))
+
+
+def test_who_may_lose_goes_on_while_there_is_room() -> None:
+    one = Desk(messages=3, drop=True)
+    one.it.start()
+    one.runtime.run()
+    assert (one.it.state, one.outbox.all) == (State.LIVE, lines("MSG a 1 x", "MSG a 2 x", "MSG a 3 x"))
+
+
 def test_replaying_batch_is_left_to_the_log() -> None:
     one = desk(State.REPLAYING)
+    one.outbox.taken_at_once = True
     one.offer()
     assert (one.it.state, one.outbox.all) == (State.REPLAYING, [])
     while one.log.slow_reads:
@@ -296,6 +320,7 @@ def test_a_read_under_way_is_not_doubled() -> None:
 
 def test_a_step_gives_waiting_threads_their_turn() -> None:
     one = Desk(messages=5)
+    one.outbox.taken_at_once = True
     one.it.start()
     one.runtime.run()
     assert one.runtime.breaths == 5

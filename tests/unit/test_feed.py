@@ -45,7 +45,7 @@ def test_it_stops_when_it_has_enough_and_goes_on_where_it_stopped(server: Memory
     feed = Feed(server.broker.house, (b"jobs",), 1)
     feed.fill()
     payload = "x" * 10_000
-    for _ in range(40):
+    for _ in range(80):
         publish(server, payload)
     held = offsets(feed)
     assert held == list(range(1, len(held) + 1))
@@ -58,7 +58,7 @@ def test_it_stops_when_it_has_enough_and_goes_on_where_it_stopped(server: Memory
         feed.entries.clear()
         feed.taken()
         feed.fill()
-    assert seen == list(range(1, 41))
+    assert seen == list(range(1, 81))
 
 
 def test_an_answer_that_comes_after_it_was_moved_is_dropped(server: MemoryServer) -> None:

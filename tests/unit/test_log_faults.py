@@ -199,7 +199,7 @@ def test_a_store_that_is_taken_in_by_half_is_given_up_and_nothing_of_it_comes_ba
     kit.committer.hold = True
     mend = spoil(monkeypatch, TopicTable, "note", passes)
     # Two batches: what is larger than one stands in its own.
-    kit.publish(b"a", b"x" * 100_000, b"y" * 100_000)
+    kit.publish(b"a", b"x" * 200_000, b"y" * 200_000)
     kit.settle()
     mend()
     kit.publish(b"a", b"not before a restart")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from busd.rules import column as columns
 from busd.rules import seal as module
 from busd.rules.column import MAX_TOPICS
 from busd.rules.items import Item
@@ -185,12 +187,29 @@ def test_many_topics_are_sealed_as_they_came(different: int) -> None:
 
 def test_batches_are_cut_by_the_length_of_their_topics() -> None:
     names = [b"t" * 190 + b".%d" % number for number in range(1900)]
-    for asked, number in (([run(names)], 3), ([run(name) for name in names], 4)):
+    for asked, number in (([run(names)], 2), ([run(name) for name in names], 2)):
         drafts = seal(asked, 1, one_store, nothing_live).drafts["main"]
         assert max(len(b",".join(draft.topics)) for draft in drafts) <= BATCH_BYTES
         assert len(drafts) == number
         assert [row[1] for draft in drafts for row in rows(draft)] == names
         assert [draft.names for draft in drafts] == [b",".join(draft.topics) for draft in drafts]
+
+
+def test_what_has_likely_too_many_topics_is_cut_before_they_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    spread = columns.spread
+
+    def counting(named: Sequence[bytes], offsets: Sequence[int]) -> object:
+        counted.append(len(named))
+        return spread(named, offsets)
+
+    monkeypatch.setattr(columns, "spread", counting)
+    number = MAX_TOPICS + 300
+    for names in ([b"t%d" % at for at in range(number)], [b"t%d" % min(at, 100) for at in range(number)]):
+        drafts = seal([run(names)], 1, one_store, nothing_live).drafts["main"]
+        assert [len(draft.items) for draft in drafts] == [number // 2] * 2
+        assert [row[1] for draft in drafts for row in rows(draft)] == names
+    assert max(counted) == number // 2
 
 
 def test_a_reset_of_very_many_topics_is_divided_at_once() -> None:

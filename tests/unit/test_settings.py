@@ -18,7 +18,7 @@ def test_the_defaults_are_those_of_the_specification() -> None:
     limits = Limits()
     assert (limits.payload_bytes, limits.line_bytes, limits.command_bytes) == (MIB, 4 * KIB, 2 * MIB)
     assert (limits.headers, limits.header_bytes, limits.topics, limits.connections) == (64, 4 * KIB, 100_000, 10_000)
-    assert (limits.outbox_bytes, limits.spill_outbox_bytes, limits.total_percent) == (MIB, 128 * KIB, 80)
+    assert (limits.outbox_bytes, limits.spill_outbox_bytes, limits.total_percent) == (MIB, 256 * KIB, 80)
     assert limits.unfinished_ns == 30 * 10**9
     assert (limits.in_flight, limits.groups, limits.held_bytes) == (100_000, 10_000, 16 * MIB)
     assert (limits.dedup_ids, limits.dedup_ns) == (10_000, 600 * 10**9)
