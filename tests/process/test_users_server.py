@@ -279,7 +279,8 @@ def test_a_file_that_everybody_reads_is_refused(short_dir: Path, known: Path) ->
 
 def test_an_address_that_others_reach_with_users_is_served_and_warned_of(make_server: MakeServer, known: Path) -> None:
     server = make_server("--tcp", "0.0.0.0:0", "--users", str(known))
-    assert "warning: not encrypted, tcp 0.0.0.0:" in server.log()
+    # It is ready before it warns.
+    until(lambda: "warning: not encrypted, tcp 0.0.0.0:" in server.log(), "it warns")
     assert server.ask(b"PUB orders.1 x\n").startswith(b"-AUTH")
     # Loopback or not: with users it is they who count.
     assert server.ask(f"AUTH {token_of('web')}\nPUB orders.1 x\n".encode()) == b"+OK\n:1\n"
