@@ -8,15 +8,15 @@ from __future__ import annotations
 from busd.rules.record import Batch
 from busd.rules.select import Selection
 
-# A piece of the log read in one step, or as much as the outbox takes when that is less: long enough that its fixed
-# cost (about 30 µs) does not show, short enough that a step stays well under a millisecond.
+# A piece of the log read in one step by who takes all that it is given, and by others as much as half of the outbox:
+# what begins inside is read whole, so that is two long batches, and one, as the system may take no more of it.
 PIECE_BYTES = 256 * 1024
 # Beside a commit, which must wait for the step, and at first for who has a LIMIT: one batch, as what begins inside is
 # read whole.
 HURRIED_BYTES = 48 * 1024
 # Where little of it is for the reader.
 SPARSE_BYTES = 512 * 1024
-# As much as goes out in one write: half of what an outbox of the usual size takes.
+# As much as goes out in one write: more costs as much as it saves.
 HANDFUL_BYTES = 64 * 1024
 # A stored batch is about this long at most (busd.rules.seal), its text up to twice that: an outbox that is half empty
 # takes one whole, because reading it again for a slice costs more than the bytes are worth.
@@ -30,7 +30,7 @@ class Stride:
 
     def __init__(self, outbox_bytes: int, limited: bool = False) -> None:
         """`limited`: the reader has a LIMIT, and one batch is often all that it takes."""
-        self._least = min(PIECE_BYTES, outbox_bytes)
+        self._least = min(PIECE_BYTES, outbox_bytes // 2)
         self.bytes = min(HURRIED_BYTES, self._least) if limited else self._least
 
     def took(self, written_bytes: int, easy: bool, emptied: bool, hurried: bool) -> None:

@@ -54,8 +54,7 @@ class Subscription:
         self._log = log
         self._runtime = runtime
         self._tally = tally
-        self._left = terms.limit
-        self._until = terms.until
+        self._left, self._until = terms.limit, terms.until
         self._told = False
         self._gap = PendingGap(terms.marks_bytes)
         # Holes already named: with several stores one may reach beyond messages of another.
@@ -98,7 +97,6 @@ class Subscription:
         """The outbox has room again."""
         action = self._step(Event.DRAINED)
         if action is Action.RESUME:
-            self._seek()
             self._read_soon()
         elif action is Action.NAME:
             self._name_gap()
@@ -298,6 +296,8 @@ class Subscription:
         before = self.state
         action, self.state = step(before, event)
         self._tally.stalled += (self.state is State.HELD) - (before is State.HELD)
+        if action is Action.WAIT:
+            self._seek()  # Anew: the old place may hold a record of each store.
         return action
 
     @property

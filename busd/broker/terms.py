@@ -14,9 +14,9 @@ from busd.words.units import MAX_OFFSET
 
 # In a small outbox a quarter of it.
 _MARKS_BYTES = 16 * 1024
-# What the outboxes of readers that stand still hold together before further ones get smaller slices: 192 of the usual
-# size, which go on as ever.  A thousand, each at another place, hold about 65 MB, and ten thousand three times that.
-CROWD_BYTES = 24 * 1024 * 1024
+# What the outboxes of readers that stand still hold together before further ones get smaller slices: 64 of the usual
+# size, which go on as ever.  A thousand, each at another place, hold about 60 MB, and ten thousand four times that.
+CROWD_BYTES = 16 * 1024 * 1024
 # Not less: of a batch that is read for a slice the rest is read again.
 LEAST_SLICE_BYTES = 16 * 1024
 
@@ -90,10 +90,10 @@ class Tally:
     stalled: int = 0
 
     def piece_bytes(self, terms: Terms, stride: Stride) -> int:
-        """How much of the log such a reader reads at once: while many stand still no more than its usual outbox takes,
-        because slices look like little of it."""
+        """How much of the log such a reader reads at once: while many stand still no more than half of its usual
+        outbox, because slices look like little of it."""
         crowded = self.outbox_bytes(terms) < terms.outbox_bytes
-        return min(stride.bytes, terms.outbox_bytes) if crowded else stride.bytes
+        return min(stride.bytes, terms.outbox_bytes // 2) if crowded else stride.bytes
 
     def outbox_bytes(self, terms: Terms) -> int:
         """How much the outbox of a reader with these terms takes of a replay now."""

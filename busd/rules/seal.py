@@ -33,6 +33,9 @@ BATCH_BYTES = 264 * 1024
 # its messages have a topic each.
 _SAMPLE = 64
 _EACH = _SAMPLE - 2
+# So many different ones among so many: there are 2,500 or more, or as good as.
+_WIDE_SAMPLE = 512
+_WIDE = 460
 
 FLAGS = {"message": "-", "eof": "e", "reset": "r"}
 
@@ -229,7 +232,7 @@ def _drafts(group: list[Part]) -> Iterator[Draft]:
         letters = dict.fromkeys(chain.from_iterable(map(Part.each, group)))
     elif isinstance(named, bytes) or (sample := len(set(named[:_SAMPLE]))) <= _SAMPLE // 2:
         letters = dict.fromkeys(group[0].each())
-    elif sample >= _EACH and len(named) > MAX_TOPICS:
+    elif sample >= _EACH and len(named) > MAX_TOPICS and len(set(named[:_WIDE_SAMPLE])) >= _WIDE:
         # Likely too many for one; to count them all first would be for nothing.
         for smaller in _divided(group, -(-len(named) // MAX_TOPICS)):
             yield from _drafts(smaller)

@@ -448,7 +448,8 @@ def test_what_is_trimmed_below_a_replaying_reader_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "budget_bytes"), [(b"READ a LIMIT 1\n", HURRIED_BYTES), (b"READ a\n", Limits().spill_outbox_bytes)]
+    ("request_", "budget_bytes"),
+    [(b"READ a LIMIT 1\n", HURRIED_BYTES), (b"READ a\n", Limits().spill_outbox_bytes // 2)],
 )
 def test_who_has_a_limit_reads_a_batch_at_first(
     request_: bytes, budget_bytes: int, monkeypatch: pytest.MonkeyPatch

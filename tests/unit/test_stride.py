@@ -18,7 +18,7 @@ def all_of(one: Batch) -> Selection:
 
 
 def test_steps_grow_while_all_is_taken_and_most_where_little_is_wanted() -> None:
-    stride = Stride(64 * 1024)
+    stride = Stride(128 * 1024)
     assert stride.bytes == 64 * 1024
     for _ in range(5):
         stride.took(stride.bytes, easy=True, emptied=True, hurried=False)
@@ -33,7 +33,7 @@ def test_steps_grow_while_all_is_taken_and_most_where_little_is_wanted() -> None
 
 
 def test_a_step_beside_a_commit_or_for_a_full_reader_is_a_small_one() -> None:
-    stride = Stride(64 * 1024)
+    stride = Stride(128 * 1024)
     stride.took(0, easy=True, emptied=True, hurried=False)
     assert stride.bytes == 128 * 1024
     stride.took(0, easy=False, emptied=True, hurried=False)
@@ -50,7 +50,7 @@ def test_who_has_a_limit_begins_with_a_batch() -> None:
     assert stride.bytes == HURRIED_BYTES
     stride.took(stride.bytes, easy=True, emptied=True, hurried=False)
     assert stride.bytes == 2 * HURRIED_BYTES
-    assert Stride(1000, limited=True).bytes == 1000
+    assert Stride(1000, limited=True).bytes == 500
 
 
 def test_a_handful_is_as_much_as_one_write() -> None:
