@@ -21,7 +21,9 @@ VERSIONS = sorted(path.name.removesuffix(".tar.gz") for path in DATA.glob("*.tar
 def unpacked(version: str, base: Path) -> Path:
     """The data directory that a version left."""
     with tarfile.open(DATA / f"{version}.tar.gz") as archive:
-        archive.extractall(base, filter="data")
+        # An attribute, because `extractall` of Debian's Python has no argument for it.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(base)
     return base / "data"
 
 
