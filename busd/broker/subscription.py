@@ -4,7 +4,7 @@ Its state machine is the table in busd.rules.subscription.  Knows the log and it
 
 Invariants:
 1. Everything that matches below `position` was delivered or named in a GAP; nothing at or above it was.
-2. It costs its outbox (its limit, or half of it and any one message) and one pending gap.
+2. It costs its outbox (its limit, or half of it and any one message or batch) and one pending gap.
 3. Only REPLAYING reads the log, one piece at a time; only LIVE and SKIPPING are among the live readers.
 """
 

@@ -15,7 +15,7 @@ from busd.words.units import MAX_OFFSET
 # In a small outbox a quarter of it.
 _MARKS_BYTES = 16 * 1024
 # What the outboxes of readers that stand still hold together before further ones get smaller slices: 64 of the usual
-# size, which go on as ever.  A thousand, each at another place, hold about 60 MB, and ten thousand four times that.
+# size, which go on as ever.  A thousand, each at another place, hold about 60 MB, and ten thousand 210.
 CROWD_BYTES = 16 * 1024 * 1024
 # Not less: of a batch that is read for a slice the rest is read again.
 LEAST_SLICE_BYTES = 16 * 1024

@@ -25,8 +25,8 @@ from busd.words.requests import Publish
 # of a socket brings.
 COMMIT_BYTES = 256 * 1024
 # A little more than what one read of a socket brings: about 2,300 messages of 100 bytes.  With half of it publishing
-# takes 1.1 (100 bytes) and 1.2 (1,000) times as long, a replay 1.1 to 1.3 times; a batch is also the least step of a
-# replay, which others wait for.
+# takes up to 1.1 (100 bytes) and 1.2 (1,000) times as long, a replay 1.02 to 1.3 times; a batch is also the least step
+# of a replay, which others wait for.
 BATCH_BYTES = 264 * 1024
 
 # A run with more than half as many topics as messages among so many has many topics; with all but two of them, most of

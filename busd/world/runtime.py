@@ -28,7 +28,8 @@ _THREADS = 4
 # 2.3.
 _NAP_S = 50e-6
 _PATIENCE_NS = 800_000
-# Steps of long work in one turn: a step of a replay takes 0.2 ms beside a commit, and up to 1 ms without one.
+# Steps of long work in one turn: a step of a replay as lines takes half a millisecond beside a commit, and twice that
+# without one.
 _STEPS_NS = 500_000
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 

@@ -43,7 +43,7 @@ class Pieces(Telling):
         if index is not None:
             entry = bisect_left(index.positions, start)
             stop = min(bisect_left(index.positions, start + length), entry + (self.budget - 1) // RECORD_BYTES + 1)
-            # More than that is no record of the usual size: dead bytes, or damage.
+            # More than two long batches and a bit: dead bytes, or damage.
             if entry < stop < len(index.positions) and index.positions[stop] - start <= 3 * _SLAB_BYTES:
                 length = index.positions[stop] - start
         return length
