@@ -1,6 +1,6 @@
 """Mad, broken and vanished clients: each gets its error or its end, and costs nobody else anything.
 
-BUSD_STORM_S, BUSD_FUZZ_S: how long each of two storms of connects (1 s) and the fuzzer of sockets (3 s) last.
+BUSD_STORM_S, BUSD_FUZZ_S: how long each storm of connects (1 s) and the fuzzer of sockets (3 s) last.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from tests.support.server import ServerProcess, read_all, read_lines
 from tests.support.tools import ending, need, until
 
 STORM_S = float(os.environ.get("BUSD_STORM_S", "1"))
+# Most of the growth was over after four of 1 s.
+STORMS = 10
 # Without turns a PING waits for half a second and more: the slowest tenth shows one such.
 FLOOD_S = 0.7
 FUZZ_S = float(os.environ.get("BUSD_FUZZ_S", "3"))
@@ -254,13 +256,18 @@ def test_a_storm_of_connects_leaves_nothing_behind(server: ServerProcess) -> Non
 
     storm()
     until(lambda: fact(server, "connections") == "1", "all of the first are gone")
-    fds, before = descriptors(server.pid), resident_bytes(server.pid)
-    count = storm()
-    until(lambda: fact(server, "connections") == "1", "all are gone")
+    fds = descriptors(server.pid)
+    grown: list[int] = []
+    # The allocator takes its arenas in steps and settles after some storms; what a connection leaves behind
+    # shows in every storm. 1 MiB is some 600 bytes for each of a storm's connections.
+    while not grown or grown[-1] >= MIB:
+        before = resident_bytes(server.pid)
+        assert storm() > 100
+        until(lambda: fact(server, "connections") == "1", "all are gone")
+        grown.append(resident_bytes(server.pid) - before)
+        assert len(grown) < STORMS, grown
     assert descriptors(server.pid) == fds
     assert fact(server, "subscriptions") == "0"
-    assert count > 100
-    assert resident_bytes(server.pid) - before < 4 * MIB
 
 
 def test_with_few_descriptors_accepting_stops_and_the_rest_goes_on(short_dir: Path) -> None:
