@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from busd.world.disk import DiskFailed, DiskFull, File, Lock, Locked, replace_file
 from busd.world.fallocate import punch_hole
+from busd.world.reaper import STEP_BYTES, Reaper
 
 # What means "no room": the file system, the user's quota, the process's RLIMIT_FSIZE.
 # The last two: connections may have taken all descriptors for a moment; the file itself is sound, and tried again.
@@ -29,6 +30,7 @@ _STAT_BLOCK_BYTES = 512
 _BUFFER_BYTES = 1 << 18
 _NO_BUFFER = bytearray()
 _buffers = threading.local()
+_reaper = Reaper()
 
 
 def _trouble(error: OSError, path: str, at: int | None = None) -> DiskFull | DiskFailed:
@@ -140,8 +142,15 @@ class RealFile:
 
     def punch(self, at: int, length: int) -> bool:
         """See File."""
+        end = at + length
         try:
-            return punch_hole(self._fd, at, length)
+            while end - at > STEP_BYTES:
+                if not punch_hole(self._fd, at, STEP_BYTES):
+                    return False
+                # A commit of the file system for each, as in `reaper`: syncs of others come between them.
+                os.fdatasync(self._fd)
+                at += STEP_BYTES
+            return punch_hole(self._fd, at, end - at)
         except OSError as error:
             raise _trouble(error, self.path, at) from error
 
@@ -154,7 +163,7 @@ class RealFile:
         """See File."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            _reaper.close(fd)
 
     def __del__(self) -> None:
         self.close()

@@ -222,7 +222,6 @@ class Upkeep:
                 self._stores.version += 1
                 self._health.used_bytes = self._stores.total_bytes
                 self._freed()
-                self._runtime.in_thread(lambda: _let_go(result), lambda _: None)
             closing = [store.name for store, trimmed in result if trimmed.roll]
             if closing:
                 self._roll()
@@ -254,13 +253,6 @@ class Upkeep:
                 self._health.cap_bytes = usage[0] * limits.total_percent // 100
 
         self._runtime.in_thread(lambda: self._disk.usage(self._settings.data), done)
-
-
-def _let_go(result: list[tuple[Store, Trimmed]]) -> None:
-    """Unless readers have them, these are the last references: who closes a file whose name is gone waits until the
-    disk has taken back what it held."""
-    for _, trimmed in result:
-        trimmed.gone.clear()
 
 
 def error_of(failure: Exception) -> BusError:

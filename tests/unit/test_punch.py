@@ -10,7 +10,9 @@ import pytest
 from busd.rules.group_records import GroupState
 from busd.rules.wanted import Claims
 from busd.words.settings import StoreRule
+from busd.world import real_disk
 from busd.world.real_disk import RealDisk
+from busd.world.reaper import STEP_BYTES
 from busd.world.store import Store
 from tests.support.acked_kit import SMALL, AckedKit
 from tests.support.store_kit import batch_of, open_store, read_all
@@ -61,6 +63,27 @@ def test_punching_gives_blocks_back(tmp_path: Path) -> None:
         assert store.bytes < before - 19 * 65_000
         store = open_store(RealDisk(), RULE, path=str(tmp_path / "s"))
         assert store.report == []
+
+
+def test_a_large_hole_is_made_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, int] | str] = []
+
+    def punch(_: int, at: int, length: int) -> bool:
+        calls.append((at, length))
+        return True
+
+    monkeypatch.setattr(real_disk, "punch_hole", punch)
+    monkeypatch.setattr(os, "fdatasync", lambda _: calls.append("sync"))
+    path = tmp_path / "f"
+    path.write_bytes(b"")
+    file = RealDisk().open(str(path), patch=True)
+    assert file.punch(7, 2 * STEP_BYTES + 3)
+    assert calls == [(7, STEP_BYTES), "sync", (7 + STEP_BYTES, STEP_BYTES), "sync", (7 + 2 * STEP_BYTES, 3)]
+    calls.clear()
+    assert file.punch(7, STEP_BYTES)
+    assert calls == [(7, STEP_BYTES)]
+    monkeypatch.setattr(real_disk, "punch_hole", lambda *_: False)
+    assert not file.punch(7, 2 * STEP_BYTES)
 
 
 def test_a_punch_file_is_done_again_and_one_that_fits_nothing_goes() -> None:

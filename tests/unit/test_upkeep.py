@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,8 +15,6 @@ from busd.world.disk import DiskFull
 from busd.world.store import Store
 from busd.world.works import MUCH_UNSYNCED_BYTES
 from tests.support.log_kit import LogKit
-from tests.support.memory_disk import MemoryFile
-from tests.support.memory_server import FakeRuntime
 
 MS = 10**6
 S = 10**9
@@ -146,50 +143,6 @@ class Sizes:
         """Now."""
         names = self._kit.disk.names
         self.most = max(self.most, sum(len(inode.data) for path, inode in names.items() if "/jobs/" in path))
-
-
-class WatchingRuntime(FakeRuntime):
-    """Knows when a thread is at work."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.in_work = False
-
-    def in_thread(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """See Runtime."""
-
-        def watched() -> Any:
-            self.in_work = True
-            try:
-                return work()
-            finally:
-                self.in_work = False
-
-        super().in_thread(watched, done)
-
-
-@pytest.mark.parametrize("rule", [RULE, replace(RULE, retain="limits", full="drop", groups=())])
-def test_what_is_gone_is_closed_in_a_thread(rule: StoreRule, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk takes back what a file held when the last one closes it."""
-    runtime = WatchingRuntime()
-    closed: dict[str, bool] = {}
-    kit = LogKit(Settings(stores=(rule,)), runtime=runtime)
-    settle(kit, line_new(b"g", (b"jobs.>",), 0, 1, 1))
-    for _ in range(100):
-        kit.publish(b"jobs.a", PAYLOAD)
-    last = kit.log.horizon - 1
-    settle(kit, line_out(b"g", last + 1, 1, [(1, last)]), line_done(b"g", [(1, last - 20)]))
-    kit.log.read(kit.log.cursor(1), lambda topic: True, 1 << 20, lambda piece: None)
-
-    def closing(file: MemoryFile) -> None:
-        closed[file.path] = runtime.in_work
-
-    monkeypatch.setattr(MemoryFile, "__del__", closing, raising=False)
-    kit.log.start()
-    kit.runtime.advance(3 * S)
-    gone = [path for path in closed if path.endswith(".log") and "/jobs/" in path and not kit.disk.exists(path)]
-    assert len(gone) > 2
-    assert [path for path in gone if not closed[path]] == []
 
 
 def test_a_disk_that_refuses_is_told_and_tried_again() -> None:
