@@ -144,12 +144,13 @@ class RealFile:
         """See File."""
         end = at + length
         try:
-            while end - at > STEP_BYTES:
-                if not punch_hole(self._fd, at, STEP_BYTES):
+            # At whole multiples, so that no block lies in two pieces: of such a one neither gives anything back.
+            while (stop := (at // STEP_BYTES + 1) * STEP_BYTES) < end:
+                if not punch_hole(self._fd, at, stop - at):
                     return False
                 # A commit of the file system for each, as in `reaper`: syncs of others come between them.
-                os.fdatasync(self._fd)
-                at += STEP_BYTES
+                self.sync()
+                at = stop
             return punch_hole(self._fd, at, end - at)
         except OSError as error:
             raise _trouble(error, self.path, at) from error

@@ -5,8 +5,10 @@ every sync waits for that: 64 MiB hold up a publisher for 95 ms, pieces of 4 MiB
 times that it is slower for longer).  Whoever lets go of a file, perhaps the loop, waits for nothing.
 
 It must not know segments.  Invariants:
-1. A file that anybody else has open, also another process, keeps its contents.
+1. A file that anybody else has open, also another process, keeps its contents, as far as the file system knows of it:
+   overlayfs does not know who opened the file in one of its layers.
 2. A descriptor that was taken is closed, whatever fails.
+3. What waits is bounded: of more than a few files each is closed as it is.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ STEP_BYTES = 4 << 20
 _LITTLE_BYTES = 64 << 10
 # Between two pieces, for commits: 64 MiB take half a second.  Not while another file waits.
 PAUSE_S = 0.02
+# Each keeps a descriptor, and space that no cap counts any more: half a gigabyte of segments of the usual size.
+_MOST_WAITING = 8
 
 
 class Reaper:
@@ -69,9 +73,13 @@ class Reaper:
 
     def _run(self) -> None:
         while True:
-            # A close that fails has closed it.
-            with contextlib.suppress(OSError):
-                shrink(self._doomed.get(), self._pause_unless_more)
+            fd = self._doomed.get()
+            # Whatever it is (a disk that fails, no memory): the next ones are to be closed all the same.
+            with contextlib.suppress(Exception):
+                if self._doomed.qsize() >= _MOST_WAITING:
+                    os.close(fd)
+                else:
+                    shrink(fd, self._pause_unless_more)
 
     def _pause_unless_more(self) -> None:
         if self._doomed.empty():
@@ -90,8 +98,8 @@ def shrink(fd: int, pause: Callable[[], None]) -> None:
         while size > STEP_BYTES:
             size -= STEP_BYTES
             os.ftruncate(fd, size)
-            # Else a quiet log would leave all pieces to one commit of the file system.  Its contents are not written
-            # for that: a segment was synced when it was closed.
+            # Else a quiet log would leave all pieces to one commit of the file system.  What was not synced yet of
+            # the rest is written for that: of a segment nothing, it was synced when it was closed.
             os.fdatasync(fd)
             pause()
     except OSError:
@@ -102,7 +110,7 @@ def shrink(fd: int, pause: Callable[[], None]) -> None:
 
 
 def _check_alone(fd: int) -> None:
-    """Raises OSError unless this is the only descriptor of its file in any process: a lease is granted to no other."""
+    """Raises OSError unless nobody else has its file open, in any process: a lease is granted to no other."""
     # Who opened it in this moment, through /proc, would make the system send a signal: one that does nothing.
     fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
     fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
