@@ -230,7 +230,7 @@ def test_exit_status(shared_busd: Busd, one: str, words: list[str], status: int)
 @pytest.mark.parametrize("start", ["first", "next"])
 def test_read_waits_for_a_first_message(spawn: Callable[..., Spawned], busd: Busd, start: str) -> None:
     read = spawn("read", "t", "--within", "20s", "--from", start)
-    time.sleep(0.5)
+    until(lambda: subscribers(busd) == 1, "it does not wait")
     busd("pub", "t", "-m", "late")
     assert read.wait() == 0
     assert read.stdout.read() == b"late\n"
