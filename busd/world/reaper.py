@@ -27,7 +27,7 @@ STEP_BYTES = 4 << 20
 # Freed by whoever closes it: that takes less than handing it on.
 _LITTLE_BYTES = 64 << 10
 # Between two pieces, for commits: 64 MiB take half a second.  Not while another file waits.
-PAUSE_S = 0.02
+_PAUSE_S = 0.02
 # Each keeps a descriptor, and space that no cap counts any more: half a gigabyte of segments of the usual size.
 _MOST_WAITING = 8
 
@@ -35,7 +35,7 @@ _MOST_WAITING = 8
 class Reaper:
     """See the module.  `pause` is called between two pieces."""
 
-    def __init__(self, pause: Callable[[], None] = lambda: time.sleep(PAUSE_S)) -> None:
+    def __init__(self, pause: Callable[[], None] = lambda: time.sleep(_PAUSE_S)) -> None:
         self._pause = pause
         self._doomed: SimpleQueue[int] = SimpleQueue()
         self._starting = threading.Lock()
