@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from busd_client import aio, sync
@@ -207,6 +209,37 @@ async def test_a_lost_connection_can_be_an_error() -> None:
                 await jobs.flush()
             with pytest.raises(ConnectionLost):
                 await anext(iterator)
+
+    await in_both(lambda: [hello, script], use, use_async)
+
+
+@pytest.mark.parametrize("wish", [{}, {"group": "g"}], ids=["alone", "group"])
+async def test_a_connection_that_is_reset_is_lost_as_well(wish: dict[str, Any]) -> None:
+    """Not an error of the system's: who turned `reconnect` off looks for ConnectionLost."""
+    taken = threading.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.subscribed()
+        peer.messages(1, b"a")
+        await asyncio.to_thread(taken.wait, 10)
+        taken.clear()
+        peer.reset()
+
+    def use(address: str) -> None:
+        with sync.connect(address) as client:
+            parts = client.subscribe("t", reconnect=False, **wish).parts()
+            assert next(parts)
+            taken.set()
+            with pytest.raises(ConnectionLost, match="reset by peer"):
+                next(parts)
+
+    async def use_async(address: str) -> None:
+        async with await aio.connect(address) as client:
+            parts = client.subscribe("t", reconnect=False, **wish).parts()
+            assert await anext(parts)
+            taken.set()
+            with pytest.raises(ConnectionLost, match="reset by peer"):
+                await anext(parts)
 
     await in_both(lambda: [hello, script], use, use_async)
 

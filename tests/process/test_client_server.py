@@ -152,9 +152,12 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_killed(server: ServerPro
     """A publisher that repeats what was not answered, a reader that resumes, a server that dies four times."""
     kept: list[tuple[int, bytes]] = []
     enough = threading.Event()
+    # Whoever finds nobody at the first attempt gives up: both are there before the first kill.
+    there = threading.Barrier(3)
 
     def publish() -> None:
         with sync.connect(server.address) as client:
+            there.wait(30)
             sent = 0
             while not enough.is_set() or sent < 500:
                 payload = b"%d" % sent
@@ -166,7 +169,10 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_killed(server: ServerPro
 
     async def subscribe() -> None:
         client = aio.Client(parse_address(server.address))
-        async for batch in client.subscribe("t", start="first").batches():
+        subscription = client.subscribe("t", start="first")
+        await subscription.start()
+        await asyncio.to_thread(there.wait, 30)
+        async for batch in subscription.batches():
             got.extend(event for event in batch if isinstance(event, Message))
             if any(isinstance(event, EndOfStream) for event in batch):
                 break
@@ -176,6 +182,7 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_killed(server: ServerPro
     reader = threading.Thread(target=lambda: asyncio.run(subscribe()))
     for thread in (publisher, reader):
         thread.start()
+    there.wait(30)
     for _ in range(4):
         enough.wait(0.15)
         server.kill()

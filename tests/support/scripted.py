@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from busd_client import wire
@@ -54,6 +55,12 @@ class Peer:
     def send(self, data: bytes) -> None:
         """Send bytes."""
         self._writer.write(data)
+
+    def reset(self) -> None:
+        """End the connection as the kernel does for a process that was killed with bytes unread."""
+        sock = self._writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self._writer.transport.abort()
 
     def messages(self, first: int, *payloads: bytes) -> None:
         """Send a batch of topic t."""

@@ -59,6 +59,11 @@ class ConnectionLost(ConnectionError):
         super().__init__(text)
         self.sent = sent
 
+    @classmethod
+    def by(cls, error: OSError) -> ConnectionLost:
+        """What ended it as a ConnectionLost: a peer that is killed may reset the connection instead of closing it."""
+        return error if isinstance(error, cls) else cls(f"the connection broke: {error}")
+
 
 class Message(NamedTuple):
     """One message.  `time_ns` is the server's time of receipt, Unix ns; `headers` must not be changed."""

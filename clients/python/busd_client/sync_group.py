@@ -278,7 +278,7 @@ class GroupSubscription:
                 self._sock.sendall(told)
             except OSError as error:
                 # For who asks next: `ack` says nothing of it.
-                self._broken = ConnectionLost(f"the connection broke: {error}")
+                self._broken = ConnectionLost.by(error)
 
     def _received(self, give_up_s: float | None) -> list[GroupPart] | None:
         """What came; None when nothing did in time."""
@@ -330,7 +330,7 @@ class GroupSubscription:
         if self._closed or self._stream.ended is not None:
             return
         if not self._reconnect:
-            raise error
+            raise ConnectionLost.by(error) from None
         if self._on_lost is not None:
             self._on_lost(error)
         self._again_s = time.monotonic() + self._backoff.next_s()

@@ -70,14 +70,14 @@ class Connection:
         try:
             self._sock.sendall(data)
         except OSError as error:
-            raise ConnectionLost(f"the connection broke: {error}") from None
+            raise ConnectionLost.by(error) from None
 
     def receive(self) -> list[wire.Reply]:
         """Wait for bytes; the replies that are whole now, maybe none."""
         try:
             data = self._sock.recv(_READ_BYTES)
         except OSError as error:
-            raise ConnectionLost(f"the connection broke: {error}") from None
+            raise ConnectionLost.by(error) from None
         if not data:
             raise ConnectionLost("the server closed the connection")
         return self._replies.feed(data)
