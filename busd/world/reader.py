@@ -3,12 +3,17 @@
 A Place has a lane for each store that may hold what is wanted: its cursor, and records read but not yet passed.
 A piece goes up to the lowest end of all lanes, so nothing that comes later can belong before it.  One lane, the
 usual case, passes its records straight through.
+
+Of what must wait for the disk no more than _AHEAD pieces are being read, or wait for the loop to take them.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from busd.broker.ports import Piece, Runtime
 from busd.rules.record import Batch, Hole
@@ -19,6 +24,10 @@ from busd.world.stores import Stores
 
 # With many lanes each still reads at least this much at a time.
 _LANE_BYTES = 16 * 1024
+# Two for each thread, so that none waits for the loop.  When 1,000 readers of cold data want more at once, the threads
+# are quicker than the loop: without a bound hundreds of pieces of a quarter of a MB waited for it, and it took them all
+# in one turn.
+_AHEAD = 8
 
 
 @dataclass(slots=True)
@@ -46,6 +55,8 @@ class Reader:
     def __init__(self, stores: Stores, runtime: Runtime) -> None:
         self._stores = stores
         self._runtime = runtime
+        self._away = 0
+        self._waiting: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
 
     def read(
         self, place: Place, wanted: Wanted, horizon: int, budget_bytes: int, done: Callable[[Piece | Exception], None]
@@ -83,7 +94,27 @@ class Reader:
                 _fill(lane, chunk, horizon)
             done(self._pass(place, horizon))
 
-        self._runtime.in_thread(work, filled)
+        if self._away < _AHEAD:
+            self._send(work, filled)
+        else:
+            self._waiting.append((work, filled))
+
+    def _send(self, work: Callable[[], Any], filled: Callable[[Any], None]) -> None:
+        def back(result: Any) -> None:
+            self._away -= 1
+            self._send_next()
+            filled(result)
+
+        self._runtime.in_thread(work, back)
+        self._away += 1
+
+    def _send_next(self) -> None:
+        while self._waiting and self._away < _AHEAD:
+            work, filled = self._waiting.popleft()
+            try:
+                self._send(work, filled)
+            except Exception as error:
+                self._runtime.soon(partial(filled, error))
 
     def _look_again(self, place: Place, wanted: Wanted) -> None:
         known = {lane.store.name: lane for lane in place.lanes}

@@ -50,7 +50,7 @@ class LoopRuntime:
         # Threads at work, and since when there has been one.
         self._away = 0
         self._since_ns = 0
-        self._napping = False
+        self._napping = self._stopped = False
         self._steps: deque[Callable[[], None]] = deque()
         self._stepping = False
         # Something stands in the queue of the loop, or was done in this turn, that no step should hold up.
@@ -100,7 +100,9 @@ class LoopRuntime:
         return self._loop.call_later(delay_ns / 1e9, call).cancel
 
     def in_thread(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """See Runtime."""
+        """See Runtime; nothing is begun after `stop`, and `done` not called."""
+        if self._stopped:
+            return
 
         def back(result: Any) -> None:
             self.away(-1)
@@ -145,8 +147,12 @@ class LoopRuntime:
             self._napping = True
             self._loop.call_soon(self._nap)
 
+    def stop(self) -> None:
+        """The threads begin nothing more."""
+        self._stopped = True
+
     def close(self) -> None:
-        """Finish what the threads have begun."""
+        """Finish what the threads have begun.  Blocking; to be called after `stop`."""
         self._pool.shutdown()
 
     def _nap(self) -> None:

@@ -187,6 +187,7 @@ class Server:
     async def _close_files(self, loop: asyncio.AbstractEventLoop) -> None:
         # A commit may be under way still, and what becomes of it is taken in by the loop: nothing closes beside that.
         await self._idle()
+        self._runtime.stop()
         await loop.run_in_executor(None, self._runtime.close)
         # What those threads brought back is taken in before the log closes.
         await asyncio.sleep(0)

@@ -165,3 +165,14 @@ def test_a_nap_is_for_a_thread_that_is_away_for_long(kit: Kit) -> None:
     kit.it.breathe()
     kit.run(1)
     assert len(kit.slept) == 1, "this one has just left"
+
+
+def test_nothing_is_begun_in_a_thread_after_the_stop(kit: Kit) -> None:
+    """Who comes back while the threads are closed may want to read on: nobody waits for that any more."""
+    got: list[object] = []
+    kit.it.stop()
+    kit.it.in_thread(lambda: got.append("done"), got.append)
+    kit.it.close()
+    kit.loop.turn()
+    assert got == []
+    assert not kit.it.hurried

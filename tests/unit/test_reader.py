@@ -1,0 +1,103 @@
+"""Reads that wait for the disk: how many at a time, in what order, and what becomes of those that cannot begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from busd.broker.ports import Piece
+from busd.rules.record import Batch
+from tests.support.log_kit import LogKit
+from tests.support.memory_server import FakeRuntime
+
+READERS = 100
+
+
+class Threads(FakeRuntime):
+    """Works are done when the test says so.  `refuses`: no thread can be had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refuses = False
+        self.begun: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
+
+    def in_thread(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        """See Runtime."""
+        if self.refuses:
+            raise RuntimeError("can't start new thread")
+        self.begun.append((work, done))
+
+    def one_comes_back(self) -> None:
+        """That which was begun first."""
+        work, done = self.begun.pop(0)
+        done(work())
+
+
+class Kit:
+    """A log that lies on a cold disk, a message in each of its batches, and readers that each want another one."""
+
+    def __init__(self) -> None:
+        self.threads = Threads()
+        self.log = LogKit(runtime=self.threads)
+        for number in range(1, READERS + 1):
+            self.log.publish(b"t", b"%d" % number)
+        self.log.disk.cold = True
+        self.got: list[int | str] = []
+
+    def ask(self, offset: int) -> None:
+        """Read the message at this offset."""
+
+        def done(piece: Piece | Exception) -> None:
+            if isinstance(piece, Exception):
+                self.got.append(str(piece))
+                return
+            (batch,) = piece.records
+            assert isinstance(batch, Batch)
+            assert batch.items() == [b"%d" % batch.first]
+            self.got.append(batch.first)
+
+        self.log.log.read(self.log.log.cursor(offset), lambda topic: True, 1, done)
+
+
+@pytest.fixture
+def kit() -> Kit:
+    return Kit()
+
+
+def test_no_more_is_read_ahead_than_the_loop_takes(kit: Kit) -> None:
+    """What a thread has read is held until the loop comes to it."""
+    for offset in range(1, READERS + 1):
+        kit.ask(offset)
+    assert len(kit.threads.begun) == 8
+    while kit.threads.begun:
+        kit.threads.one_comes_back()
+        # The threads have their next one; the last eight, none.
+        assert len(kit.threads.begun) == min(8, READERS - len(kit.got))
+    assert kit.got == list(range(1, READERS + 1))
+
+
+def test_who_asks_while_others_wait_comes_behind_them(kit: Kit) -> None:
+    for offset in range(1, 21):
+        kit.ask(offset)
+    kit.threads.one_comes_back()
+    kit.ask(50)
+    while kit.threads.begun:
+        kit.threads.one_comes_back()
+    assert kit.got == [*range(1, 21), 50]
+
+
+def test_who_waits_for_a_thread_that_cannot_be_had_is_told(kit: Kit) -> None:
+    for offset in range(1, 21):
+        kit.ask(offset)
+    kit.threads.refuses = True
+    kit.threads.one_comes_back()
+    kit.threads.run()
+    assert kit.got == [1, *12 * ["can't start new thread"]]
+    kit.threads.refuses = False
+    while kit.threads.begun:
+        kit.threads.one_comes_back()
+    kit.ask(99)
+    kit.threads.one_comes_back()
+    assert kit.got[13:] == [*range(2, 9), 99]
