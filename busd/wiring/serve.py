@@ -25,6 +25,7 @@ from busd.wiring.notify import notify
 from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
 from busd.world import journal
+from busd.world.allocator import share_one_arena
 from busd.world.disk import DiskFailed, DiskFull, Locked
 from busd.world.journal import events
 from busd.world.meta import WrongFormat
@@ -45,6 +46,8 @@ def run(settings: Settings) -> int:
     """
     journal.configure(settings.log_format)
     _raise_descriptors()
+    # Before there are threads.
+    share_one_arena()
     # A read of 256 KiB makes thousands of objects at once, none of them garbage: with the default of 700 the collector
     # looks at them again and again.  Parsing 20 mixed topics: 305 ns a message with the default, 247 so.
     # The older ones as often as by default: connections are circles, and 100,000 that have gone took 230 MB with 50.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 import time
@@ -14,7 +15,7 @@ from busd.words.units import NS_PER_S
 from busd.world.peers import keep_alive
 from busd.world.sockets import BadAddress, identity, listen_tcp, listen_unix, split_address, unlink_own
 from tests.conftest import MakeServer
-from tests.support.proc import cpu_s
+from tests.support.proc import arenas, cpu_s
 from tests.support.server import ServerProcess, read_all, read_lines
 from tests.support.tools import until
 
@@ -155,3 +156,13 @@ def test_who_asks_again_at_once_is_answered_and_costs_nothing_once_it_pauses(
             connection.sendall(b"PUB t x\n")
             assert read_lines(connection, 1) == [b":%d" % number]
         assert idle_s() < 0.1, "it spins for a client that pauses"
+
+
+def test_threads_take_memory_from_one_place(server: ServerProcess) -> None:
+    """Not of glibc: each of its own, which keeps what was given back."""
+    publishes = b"".join(b"PUB t %d\n" % number for number in range(5_000))
+    assert server.ask(publishes).count(b"\n") == 5_000
+    for first in range(1, 5_000, 500):
+        server.ask(b"READ t FROM %d LIMIT 100\n" % first)
+    assert len(os.listdir(f"/proc/{server.pid}/task")) > 1
+    assert arenas(server.pid) == 0

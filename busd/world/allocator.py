@@ -1,0 +1,26 @@
+"""How the C library hands out memory, which it does not know to be Python's.
+
+Knows nothing of what is kept there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+# Of malloc.h of glibc.
+_M_ARENA_MAX = -8
+
+
+def share_one_arena() -> bool:
+    """Let all threads that start from now on take memory from one place; False where the C library has no such choice.
+
+    glibc gives each thread a place of its own, which keeps what the thread gave back: with 1,000 slow readers of a
+    log of 20 GB that is 11 MB of 67.  It does so that threads need not wait for each other; ours take turns in the
+    interpreter anyway, and publishing is no slower so.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    mallopt.argtypes, mallopt.restype = [ctypes.c_int, ctypes.c_int], ctypes.c_int
+    return bool(mallopt(_M_ARENA_MAX, 1))
