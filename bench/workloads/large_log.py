@@ -220,12 +220,12 @@ WORKLOAD = Workload(
         f"busd alone, one log that grows to {MOST:g} GB (or to what fits on the disk), of messages of {SIZE_BYTES:,} "
         f"bytes. *publish*: {REPEATS * DIFFERENT:,} messages, pipelined, when the log has that size, in turn with a "
         f"server whose log was begun for that; the middle one of {ROUNDS} rounds. *READ*: one message, anywhere; of "
-        "what was there at the last restart nothing is in the page cache. *restart*: from the start of the process, Python's own included, to its "
-        "first answer; the files are dropped from the page cache before, and every message is counted after; at the "
-        f"largest size the median of {RESTARTS}. *slow readers*: so many connections replay the largest log, each from "
-        f"a place of its own, {SIP_BYTES // 1024} KiB at a time, while a publisher goes on, after each round of sips "
-        "with one message that is timed; every byte is compared, the figure is VmHWM of a server that was restarted "
-        "before."
+        "what was there at the last restart nothing is in the page cache. *restart*: from the start of the process, "
+        "Python's own included, to its first answer; the files are dropped from the page cache before, and every "
+        f"message is counted after; at the largest size the median of {RESTARTS}. *slow readers*: so many connections "
+        f"replay the largest log, each from a place of its own, {SIP_BYTES // 1024} KiB at a time, while a publisher "
+        "goes on, after each round of sips with one message that is timed; every byte is compared, the figure is "
+        "VmHWM of a server that was restarted before."
     ),
     jobs=(Job(tuple(_rows()), large_log),),
     targets=(
