@@ -180,11 +180,14 @@ async def test_after_a_lost_connection_old_tokens_are_not_used() -> None:
     await in_both(lambda: [hello, first, second], use, use_async)
 
 
-async def test_a_lost_connection_can_be_an_error() -> None:
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+async def test_a_lost_connection_can_be_an_error(reset: bool) -> None:
     async def script(peer: Peer) -> None:
         await joined(peer, b"WINDOW", b"1")
         peer.messages(1, b"a")
         await peer.expect(b"ACK")
+        if reset:
+            peer.reset()
 
     def use(address: str) -> None:
         with sync.connect(address) as client:

@@ -259,7 +259,7 @@ class GroupSubscription:
         if self._closed or self._stream.ended is not None:
             return
         if not self._reconnect:
-            raise ConnectionLost.by(error) from None
+            raise error
         if self._on_lost is not None:
             self._on_lost(error)
         while not self._closed and self._stream.ended is None:

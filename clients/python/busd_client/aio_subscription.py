@@ -136,7 +136,10 @@ class Subscription:
     async def _receive(self) -> list[Part]:
         if self._reader is None:
             raise ConnectionLost("there is no connection")
-        data = await self._reader.read(_READ_BYTES)
+        try:
+            data = await self._reader.read(_READ_BYTES)
+        except OSError as error:
+            raise ConnectionLost.by(error) from None
         if not data and not self._closed:
             raise ConnectionLost("the server closed the connection")
         parts = self._stream.feed(data)
@@ -151,7 +154,7 @@ class Subscription:
         if self._closed or self._stream.ended is not None:
             return
         if not self._reconnect:
-            raise ConnectionLost.by(error) from None
+            raise error
         if self._on_lost is not None:
             self._on_lost(error)
         while not self._closed and self._stream.ended is None:

@@ -315,7 +315,12 @@ class GroupSubscription:
             raise self._broken
         if self._sock is None:
             raise ConnectionLost("there is no connection")
-        data = self._sock.recv(_READ_BYTES)
+        try:
+            data = self._sock.recv(_READ_BYTES)
+        except OSError as error:
+            if isinstance(error, TimeoutError) and _too_late(error):
+                raise
+            raise ConnectionLost.by(error) from None
         if not data:
             raise ConnectionLost("the server closed the connection")
         parts = self._stream.feed(data)
@@ -330,7 +335,7 @@ class GroupSubscription:
         if self._closed or self._stream.ended is not None:
             return
         if not self._reconnect:
-            raise ConnectionLost.by(error) from None
+            raise error
         if self._on_lost is not None:
             self._on_lost(error)
         self._again_s = time.monotonic() + self._backoff.next_s()

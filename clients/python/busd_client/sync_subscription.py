@@ -120,7 +120,10 @@ class Subscription:
     def _receive(self) -> list[Part]:
         if self._sock is None:
             raise ConnectionLost("there is no connection")
-        data = self._sock.recv(_READ_BYTES)
+        try:
+            data = self._sock.recv(_READ_BYTES)
+        except OSError as error:
+            raise ConnectionLost.by(error) from None
         if not data:
             raise ConnectionLost("the server closed the connection")
         parts = self._stream.feed(data)
@@ -135,7 +138,7 @@ class Subscription:
         if self._closed or self._stream.ended is not None:
             return
         if not self._reconnect:
-            raise ConnectionLost.by(error) from None
+            raise error
         if self._on_lost is not None:
             self._on_lost(error)
         while not self._closed and self._stream.ended is None:
