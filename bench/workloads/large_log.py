@@ -82,7 +82,9 @@ def large_log(context: Context) -> Mapping[Row, Sample]:
             repeats, rounds = context.size.some(REPEATS), context.size.some(ROUNDS)
             with context.running(Busd, "interval", [TOPIC]) as small:
                 found[PUBLISH[at]], found[SMALL[at]] = in_turn((server, small), blocks * repeats, rounds)
-            count += DIFFERENT * repeats * (rounds + 1)
+                added = DIFFERENT * repeats * (rounds + 1)
+                check_kept(small, [TOPIC], added)
+            count += added
             check_kept(server, [TOPIC], count)
             found[LOOK[at]] = look(context, server, contents, count)
             times = context.size.some(RESTARTS) if at == stages[-1] else 1
@@ -220,7 +222,7 @@ WORKLOAD = Workload(
         f"busd alone, one log that grows to {MOST:g} GB (or to what fits on the disk), of messages of {SIZE_BYTES:,} "
         f"bytes. *publish*: {REPEATS * DIFFERENT:,} messages, pipelined, when the log has that size, in turn with a "
         f"server whose log was begun for that; the middle one of {ROUNDS} rounds. *READ*: one message, anywhere; of "
-        "what was there at the last restart nothing is in the page cache. *restart*: from the start of the process, "
+        "what was there before a restart little is in the page cache. *restart*: from the start of the process, "
         "Python's own included, to its first answer; the files are dropped from the page cache before, and every "
         f"message is counted after; at the largest size the median of {RESTARTS}. *slow readers*: so many connections "
         f"replay the largest log, each from a place of its own, {SIP_BYTES // 1024} KiB at a time, while a publisher "

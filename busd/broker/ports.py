@@ -78,7 +78,13 @@ class Runtime(Protocol):
         """After a delay by the monotonic clock; the result cancels it."""
 
     def in_thread(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """`work` where waiting hurts nobody, then `done(result)` on the loop.  An exception becomes the result."""
+        """`work` where waiting hurts nobody, then `done(result)` on the loop.  An exception becomes the result.
+
+        While the server stops neither may come.
+
+        Raises:
+            RuntimeError: no thread can be had; `work` is not done.
+        """
 
     def fault(self, error: Exception) -> None:
         """An exception that nobody expected: a fault of busd, to be logged with its traceback."""

@@ -4,7 +4,8 @@ A Place has a lane for each store that may hold what is wanted: its cursor, and 
 A piece goes up to the lowest end of all lanes, so nothing that comes later can belong before it.  One lane, the
 usual case, passes its records straight through.
 
-Of what must wait for the disk no more than _AHEAD pieces are being read, or wait for the loop to take them.
+Of what must wait for the disk no more than _AHEAD pieces are being read, or wait for the loop to take them; a Place of
+several stores that waits for its turn holds what it had of those that are in the page cache.
 """
 
 from __future__ import annotations

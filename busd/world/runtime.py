@@ -103,6 +103,10 @@ class LoopRuntime:
         """See Runtime; nothing is begun after `stop`, and `done` not called."""
         if self._stopped:
             return
+        called_off = False
+
+        def begin() -> Any:
+            return None if called_off else work()
 
         def back(result: Any) -> None:
             self.away(-1)
@@ -116,7 +120,12 @@ class LoopRuntime:
                 self.away(0)
                 self._loop.call_soon_threadsafe(back, result)
 
-        future = self._pool.submit(work)
+        try:
+            future = self._pool.submit(begin)
+        except RuntimeError:
+            # A pool that could not start a thread has taken it all the same, and does it when another is free.
+            called_off = True
+            raise
         # Not before: where no thread could be had, none is away.
         self.away(1)
         future.add_done_callback(finished)
@@ -152,7 +161,7 @@ class LoopRuntime:
         self._stopped = True
 
     def close(self) -> None:
-        """Finish what the threads have begun.  Blocking; to be called after `stop`."""
+        """Finish what the threads were given.  Blocking; to be called after `stop`."""
         self._pool.shutdown()
 
     def _nap(self) -> None:

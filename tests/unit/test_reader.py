@@ -32,7 +32,11 @@ class Threads(FakeRuntime):
     def one_comes_back(self) -> None:
         """That which was begun first."""
         work, done = self.begun.pop(0)
-        done(work())
+        try:
+            result = work()
+        except OSError as error:
+            result = error
+        done(result)
 
 
 class Kit:
@@ -46,8 +50,8 @@ class Kit:
         self.log.disk.cold = True
         self.got: list[int | str] = []
 
-    def ask(self, offset: int) -> None:
-        """Read the message at this offset."""
+    def ask(self, offset: int, more: int = 0) -> None:
+        """Read the message at this offset, and when it is there so many behind it, one by one."""
 
         def done(piece: Piece | Exception) -> None:
             if isinstance(piece, Exception):
@@ -57,6 +61,8 @@ class Kit:
             assert isinstance(batch, Batch)
             assert batch.items() == [b"%d" % batch.first]
             self.got.append(batch.first)
+            if more:
+                self.ask(offset + 1, more - 1)
 
         self.log.log.read(self.log.log.cursor(offset), lambda topic: True, 1, done)
 
@@ -86,6 +92,36 @@ def test_who_asks_while_others_wait_comes_behind_them(kit: Kit) -> None:
     while kit.threads.begun:
         kit.threads.one_comes_back()
     assert kit.got == [*range(1, 21), 50]
+
+
+def test_who_reads_on_comes_behind_those_that_wait(kit: Kit) -> None:
+    for offset in range(1, READERS, 5):
+        kit.ask(offset, more=1)
+    while kit.threads.begun:
+        kit.threads.one_comes_back()
+        assert len(kit.threads.begun) <= 8
+    assert kit.got == [*range(1, READERS, 5), *range(2, READERS, 5)]
+
+
+def test_reads_that_fail_make_room_for_others(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = kit.log.log.stores.open["main"]
+
+    def broken(*args: object, may_block: bool) -> None:
+        if may_block:
+            raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read", broken)
+        for offset in range(1, 21):
+            kit.ask(offset)
+        while kit.threads.begun:
+            kit.threads.one_comes_back()
+    assert kit.got == 20 * ["[Errno 5] Input/output error"]
+    for offset in range(1, 21):
+        kit.ask(offset)
+    while kit.threads.begun:
+        kit.threads.one_comes_back()
+    assert kit.got[20:] == list(range(1, 21))
 
 
 def test_who_waits_for_a_thread_that_cannot_be_had_is_told(kit: Kit) -> None:

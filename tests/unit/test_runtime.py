@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -24,6 +25,14 @@ class FakeLoop:
     def call_soon(self, call: Callable[..., None], *args: Any) -> None:
         """See asyncio."""
         self.waiting.append(lambda: call(*args))
+
+    def call_soon_threadsafe(self, call: Callable[..., None], *args: Any) -> None:
+        """See asyncio."""
+        self.call_soon(call, *args)
+
+    def is_closed(self) -> bool:
+        """See asyncio."""
+        return False
 
     def turn(self) -> None:
         """One turn."""
@@ -175,4 +184,23 @@ def test_nothing_is_begun_in_a_thread_after_the_stop(kit: Kit) -> None:
     kit.it.close()
     kit.loop.turn()
     assert got == []
+    assert not kit.it.hurried
+
+
+def test_what_no_thread_could_be_had_for_is_not_done_later(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool has it in its queue by then."""
+    done: list[str] = []
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            kit.it.in_thread(lambda: done.append("first"), lambda _: done.append("told"))
+    assert not kit.it.hurried
+    kit.it.in_thread(lambda: done.append("second"), lambda _: done.append("told"))
+    kit.it.close()
+    kit.loop.turn()
+    assert done == ["second", "told"]
     assert not kit.it.hurried
