@@ -26,8 +26,7 @@ from busd.world.stores import Stores
 # With many lanes each still reads at least this much at a time.
 _LANE_BYTES = 16 * 1024
 # Two for each thread, so that none waits for the loop.  When 1,000 readers of cold data want more at once, the threads
-# are quicker than the loop: without a bound hundreds of pieces of a quarter of a MB waited for it, and it took them all
-# in one turn.
+# are quicker than the loop: without a bound hundreds of pieces of a quarter of a MB waited for it.
 _AHEAD = 8
 
 
@@ -102,12 +101,17 @@ class Reader:
 
     def _send(self, work: Callable[[], Any], filled: Callable[[Any], None]) -> None:
         def back(result: Any) -> None:
-            self._away -= 1
-            self._send_next()
-            filled(result)
+            # A step: one of them is half a millisecond of work, and many come at a time.  Taken where they came, eight
+            # in a turn, they made a lone publish wait for 27 ms (p99) beside 1,000 readers, so for 6; as many bytes.
+            self._runtime.step(partial(self._take, filled, result))
 
         self._runtime.in_thread(work, back)
         self._away += 1
+
+    def _take(self, filled: Callable[[Any], None], result: Any) -> None:
+        self._away -= 1
+        self._send_next()
+        filled(result)
 
     def _send_next(self) -> None:
         while self._waiting and self._away < _AHEAD:

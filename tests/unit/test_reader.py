@@ -30,7 +30,12 @@ class Threads(FakeRuntime):
         self.begun.append((work, done))
 
     def one_comes_back(self) -> None:
-        """That which was begun first."""
+        """That which was begun first, and the loop takes it."""
+        self.one_is_done()
+        self.run()
+
+    def one_is_done(self) -> None:
+        """The loop has not come to it."""
         work, done = self.begun.pop(0)
         try:
             result = work()
@@ -82,6 +87,20 @@ def test_no_more_is_read_ahead_than_the_loop_takes(kit: Kit) -> None:
         # The threads have their next one; the last eight, none.
         assert len(kit.threads.begun) == min(8, READERS - len(kit.got))
     assert kit.got == list(range(1, READERS + 1))
+
+
+def test_what_was_read_is_taken_as_steps_and_counts_until_then(kit: Kit) -> None:
+    """All that came in a turn would be a long one."""
+    for offset in range(1, 21):
+        kit.ask(offset)
+    for _ in range(8):
+        kit.threads.one_is_done()
+    assert (kit.got, kit.threads.begun) == ([], [])
+    before = kit.threads.steps
+    kit.threads.run()
+    assert kit.got == list(range(1, 9))
+    assert len(kit.threads.begun) == 8
+    assert before == 8
 
 
 def test_who_asks_while_others_wait_comes_behind_them(kit: Kit) -> None:
