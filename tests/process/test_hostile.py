@@ -299,14 +299,7 @@ def test_with_few_descriptors_accepting_stops_and_the_rest_goes_on(short_dir: Pa
             assert cpu_s(poor.pid) - began_s < 0.3, "it spins"
             old.sendall(b"INFO health\n")
             assert read_lines(old, 2) == [b"*1", b"status=ok"]
-
-        def room() -> bool:
-            # Who is refused may be cut off before it has asked.
-            with contextlib.suppress(OSError):
-                return poor.ask(b"PING\n") == b"PONG\n"
-            return False
-
-        until(room, "there is room again")
+        until(poor.has_room, "there is room again")
         assert poor.log().count("connection refused") == 1
 
 

@@ -82,7 +82,7 @@ def test_connections_beyond_the_limit_are_told_and_the_others_go_on(make_configu
             assert read_all(three).startswith(b"-LIMIT 2 connections")
         one.sendall(b"PING\n")
         assert read_lines(one, 1) == [b"PONG"]
-    until(lambda: server.ask(b"PING\n") == b"PONG\n", "a place became free")
+    until(server.has_room, "a place became free")
 
 
 def test_a_command_that_is_never_finished(make_configured: MakeServer) -> None:

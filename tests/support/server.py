@@ -148,6 +148,12 @@ class ServerProcess:
         """A TCP connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout_s)
 
+    def has_room(self) -> bool:
+        """Whether it takes one more connection; who is refused may be cut off before it has asked."""
+        with contextlib.suppress(OSError):
+            return self.ask(b"PING\n") == b"PONG\n"
+        return False
+
     def ask(self, data: bytes, timeout_s: float = 20.0) -> bytes:
         """Send the bytes, half-close, return everything until the server closes."""
         with self.connect(timeout_s) as connection:
