@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from busd_client import wire
+from busd_client.keepalive import leave_at_once
 
 from busd.rules import record
 
@@ -58,8 +58,7 @@ class Peer:
 
     def reset(self) -> None:
         """End the connection as the kernel does for a process that was killed with bytes unread."""
-        sock = self._writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        leave_at_once(self._writer.get_extra_info("socket"))
         self._writer.transport.abort()
 
     def messages(self, first: int, *payloads: bytes) -> None:

@@ -62,7 +62,7 @@ class ConnectionLost(ConnectionError):
     @classmethod
     def by(cls, error: OSError) -> ConnectionLost:
         """What ended it as a ConnectionLost: a peer that is killed may reset the connection instead of closing it."""
-        return error if isinstance(error, cls) else cls(f"the connection broke: {error}")
+        return cls(f"the connection broke: {error}")
 
 
 class Message(NamedTuple):
