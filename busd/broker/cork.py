@@ -6,6 +6,7 @@ Invariants: nothing is reordered, and what waits counts as buffered.
 from __future__ import annotations
 
 from busd.broker.ports import Outbox
+from busd.rules.parts import Parts
 
 # A call costs about as much as copying 64 KiB does; more is not worth waiting for, and the outbox would seem full.
 _ENOUGH_BYTES = 16 * 1024
@@ -22,14 +23,14 @@ class Cork:
         self._events = 0
         self._written = 0
 
-    def write(self, data: bytes, events: int = 1) -> None:
+    def write(self, data: bytes | Parts, events: int = 1) -> None:
         """See Outbox."""
         size_bytes = len(data)
         self._written += size_bytes
         if not self._held or (size_bytes >= _ENOUGH_BYTES and not self._pieces):
             self._outbox.write(data, events)
             return
-        self._pieces.append(data)
+        self._pieces.append(bytes(data))
         self._bytes += size_bytes
         self._events += events
         if self._bytes >= _ENOUGH_BYTES:

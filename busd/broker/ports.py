@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from busd.rules.group_records import GroupState
+from busd.rules.parts import Parts
 from busd.rules.record import Batch, Hole
 from busd.rules.replies import Pairs, Row
 from busd.rules.topic_state import TopicRow
@@ -100,7 +101,7 @@ class Runtime(Protocol):
 class Outbox(Protocol):
     """The way to one reader.  Bytes given to it are not copied and must not change."""
 
-    def write(self, data: bytes, events: int = 1) -> None:
+    def write(self, data: bytes | Parts, events: int = 1) -> None:
         """Queue the bytes of so many events; does nothing when the connection is gone."""
 
     def buffered(self) -> int:

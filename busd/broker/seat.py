@@ -19,7 +19,8 @@ from busd.broker.gap import PendingMarks
 from busd.broker.ports import Subscriber
 from busd.broker.terms import ended_early, marks_bytes
 from busd.rules.flight import Flight
-from busd.rules.formats import Encoder
+from busd.rules.formats import Encoder, parts_of
+from busd.rules.parts import Parts
 from busd.rules.select import Selection
 from busd.words.errors import BusError
 from busd.words.groups import format_token
@@ -48,7 +49,7 @@ class Seat:
     def __init__(self, request: Subscribe, subscriber: Subscriber, encoder: Encoder, outbox_bytes: int) -> None:
         self.request = request
         self.subscriber = subscriber
-        self.encoder = encoder
+        self.encoder, self._encode = encoder, parts_of(encoder)
         self.flight = Flight()
         self.place = Place.JOINING
         # Ends of stream that it was told of, by topic; and whether there are some that it had no room for.
@@ -102,11 +103,11 @@ class Seat:
         if self.desk is not None:
             self.desk.later(_MOMENT_NS, over)
 
-    def encode(self, selection: Selection, tries: int) -> bytes:
+    def encode(self, selection: Selection, tries: int) -> bytes | Parts:
         """Messages as they are sent the `tries`-th time."""
-        return self.encoder.messages(selection) if tries == 1 else self.encoder.again(selection, tries)
+        return self._encode(selection) if tries == 1 else self.encoder.again(selection, tries)
 
-    def sent(self, data: bytes, count: int, fresh: int) -> Callable[[], None]:
+    def sent(self, data: bytes | Parts, count: int, fresh: int) -> Callable[[], None]:
         """They are in its flight; the result writes them, once they are noted, `fresh` of the group with them."""
         self._unwritten_bytes += len(data)
         if self._left is not None:

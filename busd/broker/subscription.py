@@ -18,8 +18,9 @@ from busd.broker.gap import PendingGap
 from busd.broker.ports import Log, Outbox, Piece, Runtime, Wanted
 from busd.broker.stride import BATCH_BYTES, Handful, Stride
 from busd.broker.terms import Tally, Terms
-from busd.rules.formats import Encoder
+from busd.rules.formats import Encoder, parts_of
 from busd.rules.losses import told
+from busd.rules.parts import Parts
 from busd.rules.record import Batch, Hole
 from busd.rules.select import Selection, build, select
 from busd.rules.subscription import Action, Event, State, step
@@ -41,7 +42,7 @@ class Subscription:
     ) -> None:
         self.terms = terms
         self.wanted = wanted
-        self.encoder = encoder
+        self.encoder, self._encode = encoder, parts_of(encoder)
         self.position = terms.position
         self.state = State.REPLAYING
         self.live: Callable[[Subscription], None] = lambda _: None
@@ -55,11 +56,10 @@ class Subscription:
         self._runtime = runtime
         self._tally = tally
         self._left, self._until = terms.limit, terms.until
-        self._told = False
         self._gap = PendingGap(terms.marks_bytes)
         # Holes already named: with several stores one may reach beyond messages of another.
         self._named: set[tuple[int, int, str]] = set()
-        self._reading = self._scheduled = False
+        self._reading = self._scheduled = self._told = False
         self._ends = Ends(log.topic, terms.patterns, terms.floors)
         self._topic = terms.topic if encoder.timeless else b""
         self._seek()
@@ -130,7 +130,7 @@ class Subscription:
 
     def _deliver_live(self, selection: Selection | None, data: bytes) -> None:
         while selection is not None:
-            done = self._deliver(selection, data or self.encoder.messages(selection))
+            done = self._deliver(selection, data or self._encode(selection))
             if done == selection.count:
                 return
             self.position = selection.offsets()[done]
@@ -256,7 +256,7 @@ class Subscription:
     def _deliver_stored(self, batch: Batch, selection: Selection | None) -> bool:
         """False when not all of it had room, or the subscription ended."""
         if selection is not None:
-            done = self._deliver(selection, self.encoder.messages(selection))
+            done = self._deliver(selection, self._encode(selection))
             if done < selection.count and self.state is State.REPLAYING:
                 self.position = selection.offsets()[done]
                 self._hold()
@@ -323,7 +323,7 @@ class Subscription:
             return selection.take(self._left)
         return selection
 
-    def _deliver(self, selection: Selection, data: bytes) -> int:
+    def _deliver(self, selection: Selection, data: bytes | Parts) -> int:
         """Write as many of them as there is room for; how many that was."""
         replaying, count = self.state is State.REPLAYING, selection.count
         limit = self._tally.outbox_bytes(self.terms) if replaying else self.terms.outbox_bytes
@@ -339,7 +339,7 @@ class Subscription:
                 count = min(count - 1, max(fitting, 1 if easy else 0))
                 if count == 0:
                     return 0
-                data = self.encoder.messages(selection.take(count))
+                data = self._encode(selection.take(count))
         self._outbox.write(data, count)
         self._told = True
         if selection.batch.control:

@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 
 from busd.rules.column import BASE, codes, number_at
 from busd.rules.numbers import lines, spell, weave
+from busd.rules.parts import Parts
 from busd.rules.plain import plain
 from busd.rules.select import Selection, reframe
 from busd.words.escapes import escape, needs_escape
@@ -352,8 +353,15 @@ class BatchFrames(Msg):
         super().__init__(b">")
 
     def messages(self, selection: Selection) -> bytes:
-        """See Encoder.  A record of which the reader asked for some topics only, or has room for less than half, is
-        framed anew: sent whole for each piece, a record larger than the outbox would be sent once a message."""
+        """See Encoder."""
+        return bytes(self.parts(selection))
+
+    def parts(self, selection: Selection) -> bytes | Parts:
+        """The same, not joined.
+
+        A record of which the reader asked for some topics only, or has room for less than half, is framed anew: sent
+        whole for each piece, a record larger than the outbox would be sent once a message.
+        """
         batch = selection.batch
         if batch.control:
             # Ends of stream may be told from memory: there is no record then.
@@ -364,11 +372,16 @@ class BatchFrames(Msg):
             if selection.selector is not None or 2 * selection.count < batch.n:
                 batch = reframe(selection)
         head = b">4\r\n$5\r\nBATCH\r\n:%d\r\n:%d\r\n$%d\r\n" % (first, last, len(batch.record))
-        return b"%b%b\r\n" % (head, batch.record)
+        return Parts(head, batch.record, b"\r\n")
 
     def several(self, selections: Sequence[Selection]) -> bytes:
         """See Encoder."""
         return b"".join(map(self.messages, selections))
+
+
+def parts_of(encoder: Encoder) -> Callable[[Selection], bytes | Parts]:
+    """Its `messages` for one reader alone: what many get is joined once."""
+    return encoder.parts if isinstance(encoder, BatchFrames) else encoder.messages
 
 
 def encoder_for(name: str, eol: bytes, array: bool = False) -> Encoder:

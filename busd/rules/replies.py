@@ -10,6 +10,7 @@ from typing import Protocol
 
 from busd.rules.formats import bulk
 from busd.rules.numbers import lines
+from busd.rules.parts import Parts
 from busd.words.errors import BusError
 
 Pairs = Sequence[tuple[str, str | int]]
@@ -116,9 +117,9 @@ class AnswerArray:
         self._size = 0
         self._events = 0
 
-    def write(self, data: bytes, events: int = 1) -> None:
+    def write(self, data: bytes | Parts, events: int = 1) -> None:
         """See Outbox."""
-        self._pieces.append(data)
+        self._pieces.append(bytes(data))
         self._size += len(data)
         self._events += events
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import cast
 
 from busd.broker.session import Session
+from busd.rules.parts import Parts
 from busd.rules.users import Peer
 from busd.world.peers import keep_alive, silent_ns, unacknowledged_bytes
 from busd.world.users import peer_of
@@ -185,12 +186,15 @@ class Connection(asyncio.Protocol):
         open_still = self._transport is not None and self._cut_at_s is None and not self._transport.is_closing()
         return self._transport if open_still else None
 
-    def write(self, data: bytes, events: int = 1) -> None:
+    def write(self, data: bytes | Parts, events: int = 1) -> None:
         """See Outbox."""
         # As `_open`; one call less for each answer.
         transport = self._transport
         if transport is not None and self._cut_at_s is None and not transport.is_closing():
-            transport.write(data)
+            if isinstance(data, bytes):
+                transport.write(data)
+            else:
+                transport.writelines(data.pieces)
 
     def bound(self, low_bytes: int) -> None:
         """See Outbox."""

@@ -14,6 +14,7 @@ from busd.broker.intake import Unfinished
 from busd.broker.session import Session
 from busd.broker.turnstile import Turnstile
 from busd.rules.access import Identity
+from busd.rules.parts import Parts
 from busd.rules.replies import Pairs, Row
 from busd.rules.users import Peer, Users, users_from
 from busd.words.settings import Limits
@@ -170,9 +171,12 @@ class MemoryConnection:
 
     # Wire.
 
-    def write(self, data: bytes, events: int = 1) -> None:
+    def write(self, data: bytes | Parts, events: int = 1) -> None:
         """See Outbox."""
-        assert type(data) is bytes, "only immutable bytes go to a transport"
+        assert all(type(piece) is bytes for piece in (data.pieces if isinstance(data, Parts) else [data])), (
+            "only immutable bytes go to a transport"
+        )
+        data = bytes(data)
         if self.stuck:
             self._queued += data
             self._over = self._over or len(self._queued) > self._low

@@ -8,6 +8,7 @@ import pytest
 
 from busd.broker.broker import Broker
 from busd.broker.ports import Outcome
+from busd.rules.parts import Parts
 from busd.words.errors import BusError
 from busd.words.options import parse_read, parse_subscribe
 from busd.words.requests import Publish, Read, Subscribe
@@ -44,9 +45,9 @@ class FakeSubscriber:
         """See Subscriber."""
         self.told.append("failed")
 
-    def write(self, data: bytes, events: int = 1) -> None:
+    def write(self, data: bytes | Parts, events: int = 1) -> None:
         """See Outbox."""
-        self.sent += data
+        self.sent += bytes(data)
 
     def buffered(self) -> int:
         """See Outbox."""
@@ -283,7 +284,7 @@ def test_a_fault_in_a_replay_ends_that_reader_alone() -> None:
     server.runtime.fault = faults.append  # type: ignore[method-assign, assignment]
     broken, sound = FakeSubscriber(), FakeSubscriber()
 
-    def fail(data: bytes, events: int = 1) -> None:
+    def fail(data: bytes | Parts, events: int = 1) -> None:
         raise RuntimeError("broken")
 
     broken.write = fail  # type: ignore[method-assign]

@@ -9,6 +9,7 @@ from busd.broker.subscription import Subscription
 from busd.broker.terms import Tally, Terms
 from busd.rules import subscription as rules
 from busd.rules.formats import encoder_for
+from busd.rules.parts import Parts
 from busd.rules.record import Batch
 from busd.rules.select import select
 from busd.rules.subscription import TABLE, Event, State
@@ -29,9 +30,9 @@ class FakeOutbox:
         self.sent = b""
         self.taken_at_once = False
 
-    def write(self, data: bytes, events: int = 1) -> None:
+    def write(self, data: bytes | Parts, events: int = 1) -> None:
         """See Outbox."""
-        self.queued += data
+        self.queued += bytes(data)
         if self.taken_at_once:
             self.drain()
 

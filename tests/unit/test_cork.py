@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from busd.broker.cork import Cork
+from busd.rules.parts import Parts
 
 
 @dataclass
 class Notes:
     """An outbox that says what it was told."""
 
-    told: list[tuple[bytes, int]] = field(default_factory=list)
+    told: list[tuple[bytes | Parts, int]] = field(default_factory=list)
     low_bytes: int = 0
 
-    def write(self, data: bytes, events: int = 1) -> None:
+    def write(self, data: bytes | Parts, events: int = 1) -> None:
         """See Outbox."""
         self.told.append((data, events))
 
@@ -63,3 +64,16 @@ def test_enough_for_a_call_waits_for_nothing() -> None:
     assert [(len(data), events) for data, events in notes.told] == [(20_000, 2), (100_005, 2)]
     assert cork.release() == 120_008
     assert len(notes.told[-1][0]) == 3
+
+
+def test_parts_go_out_as_they_are_unless_something_waits_before_them() -> None:
+    notes = Notes()
+    cork = Cork(notes)
+    cork.hold()
+    parts = Parts(b"head", bytes(100_000))
+    cork.write(parts)
+    cork.write(b"small")
+    cork.write(parts)
+    assert cork.release() == 2 * len(parts) + 5
+    assert notes.told[0][0] is parts
+    assert notes.told[1:] == [(b"small" + bytes(parts), 2)]

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busd.rules.formats import BatchFrames, Encoder, Json, Line, Msg, Raw, bulk, encoder_for
+from busd.rules.formats import BatchFrames, Encoder, Json, Line, Msg, Raw, bulk, encoder_for, parts_of
 from busd.rules.items import Item
+from busd.rules.parts import Parts
 from busd.rules.record import Batch, parse
 from busd.rules.select import Selection, build, select
 from busd.words.escapes import needs_escape, unescape
@@ -240,6 +241,10 @@ def test_a_stored_record_is_sent_as_it_lies() -> None:
     selection = selection_of(*(Row(at, b"t", b"x") for at in range(1, 9)))
     record = selection.batch.record
     assert resp(BatchFrames().messages(selection)) == [[b"BATCH", 1, 8, record]]
+    parts = parts_of(BatchFrames())(selection)
+    assert isinstance(parts, Parts)
+    assert any(piece is record for piece in parts.pieces), "not even copied"
+    assert parts_of(encoder_for("line", b"\n"))(selection) == encoder_for("line", b"\n").messages(selection)
     assert resp(BatchFrames().messages(selection.take(5))) == [[b"BATCH", 1, 5, record]]
     ((_, first, last, some),) = resp(BatchFrames().messages(selection.take(2)))
     assert (first, last) == (1, 2)

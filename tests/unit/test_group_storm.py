@@ -10,6 +10,7 @@ import random
 
 import pytest
 
+from busd.rules.parts import Parts
 from busd.rules.record import Batch, Hole
 from tests.support.memory_server import MemoryConnection, MemoryServer
 
@@ -50,8 +51,8 @@ class Storm:
         self.out[member] = []
         write = member.write
 
-        def recorded(data: bytes, events: int = 1) -> None:
-            self.journal.append((member, data))
+        def recorded(data: bytes | Parts, events: int = 1) -> None:
+            self.journal.append((member, bytes(data)))
             write(data, events)
 
         member.write = recorded  # type: ignore[method-assign]
