@@ -28,6 +28,8 @@ _NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 # What st_blocks counts, whatever the file system's own blocks are.
 _STAT_BLOCK_BYTES = 512
 _BUFFER_BYTES = 1 << 18
+# The largest record of the usual limits has room; what one of 64 MiB needed once is not kept for ever.
+_KEPT_BYTES = 1 << 21
 _NO_BUFFER = bytearray()
 _buffers = threading.local()
 _reaper = Reaper()
@@ -120,7 +122,9 @@ class RealFile:
         # One buffer a thread: a new one each time would be cleared first, which costs as much as to copy it.
         buffer: bytearray = getattr(_buffers, "buffer", _NO_BUFFER)
         if len(buffer) < length:
-            buffer = _buffers.buffer = bytearray(max(length, _BUFFER_BYTES))
+            buffer = bytearray(max(length, _BUFFER_BYTES))
+            if length <= _KEPT_BYTES:
+                _buffers.buffer = buffer
         view = memoryview(buffer)
         try:
             count = os.preadv(self._fd, [view[:length]], at, _NOWAIT)

@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import signal
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -218,6 +219,23 @@ def test_reads_that_would_wait_are_for_a_thread(tmp_path: Path, monkeypatch: pyt
     assert file.read_now(0, 5) is None
     monkeypatch.setattr(real_disk, "_NOWAIT", 0)
     assert file.read_now(0, 5) is None
+
+
+def test_room_for_a_large_record_is_given_back(tmp_path: Path) -> None:
+    file = RealDisk().create(str(tmp_path / "f"))
+    large = 16 << 20
+    file.append([b"x" * large])
+    tracemalloc.start()
+    try:
+        for length in (large, 3 << 20, 1 << 20, 5):
+            found = file.read_now(0, length)
+            if found is None:
+                pytest.skip("not in the page cache, or no RWF_NOWAIT")
+            assert found == b"x" * length
+        del found
+        assert tracemalloc.get_traced_memory()[0] < 2 * real_disk._KEPT_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 @contextlib.contextmanager
