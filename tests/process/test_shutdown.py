@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.machine import forget_pages
 from tests.conftest import MakeServer
 from tests.support.server import ServerProcess, read_all, read_lines
 from tests.support.tools import until
@@ -191,6 +192,39 @@ def test_a_peer_that_takes_nothing_is_waited_for_half_of_the_time(make_server: M
         assert 1 < time.monotonic() - began < 3.5
     assert server.start()
     assert "recovered" not in server.log_of_this_start()
+
+
+def test_who_waits_for_the_disk_is_told_and_reads_that_nobody_needs_leave_no_fault(make_server: MakeServer) -> None:
+    server = make_server()
+    with server.connect() as writer:
+        writer.sendall(b"".join(b"PUB big %04d%b\n" % (number, b"x" * 10_000) for number in range(1000)))
+        read_lines(writer, 1000)
+    assert server.stop() == 0
+    forget_pages(server.data)
+    server.start()
+    connections = [server.connect() for _ in range(60)]
+    for number, connection in enumerate(connections):
+        # Each at another place: more reads than there are threads.
+        connection.sendall(b"SUB big FROM %d SLOW spill\n" % (1 + 10 * number))
+    followers = list(map(Reader, connections))
+    for one in followers:
+        one.start()
+    until(lambda: any(one.data for one in followers), "one was heard")
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < 10
+    log = server.log_of_this_start()
+    assert "fault" not in log
+    assert "Traceback" not in log
+    for number, one in enumerate(followers):
+        one.join(10)
+        opened, *told = one.data.splitlines()
+        if not told:
+            assert opened.startswith(b"-STOPPING ")
+            continue
+        offsets = [int(message.split(b" ", 3)[2]) for message in told[:-1]]
+        assert offsets == list(range(1 + 10 * number, 1 + 10 * number + len(offsets)))
+        assert told[-1] == b"END closed next=%d" % (1 + 10 * number + len(offsets))
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
