@@ -257,6 +257,8 @@ class Desk:
         def noted() -> None:
             self.unnoted -= fresh
             self.marks.tell_ends()
+            # What was settled (too old, removed) counted as unsettled until now: there may be room for new ones.
+            self._go_on_soon()
 
         self._house.log.note(lines, noted)
 

@@ -222,7 +222,7 @@ def fetch(house: House, wanted: Wanted, offsets: Sequence[int], done: Callable[[
             return
         floors = house.log.floors
         batches = [record for record in piece.records if isinstance(record, Batch) and not record.control]
-        found = [one for batch in batches if (one := only(batch, offsets, floors)) is not None]
+        found = [one for batch in batches if (one := only(batch, offsets, floors, wanted)) is not None]
         here = {offset for one in found for offset in one.offsets()}
         missing = [offset for offset in offsets if offset < piece.next and offset not in here]
         holes = [record for record in piece.records if isinstance(record, Hole)]

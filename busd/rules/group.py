@@ -133,10 +133,11 @@ class Group:
         self._pass_by(offset)
         parked = self._parked.setdefault(key, deque())
         chunk = Chunk([offset], tries)
-        if parked and offset < parked[0].offsets[0]:
-            parked.appendleft(chunk)
-        else:
-            parked.append(chunk)
+        # Most come behind all others; what came back, or was delayed, belongs between them.
+        place = len(parked)
+        while place and offset < parked[place - 1].offsets[0]:
+            place -= 1
+        parked.insert(place, chunk)
         self._parked_count += 1
         return True
 

@@ -45,7 +45,8 @@ Ranges = list[tuple[int, int]]
 class GroupState:
     """A group's place.
 
-    `unsettled`: offsets below `next` that are not settled, each with the times it was given out.
+    `unsettled`: offsets below `next` that are not settled, each with the times it was given out; `moves`: how often it
+    was moved since it was read from the file.
     """
 
     patterns: tuple[bytes, ...]
@@ -53,6 +54,7 @@ class GroupState:
     next: int
     born_ns: int
     unsettled: Spans = field(default_factory=Spans)
+    moves: int = field(default=0, compare=False)
 
     @property
     def settled(self) -> int:
@@ -61,7 +63,7 @@ class GroupState:
 
     def copy(self) -> GroupState:
         """One that stays as it is now."""
-        return GroupState(self.patterns, self.tries, self.next, self.born_ns, self.unsettled.copy())
+        return GroupState(self.patterns, self.tries, self.next, self.born_ns, self.unsettled.copy(), self.moves)
 
 
 States = dict[bytes, GroupState]
@@ -175,6 +177,7 @@ def _seek(states: States, name: bytes, next_offset: bytes) -> None:
     state = states[name]
     state.next = _number(next_offset)
     state.unsettled.clear()
+    state.moves += 1
 
 
 def _gone(states: States, name: bytes) -> None:

@@ -120,14 +120,17 @@ def split(selection: Selection, count: int) -> tuple[Selection, Selection | None
     return selection.take(count), selection.drop(count)
 
 
-def only(batch: Batch, offsets: Sequence[int], floors: Mapping[bytes, int] | None = None) -> Selection | None:
-    """The messages of a batch with these offsets (rising; others are passed by) and, by topic, offset >= floor.
+def only(
+    batch: Batch, offsets: Sequence[int], floors: Mapping[bytes, int] | None = None, wanted: Wanted = any_topic
+) -> Selection | None:
+    """The messages of a batch with these offsets (rising; others are passed by), of topics that are wanted and, by
+    topic, offset >= floor.
 
     In C when the offsets are a range, else message by message.
     """
     if not offsets:
         return None
-    found = select(batch, any_topic, offsets[0], offsets[-1] + 1, floors)
+    found = select(batch, wanted, offsets[0], offsets[-1] + 1, floors)
     if found is None or offsets[-1] - offsets[0] == len(offsets) - 1:
         return found
     meant = bytes(map(frozenset(offsets).__contains__, batch.offsets()[found.start : found.stop]))

@@ -115,8 +115,10 @@ class Claims:
         return self.of(self.covers.of(topic))
 
 
-def _places(groups: Mapping[bytes, GroupState]) -> dict[bytes, tuple[int, int, int]]:
-    return {name: (state.next, state.unsettled.count, state.born_ns) for name, state in groups.items()}
+def _places(groups: Mapping[bytes, GroupState]) -> dict[bytes, tuple[int, int, int, int]]:
+    # What is unsettled below the same `next` only grows less, so its count tells; but a SEEK may lead back to the same
+    # numbers over other offsets.
+    return {name: (state.next, state.unsettled.count, state.born_ns, state.moves) for name, state in groups.items()}
 
 
 def wanted_of(batch: Batch, claims: Claims | None, floor_of: FloorOf, now_ns: int) -> Marks:

@@ -77,7 +77,9 @@ class GroupCommits:
 
     def note(self, lines: Sequence[bytes], done: Callable[[], None]) -> None:
         """See Log."""
-        if self._held or self._notes or self._barriers or self._pace.slow:
+        # What is owed is told as it stands, without what a commit in flight has settled: behind that it would undo it.
+        owes = self._in_flight and self.log.owed
+        if self._held or self._notes or self._barriers or self._pace.slow or owes:
             self._notes += 1
             self._wait(_Entry(lines, done))
             return

@@ -211,6 +211,36 @@ def test_a_restart_ends_the_delay_of_what_was_given_back_and_not_that_of_a_heade
     assert member(again, "WINDOW 9").first == ["MSG jobs 1.2 a"]
 
 
+def test_what_waits_for_its_key_goes_in_order_whenever_it_came_to_wait(server: MemoryServer) -> None:
+    say(server.connect(), *(f"HPUB jobs key=k {option}:{n}" for n, option in enumerate(("", "", "delay=1s ", ""), 1)))
+    worker = member(server, "WINDOW 9")
+    assert worker.first == ["MSG jobs 1 1"]
+    server.advance(5 * S)
+    assert heard(worker) == []
+    for n in (1, 2, 3):
+        assert sorted(say(worker, f"ACK {n}")) == [":1", f"MSG jobs {n + 1} {n + 1}"]
+
+
+@pytest.mark.parametrize("gone", ["by its age", "by a RESET"])
+def test_a_group_at_its_limit_goes_on_when_what_came_back_is_not_to_be_given_out(gone: str) -> None:
+    server = MemoryServer(limits=Limits(in_flight=2))
+    say(server.connect(), *["HPUB jobs.a ttl=1s :old"] * 2, "PUB jobs.b new", "PUB jobs.b newer")
+    first = member(server, "WINDOW 2", "jobs.>")
+    assert len(first.first) == 2
+    first.drop()
+    server.runtime.run()
+    if gone == "by its age":
+        server.advance(2 * S)
+    else:
+        say(server.connect(), "RESET jobs.a")
+    second = member(server, "WINDOW 2", "jobs.>")
+    server.runtime.run()
+    assert [line for line in [*second.first, *heard(second)] if line.startswith("MSG")] == [
+        "MSG jobs.b 3 new",
+        "MSG jobs.b 4 newer",
+    ]
+
+
 def test_what_is_delayed_counts_for_the_limit_of_a_group() -> None:
     server = MemoryServer(limits=Limits(in_flight=2))
     say(server.connect(), "HPUB jobs delay=10s :1", "HPUB jobs delay=10s :2", "PUB jobs 3")

@@ -6,6 +6,7 @@ import pytest
 
 from busd.broker.feed import AHEAD_BYTES, Entry, Feed, Fetched, entries_of, fetch
 from busd.rules.select import Selection, build
+from busd.words.patterns import matcher
 from tests.support.groups import member, publish, say
 from tests.support.memory_server import MemoryServer
 
@@ -118,6 +119,17 @@ def test_fetch_says_what_is_there_and_what_is_not(server: MemoryServer) -> None:
     assert first.missing == [2]
     assert [(hole.first, hole.last) for hole in first.holes] == [(1, 2)]
     assert first.upto <= 7
+
+
+def test_fetch_finds_no_message_of_others_in_a_batch_they_share(server: MemoryServer) -> None:
+    say(server.connect(), "PUB jobs a", "PUB other b", "PUB jobs c", "PUB other d", "PUB other e")
+    for offsets, mine, theirs in (([1, 2, 3, 4], [1, 3], [2, 4]), ([2, 3, 5], [3], [2, 5]), ([2], [], [2])):
+        found: list[Fetched | Exception] = []
+        fetch(server.broker.house, matcher((b"jobs",)), offsets, found.append)
+        (first,) = found
+        assert isinstance(first, Fetched)
+        assert [offset for one in first.found for offset in one.offsets()] == mine
+        assert first.missing == theirs
 
 
 def test_a_reset_of_all_that_was_read_ahead_makes_room_for_more(server: MemoryServer) -> None:

@@ -270,6 +270,25 @@ def test_deliveries_without_room_go_on_and_are_told_with_the_next_write() -> Non
     assert len(kit.disk.contents()[PATH]) == size + len(frame_lines([out(10, 10)])), "told once"
 
 
+def test_what_is_owed_does_not_undo_an_acknowledgement_on_its_way() -> None:
+    kit, told = kit_with(out(1, 5)), Told()
+    kit.committer.hold = True
+    kit.log.settle([done(1, 3)], told.sink("acknowledged"))
+    kit.runtime.run()
+    kit.disk.failure, kit.disk.fail_all = FULL, {"append"}
+    kit.log.note([out(6, 6)], told.note("without room"))
+    kit.disk.fail_all = set()
+    kit.log.note([out(7, 7)], told.note("with room again"))
+    kit.committer.release()
+    kit.runtime.run()
+    kit.committer.release()
+    kit.runtime.run()
+    assert told.all == ["without room", "acknowledged", "with room again"]
+    live = list(kit.log.groups[b"g"].unsettled)
+    assert live == [(4, 7, 1)]
+    assert list(kit.crash().log.groups[b"g"].unsettled) == live
+
+
 def test_what_is_owed_is_written_by_a_clean_stop() -> None:
     kit = kit_with(out(1, 5))
     kit.disk.failure, kit.disk.fail_all = FULL, {"append"}

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from busd.rules.group_records import GroupState
+from busd.rules.group_records import GroupState, States, apply, line_done, line_new, line_out, line_seek
 from busd.rules.wanted import Claim, Claims, eighths, ends_of, has_ttl, wanted_of
 from tests.support.store_kit import batch_of
 
@@ -77,6 +77,21 @@ def test_claims_are_of_one_moment_and_know_when_it_is_over() -> None:
     groups[b"h"] = state(1)
     assert not later.still(groups)
     assert Claims(groups, later).covers is not later.covers
+
+
+def test_claims_know_of_a_group_that_was_moved_and_came_back_to_the_same_numbers() -> None:
+    groups: States = {}
+    for line in (line_new(b"g", [b">"], 0, 1, 7), line_out(b"g", 21, 1, [(11, 15)])):
+        apply(groups, line)
+    claims = Claims(groups)
+    for line in (line_seek(b"g", 11), line_out(b"g", 21, 1, [(11, 20)]), line_done(b"g", [(11, 15)])):
+        apply(groups, line)
+    assert (groups[b"g"].next, groups[b"g"].unsettled.count) == (21, 5)
+    assert not claims.still(groups)
+    claim = Claims(groups, claims).claim(b"a")
+    assert claim is not None
+    assert claim.has(16, 20)
+    assert not claim.has(11, 15)
 
 
 def test_what_stands_below_a_reset_is_not_wanted() -> None:
