@@ -4,7 +4,8 @@ A topic that no group covers is wanted always, and only caps remove it.  A cover
 group stands below it, or has it among what is not settled.
 
 Pure: no files, no clock.  Invariants:
-1. What a group has not settled is wanted, unless a RESET stands over it or its ttl has run out.
+1. What a group has not settled is wanted, unless a RESET stands over it or its ttl has run out before the group came to
+   it: what was given out may be given back, and then be a dead letter.
 2. Claims are of one moment: groups that go on change nothing in them.
 """
 
@@ -114,6 +115,10 @@ class Claims:
         """What is claimed of a topic; None when no group covers it."""
         return self.of(self.covers.of(topic))
 
+    def has_out(self, topic: bytes, offset: int) -> bool:
+        """True when a group has come to this message of the topic, and has not settled it."""
+        return any(self._states[name].unsettled.get(offset) is not None for name in self.covers.of(topic))
+
 
 def _places(groups: Mapping[bytes, GroupState]) -> dict[bytes, tuple[int, int, int, int]]:
     # What is unsettled below the same `next` only grows less, so its count tells; but a SEEK may lead back to the same
@@ -121,13 +126,15 @@ def _places(groups: Mapping[bytes, GroupState]) -> dict[bytes, tuple[int, int, i
     return {name: (state.next, state.unsettled.count, state.born_ns, state.moves) for name, state in groups.items()}
 
 
-def wanted_of(batch: Batch, claims: Claims | None, floor_of: FloorOf, now_ns: int) -> Marks:
+def wanted_of(
+    batch: Batch, claims: Claims | None, floor_of: FloorOf, now_ns: int, groups: Claims | None = None
+) -> Marks:
     """Which messages of a batch are wanted.
 
     Args:
         claims: None where groups do not decide (`retain = limits`).
         floor_of: the RESET floor of a topic: what stands below is not wanted.
-        now_ns: messages whose ttl has run out by then are not wanted.
+        now_ns: messages whose ttl has run out by then are not wanted, unless one of `groups` has them out.
 
     Raises:
         BadRecord: the body is not what the header says.
@@ -142,8 +149,10 @@ def wanted_of(batch: Batch, claims: Claims | None, floor_of: FloorOf, now_ns: in
         # Topics that differ in what is settled: message by message.
         marks = bytes([masks[code - BASE][at] for at, code in enumerate(codes(batch.column))])
     if has_ttl(batch.flags, batch.record):
-        expired = [end_ns is not None and end_ns <= now_ns for end_ns in ends_of(batch)]
-        marks = bytes([mark and not over for mark, over in zip(marks, expired, strict=True)])
+        left = bytearray(marks)
+        for at in expired(batch, now_ns):
+            left[at] &= groups is not None and groups.has_out(batch.topic_of(at), offsets[at])
+        marks = bytes(left)
     return True if 0 not in marks else marks if 1 in marks else False
 
 
@@ -171,6 +180,11 @@ def has_ttl(flags: str, record: bytes) -> bool:
 def ends_of(batch: Batch) -> list[int | None]:
     """When the ttl of each message runs out, Unix ns; None for those without."""
     return [None if (ttl_ns := _ttl_ns(item)) is None else batch.time_ns + ttl_ns for item in batch.items()]
+
+
+def expired(batch: Batch, now_ns: int) -> list[int]:
+    """The numbers of the messages whose ttl has run out by then."""
+    return [at for at, end_ns in enumerate(ends_of(batch)) if end_ns is not None and end_ns <= now_ns]
 
 
 def _ttl_ns(item: Item) -> int | None:

@@ -11,22 +11,24 @@ that it is looked into again only when something has changed that matters to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from bisect import insort
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from busd.rules import retention
 from busd.rules.envelope import BadRecord
 from busd.rules.record import Batch
 from busd.rules.rewrite import Survivors
-from busd.rules.scan import Window
 from busd.rules.segment_index import SegmentIndex
-from busd.rules.wanted import TTL_MARK, Claims, Cover, Covers, eighths, ends_of, has_ttl, wanted_of
+from busd.rules.wanted import Claims, Cover, Covers, expired, wanted_of
 from busd.rules.weigh import SETTLED, stretches, weigh, weight_bytes
 from busd.words.settings import StoreRule
-from busd.world.disk import DiskFailed, DiskFull
+from busd.words.units import NS_PER_S
+from busd.world.disk import DiskFailed, DiskFull, File
 from busd.world.punch import Puncher
-from busd.world.segment import Segment, Shelf, reader_of
+from busd.world.segment import Segment, Shelf
 from busd.world.store_merge import Choice
+from busd.world.store_ttl import ends_ns, with_ttl
 from busd.world.trim_work import TrimWork
 
 # A punched stretch costs a few syncs, so it must be worth them; near the cap anything that frees some blocks is.
@@ -36,6 +38,8 @@ TIGHT_PUNCH_BYTES = 64 << 10
 _TOPICS = 32
 # So many small ones together are made one: then each byte is written anew few times.
 _SMALL_SEGMENTS = 4
+# Some message has outlived its ttl because a group has it out: so much later that may be over.
+_AGAIN_NS = 60 * NS_PER_S
 # Segments that a sweep has not seen before cost a read of their index: after a start, so many a second.
 _NEW_SEGMENTS = 16
 
@@ -222,9 +226,13 @@ class Sweeper:
         claims = sweep.claims if self._acked else None
         weights = weigh(index, len(index), segments[number + 1].prev, claims, self._shelf.floor_of)
         if index.headed:
-            for entry, batch in self._with_ttl(segments[number], index):
+            held = False
+            for entry, batch in with_ttl(self._file(segments[number]), segments[number].size, index):
                 marks = self._marks(batch, sweep)
                 weights[entry] = min(weights[entry], batch.n if marks is True else sum(marks or b""))
+                held = held or any(marks is True or (marks and marks[at]) for at in expired(batch, sweep.now_ns))
+            if held:
+                insort(self._known[segments[number]].ends_ns, sweep.now_ns + _AGAIN_NS)
         return _Found(weights if any(weights) else [], sum(weight_bytes(index, weights)))
 
     def _index(self, segments: Sequence[Segment], number: int) -> SegmentIndex:
@@ -248,33 +256,18 @@ class Sweeper:
         }
         names = index.pairs.different()
         topics = frozenset(names) if len(names) <= _TOPICS else None
-        ends_ns: list[int] = []
-        if known is not None:
-            ends_ns = known.ends_ns
-        elif index.headed:
-            batches = self._with_ttl(segments[number], index)
-            ends_ns = eighths([end_ns for _, batch in batches for end_ns in ends_of(batch) if end_ns is not None])
-        return _Known(covers, by_cover, behind, topics, ends_ns)
+        segment = segments[number]
+        ends = known.ends_ns if known is not None else ends_ns(self._file(segment), segment.size, index)
+        return _Known(covers, by_cover, behind, topics, ends)
 
-    def _with_ttl(self, segment: Segment, index: SegmentIndex) -> Iterator[tuple[int, Batch]]:
-        """Every entry that may hold messages with a ttl."""
+    def _file(self, segment: Segment) -> File:
         file = self._shelf.file(segment, True)
         assert file is not None
-        window = Window(reader_of(file), segment.size)
-        for number, position in enumerate(index.positions):
-            if number in index.holes:
-                continue
-            if TTL_MARK not in window.bytes_at(position, index.end_of(number) - position):
-                continue
-            try:
-                record = window.record_at(position).record
-            except BadRecord:
-                continue
-            if isinstance(record, Batch) and not record.control and has_ttl(record.flags, record.record):
-                yield number, record
+        return file
 
     def _marks(self, batch: Batch, sweep: Sweep) -> Survivors:
-        return wanted_of(batch, sweep.claims if self._acked else None, self._shelf.floor_of, sweep.now_ns)
+        claims = sweep.claims if self._acked else None
+        return wanted_of(batch, claims, self._shelf.floor_of, sweep.now_ns, sweep.claims)
 
     def _want(self, sweep: Sweep, known: _Known, first: int, last: int) -> int:
         """About how many messages of a segment groups want; 0 only when they want none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -160,6 +161,24 @@ def test_reset_and_ttl_give_their_space_back() -> None:
     assert kit.store.bytes < before * 0.2
     assert read_all(kit.store, wanted=every).messages == [m for m in kit.kept if m[2] == b""]
     assert kit.sweep().gone == []
+
+
+@pytest.mark.parametrize("retain", ["limits", "acked"])
+def test_a_message_outlives_its_ttl_while_a_group_has_it_out(retain: Literal["limits", "acked"]) -> None:
+    kit = AckedKit(rule=StoreRule(segment_bytes=4096, retain=retain))
+    kit.group(b"g", b"jobs")
+    kit.commit((b"jobs", [b"important", b"ttl", b"5s"]))
+    kit.give(b"g")
+    for _ in range(40):
+        kit.commit((b"cache", [b"y" * 300, b"ttl", b"5s"]))
+    kit.roll()
+    kit.now_ns += 10 * 10**9
+    kit.sweep()
+    assert [message[1] for message in read_all(kit.store).messages] == [b"jobs"], "it may be given back, and buried"
+    kit.settle(b"g", [1])
+    kit.now_ns += 60 * 10**9
+    kit.sweep()
+    assert read_all(kit.store).messages == []
 
 
 def test_readers_within_a_stretch_while_it_is_punched(monkeypatch: pytest.MonkeyPatch) -> None:

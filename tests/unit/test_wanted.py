@@ -109,6 +109,10 @@ def test_a_ttl_that_has_run_out() -> None:
     assert wanted_of(batch, None, no_floor, 6 * S - 1) is True
     assert wanted_of(batch, None, no_floor, 6 * S) == b"\0\1\1"
     assert wanted_of(batch, Claims({b"g": state(1)}), no_floor, 6 * S) == b"\0\1\1"
+    assert wanted_of(batch, None, no_floor, 6 * S, Claims({b"g": state(1)})) == b"\0\1\1", "it did not come to it"
+    assert wanted_of(batch, None, no_floor, 6 * S, Claims({b"g": state(4)})) == b"\0\1\1", "it has settled it"
+    assert wanted_of(batch, None, no_floor, 6 * S, Claims({b"g": state(4, 1)})) is True, "it has it out"
+    assert wanted_of(batch, None, no_floor, 6 * S, Claims({b"g": state(4, 1, patterns=(b"b",))})) == b"\0\1\1"
     plain = batch_of([(b"a", b"\r\nttl\r\n5s")], 1, 0, 0)
     assert not has_ttl(plain.flags, plain.record)
 
