@@ -3,11 +3,13 @@
 Invariants:
 1. The dead letter is kept before the original is settled, and there is one, also when the server is killed between:
    after a restart the dead letters are searched for those that are there already.
-2. A few at a time; one that cannot be kept is tried again in a second, and the house is told why for as long.
+2. A few at a time; those that cannot be kept are tried again in a second, behind the others that wait, and the house is
+   told why for as long.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -42,6 +44,8 @@ class Burial:
         self._house = house
         self._desk = desk
         self._under_way = False
+        # The last of those that could not be kept: next are those behind it, if there are any.
+        self._refused = 0
         # Offsets whose dead letters were found after a restart; None until it was looked.
         self._found: set[int] | None = None
 
@@ -59,7 +63,8 @@ class Burial:
             self._tell(None)
             return
         self._under_way = True
-        offsets = sorted(dying)[:_AT_ONCE]
+        rising = sorted(dying)
+        offsets = (rising[bisect_right(rising, self._refused) :] or rising)[:_AT_ONCE]
         if self._found is None and any(one.recovered for one in dying.values()):
             first = min(offset for offset, one in dying.items() if one.recovered)
             _Search(self._house, self._desk.group.name, first, lambda found: self._searched(found, offsets))
@@ -106,6 +111,7 @@ class Burial:
             self._house.log.append(run, lambda outcome: self._kept(outcome, offsets, missing))
         except BusError as error:
             self._tell(error)
+            self._refused = offsets[-1]
             self._later(None)
 
     def _tell(self, error: BusError | None) -> None:
@@ -132,6 +138,7 @@ class Burial:
         if kept or missing:
             self._settle(sorted(kept + missing), len(kept))
         else:
+            self._refused = offsets[-1]
             self._later(None)
 
     def _settle(self, offsets: list[int], letters: int) -> None:

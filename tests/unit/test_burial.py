@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from busd.broker.ports import Sink
 from busd.words.errors import BusError
 from busd.words.requests import Publish
 from tests.support.groups import S, member, publish, say
@@ -40,6 +41,29 @@ def test_a_dead_letter_that_is_refused_is_tried_again(server: MemoryServer) -> N
     server.runtime.advance(S)
     assert server.log.groups[b"g"].unsettled.count == 0
     assert len(say(server.connect(), "READ _dead.>")) == 2
+
+
+def test_many_that_are_refused_do_not_keep_the_others_from_being_kept(
+    server: MemoryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(server, *(str(number) for number in range(200)), topic="jobs.a")
+    publish(server, "last", topic="jobs.b")
+    worker = member(server, "TRIES 1 WINDOW 500", "jobs.>")
+    append = server.log.append
+
+    def picky(run: Publish, sink: Sink) -> None:
+        if b"_dead.g.jobs.a" in run.topics:
+            raise FULL_OF_TOPICS
+        append(run, sink)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.log, "append", picky)
+        say(worker, *(f"NACK {offset} bad" for offset in range(1, 202)))
+        server.advance(8 * S)
+        assert say(server.connect(), "READ _dead.>")[0].split()[1:] == ["_dead.g.jobs.b", "202", "last"]
+    server.advance(3 * S)
+    assert len(say(server.connect(), "READ _dead.>")) == 201 + 1
+    assert not server.log.groups[b"g"].unsettled
 
 
 def test_a_dead_letter_frees_its_key(server: MemoryServer) -> None:
