@@ -108,6 +108,8 @@ class Feed:
             return False
         if self.position >= self._house.log.horizon:
             self._live = True
+            # The old one would keep the segment that it was in, for as long as the group is there.
+            self._cursor = self._house.log.cursor(self.position)
             self._house.fanout.join(self._audience, self)
             return False
         self._reading = True
@@ -216,9 +218,19 @@ class Fetched:
 def fetch(house: House, wanted: Wanted, offsets: Sequence[int], done: Callable[[Fetched | Exception], None]) -> None:
     """Read messages again: a piece of the log from the first of the (rising) offsets on."""
 
+    def read() -> None:
+        try:
+            house.log.read(cursor, wanted, budget_bytes, got)
+        except Exception as error:
+            done(error)
+
     def got(piece: Piece | Exception) -> None:
         if isinstance(piece, Exception):
             done(piece)
+            return
+        if piece.next <= offsets[0] and not piece.records:
+            # A store that has nothing there was read to its end first, and that was all the budget.
+            house.runtime.step(read)
             return
         floors = house.log.floors
         batches = [record for record in piece.records if isinstance(record, Batch) and not record.control]
@@ -230,7 +242,5 @@ def fetch(house: House, wanted: Wanted, offsets: Sequence[int], done: Callable[[
 
     # One message: the record that it is in is enough.
     budget_bytes = PIECE_BYTES if len(offsets) > 1 else 1
-    try:
-        house.log.read(house.log.cursor(offsets[0]), wanted, budget_bytes, got)
-    except Exception as error:
-        done(error)
+    cursor = house.log.cursor(offsets[0])
+    read()

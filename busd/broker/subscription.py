@@ -225,7 +225,7 @@ class Subscription:
     def _caught_up(self) -> None:
         if self._check_bounds():
             return
-        _, self.state = step(self.state, Event.HORIZON)
+        self._step(Event.HORIZON)
         self.live(self)
 
     def _gather(self, batch: Batch) -> bool:
@@ -296,8 +296,8 @@ class Subscription:
         before = self.state
         action, self.state = step(before, event)
         self._tally.stalled += (self.state is State.HELD) - (before is State.HELD)
-        if action is Action.WAIT:
-            self._seek()  # Anew: the old place may hold a record of each store.
+        if action is Action.WAIT or event is Event.HORIZON:
+            self._seek()  # Anew: the old place may hold a record of each store, and the segment that it is in.
         return action
 
     @property

@@ -108,8 +108,9 @@ class Room:
         if self.on:
             for store in self._stores.open.values():
                 account = self._account(store.name)
-                if account is not None and account.ledger is not None:
-                    account.ledger = _read(store, self._view(), store.last + 1)
+                if account is not None:
+                    if account.ledger is not None:
+                        account.ledger = _read(store, self._view(), store.last + 1)
                     self._recount(account)
 
     # What the broker asks.

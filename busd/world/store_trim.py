@@ -73,7 +73,7 @@ class Trimmer:
             return []
         segments = self._shelf.segments
         kept = 0
-        while self._rule.keep_last and segments[kept].rewritten:
+        while self._rule.keep_last and kept < len(segments) - 1 and segments[kept].rewritten:
             kept += 1
         facts = [
             SealedFacts(old.used_bytes, self._messages(old, new), new.head.time_ns)

@@ -139,11 +139,8 @@ class Stores:
 
     def _may_hold(self, name: str, wanted: Wanted) -> bool:
         """False when the store is of one topic alone, and not of a wanted one."""
-        for _, rule in self._rules:
-            before, braces, after = rule.name.partition("{topic}")
-            if braces and name.startswith(before) and name.endswith(after):
-                return wanted(name[len(before) : len(name) - len(after)].encode())
-        return True
+        _, topic = self._made_by(name)
+        return not topic or wanted(topic)
 
     def of_topic(self, topic: bytes) -> list[Store]:
         """Stores that have had this topic."""
@@ -160,13 +157,22 @@ class Stores:
         """The rule of the store with this name."""
         if name == "main":
             return self._main
+        rule, _ = self._made_by(name)
+        # Without one it is gone: what lies there is read, and kept as it is.
+        return rule or StoreRule(name=name)
+
+    def _made_by(self, name: str) -> tuple[StoreRule | None, bytes]:
+        """The rule that makes a store of this name, and where it is one for each topic, of which topic."""
         for _, rule in self._rules:
-            before, braces, after = rule.name.partition("{topic}")
-            form = re.escape(before) + ("[A-Za-z0-9_.-]+" if braces else "") + re.escape(after)
-            if re.fullmatch(form, name):
-                return rule
-        # Its rule is gone: what lies there is read, and kept as it is.
-        return StoreRule(name=name)
+            if rule.name == name:
+                return rule, b""
+        for match, rule in self._rules:
+            before, braces, after = map(re.escape, rule.name.partition("{topic}"))
+            found = re.fullmatch(f"{before}([A-Za-z0-9_.-]+){after}", name) if braces else None
+            # Other rules may give names that look like this one's.
+            if found and match(found[1].encode()):
+                return rule, found[1].encode()
+        return None, b""
 
 
 def is_store(disk: Disk, path: str) -> bool:

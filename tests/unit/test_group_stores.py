@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Literal, cast
 
 import pytest
 
 from busd.words.settings import Settings, StoreRule
+from busd.world.store import Cursor
 from tests.support.fake_log import FakeLog
 from tests.support.groups import S, say
 from tests.support.log_kit import LogKit
@@ -87,3 +89,38 @@ def test_what_a_reset_left_on_the_disk_keeps_nobody_from_what_came_after_it() ->
     server = serve(kit)
     client = server.connect()
     assert say(client, "SUB jobs GROUP g FROM 1") == ["+OK next=1 epoch=1", "RESET jobs 21 20", "MSG jobs 22 new"]
+
+
+@pytest.mark.parametrize("then", ["goes on", "stop"])
+@pytest.mark.parametrize("size", [100, 20_000, 100_000])
+def test_what_comes_again_is_found_behind_what_another_store_ends_with(size: int, then: str) -> None:
+    rule = StoreRule("{topic}", (b"jobs.>",))
+    kit = LogKit(Settings(stores=(rule,)))
+    kit.publish(b"a", b"." * size)
+    kit.publish(b"jobs.b", b"2")
+    server = serve(kit)
+    client = server.connect()
+    assert len(say(client, "SUB a,jobs.> GROUP g FROM 1 WINDOW 10")) == 3
+    assert say(client, "ACK 1") == [":1"]
+    if then == "stop":
+        # What a stop leaves at the end of each store is read over, too.
+        kit.stop()
+        client = serve(kit.crash()).connect()
+        assert say(client, "SUB a,jobs.> GROUP g WINDOW 10")[1:] == ["MSG jobs.b 2.2 2"]
+    else:
+        assert sorted(say(client, "NACK 2 DELAY 0s")) == ["+OK", "MSG jobs.b 2.2 2"]
+
+
+@pytest.mark.parametrize("how", ["SUB t FROM 1", "SUB t GROUP g FROM 1 WINDOW 1000"])
+def test_who_has_caught_up_keeps_no_segment(how: str) -> None:
+    """Else what retention deletes would keep its space and its descriptor for as long as there is a reader."""
+    kit = LogKit()
+    for _ in range(20):
+        kit.publish(b"t", b"." * 100)
+    server = serve(kit)
+    client = server.connect()
+    assert len(say(client, how)) == 21
+    kit.publish(b"t", b"live")
+    assert client.received().endswith(b" live\n")
+    segments = kit.log.stores.open["main"]._shelf.segments
+    assert [one for one in gc.get_objects() if isinstance(one, Cursor) and one._segment in segments] == []

@@ -170,6 +170,19 @@ def test_a_restart_counts_anew() -> None:
     assert left(again) == 2
 
 
+@pytest.mark.parametrize("full", ["reject", "block"])
+def test_a_restart_counts_what_is_kept_where_groups_do_not_decide(full: str) -> None:
+    kit = kit_of(max_messages=5, retain="limits", full=full)
+    for number in range(4):
+        kit.publish(b"jobs.a", b"%d" % number)
+    again = kit.crash()
+    # One by one: a run that seems too large is counted for anew.
+    assert again.log.admits(run_of(b"5"), 0) == 1
+    again.publish(b"jobs.a", b"5")
+    assert again.log.admits(run_of(b"6"), 0) == 0
+    assert again.crash().log.admits(run_of(b"6"), 0) == 0
+
+
 def test_a_group_that_goes_back_counts_again_once_the_log_was_read() -> None:
     kit = kit_of(max_messages=4)
     settle(kit, NEW)

@@ -487,6 +487,23 @@ def test_lookups_between_trim_and_trimmed(keep_last: int) -> None:
     assert [reason for _, _, reason, _ in read_all(kit.store).losses] == ["trimmed"]
 
 
+def test_what_has_to_go_is_found_where_all_that_is_left_was_written_anew() -> None:
+    """The newest file is gone, by hand or with the disk."""
+    kit = Kit(rule=replace(SMALL, max_age_ns=5, keep_last=1))
+    kit.commit((b"rare", b"kept"))
+    for _ in range(20):
+        kit.commit((b"a", b"x" * 300))
+    kit.roll()
+    kit.now_ns += 10
+    kit.trim()
+    kit.close()
+    newest = max(name for name in kit.disk.names if name.endswith(".log"))
+    kit.disk.remove(newest)
+    store = open_store(kit.disk, kit.rule, now_ns=kit.now_ns)
+    assert [segment.rewritten for segment in store._shelf.segments] == [True]
+    assert not any(trim.segments for trim in store.expired(kit.now_ns + 10))
+
+
 def test_an_index_with_much_to_turn_round_is_not_asked_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_telling, "TURN_PAIRS", 10)
     kit = Kit()

@@ -56,6 +56,18 @@ def test_a_store_on_disk_gets_the_rule_that_made_it() -> None:
         assert routes.create(name, 1, 1, 0).rule.keep_last == keep_last
 
 
+@pytest.mark.parametrize("name", ["{topic}", "a{topic}", "{topic}t"])
+def test_a_store_whose_name_looks_like_one_of_a_topic_keeps_its_own_rule(name: str) -> None:
+    rules = [
+        {"match": "metrics.>", "name": name, "keep_last": 1},
+        {"match": "audit.>", "name": "audit", "keep_last": 2},
+    ]
+    found = Stores(MemoryDisk(), "data/logs", settings_from({"store": rules}))
+    found.load(1, 1, 0)
+    for store, keep_last in (("audit", 2), (name.replace("{topic}", "metrics.x"), 1), ("other", 0), ("account", 0)):
+        assert found.create(store, 1, 1, 0).rule.keep_last == keep_last
+
+
 def test_what_lies_there_is_opened_also_without_a_rule() -> None:
     disk = MemoryDisk()
     first = Stores(disk, "data/logs", RULES)
