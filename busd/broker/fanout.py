@@ -112,6 +112,18 @@ class Fanout:
         if not self._scheduled and not self._working:
             self._work()
 
+    def then(self, call: Callable[[], None]) -> None:
+        """Call it when all that is visible by now was offered: at once, or in another turn."""
+        if not self._queue:
+            call()
+            return
+
+        def last() -> Iterator[int]:
+            call()
+            yield 0
+
+        self._queue.append((last(), 0))
+
     def _work(self) -> None:
         self._scheduled, self._working = False, True
         try:

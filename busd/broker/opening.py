@@ -19,6 +19,7 @@ from busd.words.errors import BusError
 from busd.words.patterns import Wanted
 from busd.words.requests import BARE_FORMATS, Read, Subscribe
 from busd.words.settings import Limits
+from busd.words.topics import is_literal
 from busd.words.units import MAX_OFFSET, Base, Position
 
 # Readers with the same encoder share encodings, so there is one of each.
@@ -155,9 +156,12 @@ class Opening:
         self._resolve_start()
 
     def _time_came(self) -> None:
-        self._until = self._house.log.horizon
-        if self._subscription is not None:
-            self._subscription.until(self._until)
+        until = self._until = self._house.log.horizon
+        subscription = self._subscription
+        if subscription is not None:
+            subscription.until(until, False)
+            # Behind hundreds of readers some of what was received before may still wait for this one.
+            self._house.fanout.then(lambda: subscription.until(until, True))
 
     def _beyond(self, offset: int) -> bool:
         """True when there is no such position, and the reader was told."""
@@ -180,6 +184,12 @@ class Opening:
 
     def _got_floors(self, floors: dict[bytes, int]) -> None:
         self._floors = floors
+        log = self._house.log
+        for topic in filter(is_literal, self._request.patterns):
+            state = log.topic(topic)
+            # Nothing of it is kept but its end: told in its place among the messages of the others.
+            if state is not None and state.ended and log.first(topic.__eq__) <= state.last < floors.get(topic, 0):
+                floors[topic] = state.last
         # Topics that came since the question are read from where it was asked.
         self._got_start(min(floors.values(), default=self._horizon))
 

@@ -70,9 +70,9 @@ class Subscription:
 
     def start(self) -> None:
         """Begin: ends of stream that are a state, then the first step of the replay, in this call."""
-        self._announce_ended()
-        if self.state is State.REPLAYING:
-            self._read()
+        if self.state is State.REPLAYING:  # Who was told that it is open may have ended it in that call.
+            self._announce_ended()
+        self._read_now()
 
     def offered(self, batch: Batch, selection: Selection | None, data: bytes) -> None:
         """A batch became visible.  `selection` and `data` are what every live reader of these patterns and this
@@ -109,10 +109,10 @@ class Subscription:
             self._outbox.flush()
             self.over()
 
-    def until(self, offset: int) -> None:
-        """UNTIL was a time, and it has come: nothing from this offset on, which is the horizon."""
+    def until(self, offset: int, offered: bool) -> None:
+        """UNTIL was a time that has come: nothing from this offset on; `offered`: all below it was, to who is live."""
         self._until = offset
-        if self.state in (State.LIVE, State.SKIPPING):
+        if offered and self.state in (State.LIVE, State.SKIPPING):
             self.end("end")
 
     def leave(self) -> None:
@@ -341,7 +341,7 @@ class Subscription:
                     return 0
                 data = self._encode(selection.take(count))
         self._outbox.write(data, count)
-        self._told = True
+        self._told |= "r" not in selection.batch.flags
         if selection.batch.control:
             self._end_if_ended(selection)
             return count

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from busd.broker import fanout
 from busd.broker.ports import Piece
 from busd.broker.stride import HURRIED_BYTES
 from busd.words.errors import BusError
@@ -250,10 +251,24 @@ def test_an_end_of_stream_hidden_by_LAST_is_still_told() -> None:
     bus.reads(-1)
     assert parse(reader.received()) == [
         Ok(1),
-        Seen("EOF", b"b.x", 2),
         Seen("MSG", b"a", 1, b"p1"),
+        Seen("EOF", b"b.x", 2),
         Seen("MSG", b"a", 3, b"p3"),
     ]
+
+
+@pytest.mark.parametrize("known", ["at once", "later"])
+def test_no_end_of_stream_is_told_to_who_left_with_the_answer(known: str) -> None:
+    bus = Bus(4)
+    bus.commit([b"a"], kind="EOF")
+    waiting = bus.look_up_later()
+    reader = bus.server.connect()
+    reader.send(b"SUB a %s\nUNSUB\nSUB b FORMAT raw\n" % (b"LAST 1" if known == "later" else b"FROM 1"))
+    for answer in waiting:
+        answer()
+    bus.reads(-1)
+    bus.commit([b"b"])
+    assert reader.received() == b"+OK next=1 epoch=1\n+OK\np2\n"
 
 
 def test_ends_of_stream_are_told_in_the_order_of_offsets() -> None:
@@ -365,6 +380,22 @@ def test_an_until_in_the_future_ends_when_the_clock_says_so() -> None:
     assert parse(reader.received()) == [End("end", 2)]
 
 
+def test_an_until_that_comes_while_others_are_served_cuts_off_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was received before the time, and waits behind hundreds of readers, is still delivered."""
+    monkeypatch.setattr(fanout, "READERS_PER_TURN", 1)
+    bus = Bus(1)
+    for _ in range(3):
+        bus.subscribe(b"a")
+    reader = bus.subscribe(b"a UNTIL @%d" % (bus.server.runtime.now_ns() + 1_000))
+    for number in (1, 2):
+        bus.publisher.send(b"PUB a p%d\n" % number)
+        bus.server.log.commit()
+    bus.server.advance(1_000)
+    bus.commit([b"a"])
+    expected = [Ok(1), *(Seen("MSG", b"a", at, b"p%d" % at) for at in (1, 2)), End("end", 3)]
+    assert parse(reader.received()) == expected
+
+
 def test_an_until_in_the_future_does_not_cut_off_the_replay() -> None:
     """The time comes while messages from before it are still being read."""
     bus = Bus(1)
@@ -388,6 +419,20 @@ def test_an_until_that_comes_before_the_start_is_known() -> None:
     waiting.pop()()
     bus.reads(-1)
     assert parse(reader.received()) == [Ok(1), Seen("MSG", b"a", 1, b"p1"), End("end", 2)]
+
+
+def test_a_reset_is_not_the_first_message_that_a_read_waits_for() -> None:
+    bus = Bus(4)
+    bus.commit([b"a"])
+    bus.publisher.send(b"RESET a\n")
+    bus.server.log.commit()
+    reader = bus.server.connect()
+    reader.send(b"READ a WITHIN 5s\n")
+    bus.reads(-1)
+    assert parse(reader.received()) == [Seen("RESET", b"a", 2, b"1")]
+    bus.next = 3
+    bus.commit([b"a"])
+    assert parse(reader.received()) == [Seen("MSG", b"a", 3, b"p3"), End("end", 4)]
 
 
 def test_within_ends_a_subscription() -> None:

@@ -105,6 +105,22 @@ def test_a_turn_is_bounded_and_the_backlog_counted(fan: tuple[Fanout, FakeRuntim
     assert runtime.breaths == runtime.steps == 4
 
 
+def test_a_call_behind_what_is_visible_by_now(fan: tuple[Fanout, FakeRuntime]) -> None:
+    it, runtime = fan
+    order: list[str] = []
+    readers = [join(it, b"a") for _ in range(READERS_PER_TURN + 1)]
+    readers[-1].then = lambda: order.append("offered")
+    it.then(lambda: order.append("nothing to wait for"))
+    it.offer(batch(1, b"a"))
+    it.then(lambda: order.append("behind it"))
+    it.offer(batch(2, b"a"))
+    assert order == ["nothing to wait for"]
+    while runtime.turn():
+        pass
+    assert order == ["nothing to wait for", "offered", "behind it", "offered"]
+    assert it.backlog_bytes == 0
+
+
 @pytest.mark.parametrize("alike", [True, False])
 def test_a_turn_is_shorter_where_each_has_much_of_its_own(fan: tuple[Fanout, FakeRuntime], alike: bool) -> None:
     """200 readers of 100 topics each took 40 ms of a turn; where all are given the same, nothing changes."""
