@@ -76,15 +76,17 @@ class Marks:
             seat.reset(selection)
 
     def lost(self, offsets: Sequence[int], holes: Sequence[Hole]) -> None:
-        """Messages that were to be given out again are not in the log; where no hole is, a RESET has removed them."""
+        """Messages that were to be given out again are not in the log; where no hole is that counts some, a RESET has
+        removed them."""
         untold = list(offsets)
         for hole in holes:
             inside = [offset for offset in untold if hole.first <= offset <= hole.last]
-            if inside and hole.reason != "settled":
+            count, reason = told(hole, hole.first, hole.last, self._desk.feed.wanted)
+            if inside and count != 0:
                 # Holes of several stores may reach over it.
                 untold = [offset for offset in untold if not hole.first <= offset <= hole.last]
                 for first, last in ranges_of(inside):
-                    self._gap(first, last, last - first + 1, hole.reason)
+                    self._gap(first, last, last - first + 1, reason)
 
     def _gap(self, first: int, last: int, count: int | None, reason: str) -> None:
         pattern = b",".join(self._desk.group.patterns)

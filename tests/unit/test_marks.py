@@ -62,6 +62,21 @@ def test_loss_of_what_was_out_is_named_and_settled(server: MemoryServer) -> None
     assert server.log.groups[b"g"].settled == 3
 
 
+@pytest.mark.parametrize(("of_others", "said"), [(False, ["GAP jobs 1 1 1 trimmed", "+OK"]), (True, ["+OK"])])
+def test_what_was_out_and_went_as_settled_is_named_unless_a_reset_removed_it(
+    server: MemoryServer, of_others: bool, said: list[str]
+) -> None:
+    """A SEEK may come to what is being given back to the disk just then."""
+    publish(server, "a")
+    publish(server, "b")
+    worker = member(server, "WINDOW 2")
+    server.log.trim(2, "settled")
+    if of_others:
+        server.log.records[0] = Hole(1, 1, 0, 0, "settled", {b"other": 1})
+    assert say(worker, "NACK 1 DELAY 0s") == said
+    assert server.log.groups[b"g"].settled == 2
+
+
 def test_end_of_stream_that_a_seek_passes_is_told(server: MemoryServer) -> None:
     publish(server, "a", "b")
     worker = member(server)
