@@ -8,7 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from busd.broker.again import Again
 from busd.broker.burial import Burial
@@ -16,6 +16,7 @@ from busd.broker.feed import Entry, Feed
 from busd.broker.marks import Marks
 from busd.broker.opening import House
 from busd.broker.seat import Place, Seat
+from busd.rules.flight import Chunk
 from busd.rules.group import Group
 from busd.rules.group_records import GroupState
 from busd.rules.record import Hole
@@ -281,6 +282,8 @@ class Desk:
         def decided(error: BusError | None) -> None:
             seat.unanswered -= 1
             if error is None:
+                if moves != self.moves:
+                    self._settled_again(chunks)
                 sink(sum(len(chunk.offsets) for chunk in chunks), stale, None)
             else:
                 # After a SEEK they are given out anyway.
@@ -293,6 +296,14 @@ class Desk:
         # Deliveries that are not noted yet come before, whatever they are.
         self._house.log.settle([*self.group.take_lines(), *self.group.done(chunks)], decided)
         self.has_room(seat)
+
+    def _settled_again(self, chunks: Sequence[Chunk]) -> None:
+        """These were acknowledged, a SEEK came between, and what it gave out of them anew is settled, too."""
+        request = Ack([(offset, 1) for chunk in chunks for offset in chunk.offsets])
+        for seat in list(self.seats):
+            if self.group.ack(seat.flight, request)[0]:
+                seat.check()
+                self.has_room(seat)
 
     def nack(self, seat: Seat, request: Nack) -> bool:
         """See Member; False when the token is stale."""

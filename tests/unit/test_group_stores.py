@@ -124,3 +124,21 @@ def test_who_has_caught_up_keeps_no_segment(how: str) -> None:
     assert client.received().endswith(b" live\n")
     segments = kit.log.stores.open["main"]._shelf.segments
     assert [one for one in gc.get_objects() if isinstance(one, Cursor) and one._segment in segments] == []
+
+
+def test_an_acknowledgement_right_behind_a_seek_settles_what_comes_again() -> None:
+    kit = LogKit()
+    for number in range(1, 6):
+        kit.publish(b"jobs", b"%d" % number)
+    server = serve(kit)
+    worker, other = server.connect(), server.connect()
+    assert len(say(worker, "SUB jobs GROUP g FROM 1 WINDOW 5")) == 6
+    kit.committer.hold = True
+    assert say(other, "SEEK g 1") == []
+    assert say(worker, "ACK 1 2 3") == []
+    kit.committer.hold = False
+    kit.settle()
+    assert worker.received().splitlines()[-1] == b":3"
+    assert "in_flight=2 " in say(other, "GROUPS")[-1]
+    assert sorted(say(worker, "NACK 1 DELAY 0s", "ACK 4 5")) == ["-STALE n=0 first=1", ":2"]
+    assert "settled=6 next=6 lag=0" in say(other, "GROUPS")[-1]
