@@ -3,12 +3,14 @@
 Invariants:
 1. What one read of the socket brought is written in one write, at once: large under load, immediate when quiet.
 2. A loss is told on stderr and by exit status 3, whatever the format.
-3. When all patterns are literal it ends once every one of the topics has ended, however late it came.
+3. When all patterns are literal it ends once every one of the topics has ended, however late it came.  An end of stream
+   that is read may be an old one, behind which its topic goes on: whether it is the last, the server is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import sys
 from collections.abc import Callable
@@ -81,8 +83,8 @@ def sub(
 ) -> int:
     """Print messages of the matching topics as they come, by default the payload and LF.
 
-    Without --from or --last from now on; it ends when every topic named (without * and >) has ended.  A lost
-    connection is made again and continues where it was.
+    Without --from or --last from now on; it ends when every topic named (without * and >) has ended, and has no message
+    behind that.  A lost connection is made again and continues where it was.
 
     With --group each message goes to one member, and is acknowledged once it was written here.  What was not
     comes again, to any member; so after a crash something may be written twice, and nothing is lost.  --from counts
@@ -164,7 +166,8 @@ class _Printer:
         """Returns the exit status."""
         names = self.wish.patterns.split(",")
         self.open_topics = set(names)
-        self.literal = self.wait_ns is None and all(is_literal(name.encode()) for name in names)
+        # Of what is there now the server tells the end.
+        self.literal = self.wish.until != "end" and all(is_literal(name.encode()) for name in names)
         # Not asyncio's own handling: it would wait for a write that may be blocked.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         async with open_output(self.output) as output:
@@ -184,7 +187,7 @@ class _Printer:
             async for parts in subscription.parts():
                 data = self._take(parts)
                 await output.write(printable(data) if terminal else data)
-                if self.literal and not self.open_topics:
+                if subscription.ended is None and await self._all_ended(subscription):
                     return self._status(None)
             if subscription.ended is not None:
                 await output.write(self.formatter.part(subscription.ended))
@@ -198,8 +201,19 @@ class _Printer:
             within = (self.wait_ns or 0) / 1_000_000_000
             return await client.read(self.wish.patterns, start, self.wish.last, 1, within)
 
+    async def _all_ended(self, subscription: aio.Subscription) -> bool:
+        """True when there is nothing to come but what would open a topic again."""
+        if not self.literal or self.open_topics:
+            return False
+        # Once they seem to have ended, and on a connection of its own.  The server may be gone by now, and is waited
+        # for as it is while reading.
+        async with aio.Client(self.address, math.inf) as client:
+            rows = await client.topics(self.wish.patterns)
+        following = subscription.next or 0
+        return all(row["state"] == "ended" and int(row["last"]) < following for row in rows)
+
     def _take(self, parts: list[Part]) -> bytes:
-        """The bytes of these parts, up to the end of the streams."""
+        """The bytes of these parts."""
         pieces = []
         for part in parts:
             pieces.append(self.formatter.part(part))
@@ -215,8 +229,6 @@ class _Printer:
                 complain(gap_text(part))
             elif isinstance(part, EndOfStream):
                 self.open_topics.discard(part.topic)
-                if self.literal and not self.open_topics:
-                    break
         return b"".join(pieces)
 
     def _status(self, end: End | None) -> int:

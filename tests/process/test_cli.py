@@ -195,6 +195,34 @@ def test_it_ends_when_all_named_topics_ended(busd: Busd) -> None:
     assert busd("sub", "a", "b").stdout == b""
 
 
+@pytest.mark.parametrize(
+    ("words", "end"),
+    [
+        (["--from", "first"], b"EOF t 6\n"),
+        (["--from", "first", "--until", "end"], b"END end next=7\n"),
+        (["--from", "first", "--limit", "4"], b"END limit next=6\n"),
+        (["--last", "4", "--limit", "4"], b"END limit next=6\n"),
+    ],
+)
+def test_what_stands_behind_an_old_end_of_stream_comes_too(busd: Busd, words: list[str], end: bytes) -> None:
+    busd("pub", "t", "--eof", given=b"a\nb\n")
+    busd("pub", "t", "--eof", given=b"c\nd\n")
+    lines = busd("sub", "t", *words, "--format", "line").stdout.splitlines(True)
+    assert [line.split()[-1] for line in lines if line.startswith(b"MSG")] == [b"a", b"b", b"c", b"d"]
+    assert lines[-1] == end
+
+
+def test_an_old_end_of_stream_does_not_end_it(spawn: Callable[..., Spawned], busd: Busd) -> None:
+    busd("pub", "t", "--eof", "-m", "a")
+    busd("pub", "t", "-m", "b")
+    busd("pub", "u", "--eof", "-m", "c")
+    subs = [spawn("sub", *topics, "--from", "first") for topics in (["t"], ["t", "u"])]
+    assert [sub.stdout.readline() for sub in subs for _ in "ab"] == [b"a\n", b"b\n"] * 2
+    busd("pub", "t", "--eof", "-m", "d")
+    assert [sub.stdout.read() for sub in subs] == [b"d\n", b"c\nd\n"]
+    assert [sub.wait() for sub in subs] == [0, 0]
+
+
 def test_a_pattern_does_not_end(busd: Busd) -> None:
     busd("pub", "a", "--eof", "-m", "1")
     assert busd("sub", "*", "--from", "first", "--limit", "2", "--within", "300ms", status=1).stdout == b"1\n"
