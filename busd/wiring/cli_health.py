@@ -8,7 +8,7 @@ import click
 from busd_client.address import Address
 
 from busd.wiring.cli_common import address_option, reaching
-from busd.wiring.cli_look import connected
+from busd.wiring.cli_look import ANSWER_S, connected
 
 
 @click.command()
@@ -16,12 +16,14 @@ from busd.wiring.cli_look import connected
 @click.option("--json", "as_json", is_flag=True, help="A JSON object.")
 @address_option
 def health(strict: bool, as_json: bool, address: Address) -> int:
-    """Tell how the server is.  Exit status 0 when messages are kept, 1 when they are not, 2 when nobody answers.
+    """Tell how the server is, as an exit status.
+
+    0 when messages are kept, 1 when they are not, 2 when nobody answers within 5s.
 
     \b
     busd health || systemctl restart busd
     """
-    with reaching(address), connected(address) as client:
+    with reaching(address), connected(address, ANSWER_S) as client:
         facts = client.info("health")
     status = str(facts["status"])
     if as_json:

@@ -20,9 +20,13 @@ from busd.wiring.cli_common import address_option, reaching
 Fact = str | int
 
 
-def connected(address: Address) -> sync.Client:
-    """A client that has reached the server."""
-    client = sync.Client(address)
+# For those who ask whether anybody answers at all: a server that is stopped or hangs still takes connections.
+ANSWER_S = 5.0
+
+
+def connected(address: Address, timeout_s: float | None = None) -> sync.Client:
+    """A client that has reached the server; with a time, each answer is waited for so long and not asked for again."""
+    client = sync.Client(address) if timeout_s is None else sync.Client(address, 0.0, timeout_s)
     client.open()
     return client
 
@@ -72,12 +76,12 @@ def info(section: str, as_json: bool, address: Address) -> None:
 @click.command()
 @address_option
 def ping(address: Address) -> None:
-    """Ask whether the server answers, and how quickly.  Exit status 0 if it does, else 2.
+    """Ask whether the server answers, and how quickly.  Exit status 0 if it does, 2 if not within 5s.
 
     \b
     busd ping && echo up
     """
-    with reaching(address), connected(address) as client:
+    with reaching(address), connected(address, ANSWER_S) as client:
         begun_ns = time.perf_counter_ns()
         client.ping()
         took_ns = time.perf_counter_ns() - begun_ns

@@ -37,6 +37,18 @@ def test_nobody_there() -> None:
     assert b"no server at 127.0.0.1:1" in told.stderr
 
 
+@pytest.mark.parametrize("command", ["health", "ping"])
+def test_a_server_that_hangs_does_not_answer(server: ServerProcess, command: str) -> None:
+    """It is stopped in the middle of everything, and the kernel takes connections for it."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        told = run([*BUSD, command], env={"BUSD_ADDRESS": server.address}, status=2, timeout_s=20)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert told.stdout == b""
+    assert told.stderr == f"busd: {server.address}: the connection broke: timed out\n".encode()
+
+
 def test_at_its_cap_it_fails_and_is_well_again_when_there_is_room(make_server: MakeServer) -> None:
     server = make_server("--segment-bytes", "64k", env={"BUSD_LIMITS_TOTAL_BYTES": "1M"})
     with server.connect() as one:
