@@ -38,7 +38,18 @@ def groups(patterns: tuple[str, ...], as_json: bool, address: Address) -> None:
         print_lines(["\t".join([str(row.pop("group")), *[f"{k}={v}" for k, v in row.items()]]) for row in rows])
 
 
-@click.command()
+class _Seek(click.Command):
+    """Takes `-1h` for a position: no option begins with a digit."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        places = [word for word in args if word[:1] == "-" and word[1:2].isdigit()]
+        if places and "--" not in args:
+            # Behind `--` and not as an unknown option, in which `-h` would be seen.
+            args = [*(word for word in args if word not in places), "--", *places]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Seek)
 @click.argument("group")
 @click.argument("position", metavar="POS")
 @address_option

@@ -169,12 +169,17 @@ def test_mistakes(busd: Busd) -> None:
 # groups, seek, forget
 
 
-def test_looking_and_moving(busd: Busd) -> None:
+def test_looking_and_moving(busd: Busd, server: ServerProcess) -> None:
     busd("pub", "t", given=b"a\nb\n")
     busd("sub", "t", "-g", "g", "--limit", "2")
     assert busd("groups").stdout.startswith(b"g\tpatterns=t\tmembers=0\t")
     assert busd("seek", "g", "2").stdout == b"2\n"
     assert busd("sub", "t", "-g", "g", "--limit", "1").stdout == b"b\n"
+    assert busd("seek", "g", "-1h").stdout == b"1\n"
+    assert busd("seek", "-1h", "--address", server.address, "g").stdout == b"1\n"
+    assert busd("seek", "--", "g", "-1h").stdout == b"1\n"
+    assert b"No such option '--adress'" in busd("seek", "g", "-1h", "--adress", "x", status=2).stderr
+    assert busd("sub", "t", "-g", "g", "--limit", "2").stdout == b"a\nb\n"
     busd("forget", "g")
     assert busd("groups").stdout == b""
     assert b"there is no group g" in busd("forget", "g", status=2).stderr
