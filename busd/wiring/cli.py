@@ -5,6 +5,7 @@ Invariants:
 1. Every error is one line on stderr that begins with `busd:`, and exit status 2; no traceback for what users can cause.
    (Below a refused address stand the lines that would make it one.)
 2. A reader that goes away (`busd sub t | head`) ends us by SIGPIPE, Ctrl-C by SIGINT: quietly, as `cat` would.
+3. A standard stream that is closed (`busd health >&-`) changes no exit status but of those whose work it is to use it.
 """
 
 from __future__ import annotations
@@ -85,7 +86,23 @@ def cli() -> None:
 
 def main() -> None:
     """The console script."""
+    _fill_closed_streams()
     sys.exit(run(sys.argv[1:]))
+
+
+def _fill_closed_streams() -> None:
+    """Have no socket get the number of a standard stream that is closed, and words for people lost there.
+
+    Opened the wrong way round, so that reading standard input and writing messages to standard output still fail.
+    """
+    for number, mode in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -8,6 +8,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import sys
@@ -266,10 +267,9 @@ def _headers(words: Sequence[str]) -> dict[str, str]:
 
 
 def _check_stdin() -> None:
-    try:
-        os.fstat(0)
-    except OSError:
-        raise Failure("standard input is closed; give files or --message") from None
+    # What stands in for one that is closed cannot be read.
+    if fcntl.fcntl(0, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+        raise Failure("standard input is closed; give files or --message")
 
 
 def _reason(error: BusdError | ConnectionLost) -> str:

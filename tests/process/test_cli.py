@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 
 from tests.support.commands import BUSD, PATIENCE_S, Busd, Spawned, subscribers
 from tests.support.server import ServerProcess
-from tests.support.tools import run, until
+from tests.support.tools import ending, environment, run, until
 
 # pub
 
@@ -139,6 +140,41 @@ def test_input_that_cannot_be_read_leaves_a_count_and_no_end(busd: Busd, tmp_pat
 def test_closed_standard_input(server: ServerProcess) -> None:
     done = run(f"{' '.join(BUSD)} pub t <&-", env={"BUSD_ADDRESS": server.address}, status=2)
     assert done.stderr == b"busd: standard input is closed; give files or --message\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ("health >&-", 0),
+        ("health <&- >&- 2>&-", 0),
+        ("ping --address 127.0.0.1:1 2>&-", 2),
+        ("pub t -m y <&- >&-", 0),
+        ("sub t --from first --limit 1 2>&-", 0),
+        # It would acknowledge what nobody got.
+        ("sub t -g g --limit 1 >&-", 2),
+        ("sub t --from first --limit 1 >&-", 2),
+        ("topics >&-", 0),
+        ("--help >&-", 0),
+        ("reset t <&-", 2),
+        ("check consume --journal /dev/null >&-", 2),
+    ],
+)
+def test_a_closed_standard_stream_is_no_fault(server: ServerProcess, busd: Busd, words: str, status: int) -> None:
+    busd("pub", "t", "-m", "x")
+    done = run(f"{' '.join(BUSD)} {words}", env={"BUSD_ADDRESS": server.address}, status=status, timeout_s=PATIENCE_S)
+    assert done.stderr.count(b"\n") == (status == 2 and "2>&-" not in words)
+    assert busd("topics").stdout.startswith(b"t\t")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_a_server_without_standard_streams_stops_in_order(short_dir: Path, closed: str) -> None:
+    path = short_dir / "s"
+    command = f"exec {' '.join(BUSD)} serve --no-tcp --unix {path} --data {short_dir / 'd'} {closed}"
+    with ending(subprocess.Popen(["bash", "-c", command], stderr=subprocess.PIPE, env=environment())) as child:
+        until(path.exists, "it listens")
+        run([*BUSD, "pub", "t", "-m", "x", "-a", str(path)])
+        child.terminate()
+        assert child.wait(PATIENCE_S) == 0
 
 
 def test_a_server_that_dies_leaves_a_count(spawn: Callable[..., Spawned], server: ServerProcess, busd: Busd) -> None:
