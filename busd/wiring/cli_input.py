@@ -1,7 +1,7 @@
 """Where `busd pub` reads from: standard input and named files, piece by piece, without blocking the loop.
 
-A pipe is watched by the loop and read when something is there; a file is read by aiofiles.  Standard input is never
-made non-blocking: others may share it.
+A pipe, also one that has a name, is watched by the loop and read when something is there: nothing waits for its writer
+that cannot be cancelled.  A file is read by aiofiles.  Standard input is never made non-blocking: others may share it.
 """
 
 from __future__ import annotations
@@ -18,26 +18,28 @@ READ_BYTES = 262_144
 
 async def stdin_pieces(size: int = READ_BYTES) -> AsyncIterator[bytes]:
     """What one read returns, until the end."""
-    if stat.S_ISREG(os.fstat(0).st_mode):
-        async for piece in _file_pieces(0, size):
-            yield piece
-        return
+    source = _file_pieces(0, size) if stat.S_ISREG(os.fstat(0).st_mode) else _watched_pieces(0, size)
+    async for piece in source:
+        yield piece
+
+
+async def _watched_pieces(descriptor: int, size: int) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     while True:
         ready: asyncio.Future[None] = loop.create_future()
         try:
-            loop.add_reader(0, _wake, ready)
+            loop.add_reader(descriptor, _wake, ready)
         except PermissionError:
             # Devices such as /dev/zero cannot be watched, and never make anybody wait.
-            async for piece in _file_pieces(0, size):
+            async for piece in _file_pieces(descriptor, size):
                 yield piece
             return
         try:
             await ready
         finally:
-            loop.remove_reader(0)
+            loop.remove_reader(descriptor)
         try:
-            piece = os.read(0, size)
+            piece = os.read(descriptor, size)
         except BlockingIOError:
             continue
         if not piece:
@@ -47,9 +49,24 @@ async def stdin_pieces(size: int = READ_BYTES) -> AsyncIterator[bytes]:
 
 async def file_pieces(path: str, size: int = READ_BYTES) -> AsyncIterator[bytes]:
     """The contents of a file; `-` is standard input."""
-    source = stdin_pieces(size) if path == "-" else _file_pieces(path, size)
+    if path == "-":
+        source = stdin_pieces(size)
+    elif stat.S_ISFIFO(mode := os.stat(path).st_mode) or stat.S_ISCHR(mode):
+        source = _pipe_pieces(path, size)
+    else:
+        source = _file_pieces(path, size)
     async for piece in source:
         yield piece
+
+
+async def _pipe_pieces(path: str, size: int) -> AsyncIterator[bytes]:
+    # So it opens without a writer; there is something to be read when one has come, wrote or left.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        async for piece in _watched_pieces(descriptor, size):
+            yield piece
+    finally:
+        os.close(descriptor)
 
 
 async def _file_pieces(path: str | int, size: int) -> AsyncIterator[bytes]:

@@ -89,6 +89,26 @@ def test_a_refused_message_does_not_wait_for_more_input(spawn: Callable[..., Spa
     assert pub.wait() == 2
 
 
+def test_nor_for_the_writer_of_a_pipe_that_has_a_name(spawn: Callable[..., Spawned], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    pub = spawn("pub", "a..b", str(tmp_path / "pipe"))
+    with open(tmp_path / "pipe", "wb", buffering=0) as pipe:
+        pipe.write(b"x\n")
+        assert pub.wait() == 2
+    assert b"0 messages kept, 1 refused" in pub.stderr.read()
+
+
+def test_a_pipe_that_has_a_name_is_read_to_its_end(spawn: Callable[..., Spawned], busd: Busd, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    pub = spawn("pub", "t", str(tmp_path / "pipe"), "/dev/null")
+    with open(tmp_path / "pipe", "wb", buffering=0) as pipe:
+        pipe.write(b"1\n")
+        until(lambda: busd("read", "t").stdout == b"1\n", "it is kept")
+        pipe.write(b"2\n")
+    assert pub.wait() == 0
+    assert busd("read", "t").stdout == b"1\n2\n"
+
+
 def test_nothing_ends_a_stream_that_was_cut_short(busd: Busd) -> None:
     busd("pub", "t", "--eof", "-H", "ttl=soon", "-m", "x", status=2)
     assert busd("topics").stdout == b""
