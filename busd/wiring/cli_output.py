@@ -7,6 +7,7 @@ stream to us, as in any pipe.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import select
 import stat
@@ -79,7 +80,8 @@ async def open_output(path: str | None, patient: bool = False) -> AsyncIterator[
 def when_reader_leaves(call: Callable[[], None]) -> None:
     """Have `call` made when the reader of standard output goes, also while there is nothing to write.
 
-    Only for pipes: there an error is all that the loop can see.
+    Only for pipes that we cannot read: there an error is all that the loop can see, else it is also what we wrote.
     """
-    if stat.S_ISFIFO(os.fstat(1).st_mode):
+    only_written = fcntl.fcntl(1, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+    if only_written and stat.S_ISFIFO(os.fstat(1).st_mode):
         asyncio.get_running_loop().add_reader(1, call)

@@ -390,6 +390,14 @@ def test_it_notices_that_its_reader_left_while_all_is_quiet(spawn: Callable[...,
     assert sub.stderr.read() == b""
 
 
+def test_a_pipe_that_is_open_for_both_is_no_reader_that_left(server: ServerProcess, busd: Busd, tmp_path: Path) -> None:
+    busd("pub", "t", "--eof", given=b"1\n2\n")
+    os.mkfifo(tmp_path / "pipe")
+    command = f"exec 5<>{tmp_path / 'pipe'}; for n in 1 2; do {' '.join(BUSD)} sub t --from first >&5 || exit; done"
+    command += "; for n in 1 2 3 4; do read -r line <&5; echo $line; done"
+    assert run(command, env={"BUSD_ADDRESS": server.address}, timeout_s=PATIENCE_S).stdout == b"1\n2\n1\n2\n"
+
+
 def test_ctrl_c(spawn: Callable[..., Spawned], busd: Busd) -> None:
     sub = spawn("sub", "t")
     until(lambda: subscribers(busd) == 1, "the subscription is not there")
