@@ -138,6 +138,9 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}"
+    if isinstance(error, UnicodeEncodeError):
+        # So comes a word of the command line that is not UTF-8: as text that cannot be encoded.
+        return f"{error.object!r:.200} is not {error.encoding.upper()}"
     return None
 
 

@@ -54,11 +54,21 @@ def _parse(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     token_file = token_file or os.environ.get("BUSD_TOKEN_FILE")
     try:
         token = Path(token_file).read_text(encoding="utf-8").strip() if token_file else None
-        return choose_address(value, os.environ, token=token, cafile=cafile, cert=cert)
+        address = choose_address(value, os.environ, token=token, cafile=cafile, cert=cert)
+        _check_host(address.host)
+        return address
     except OSError as error:
         raise click.BadParameter(f"{token_file}: {error.strerror or error}") from None
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def _check_host(host: str) -> None:
+    """Raises ValueError for what no resolver takes."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"{host!r} is not the name of a host") from None
 
 
 @contextmanager
