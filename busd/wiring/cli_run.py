@@ -63,7 +63,7 @@ def run(
     What its exit status does
       0      the message is done
       75     not now: it comes again, after 1s, 2s, 4s, … 5m
-      other  the same, and it is told on stderr
+      other  the same, and it is told on stderr; so is a command that cannot be started
     After --tries deliveries it does not come again, but goes to _dead.<group>.<topic>, with the reason `exit 3` or
     `signal 9`.
 
@@ -125,9 +125,14 @@ class _Runner:
 
     async def _work(self, delivery: Delivery) -> None:
         environ = {**os.environ, **variables(delivery, self.wish.group), "BUSD_ADDRESS": str(self.address)}
-        process = await asyncio.create_subprocess_exec(
-            *self.command, stdin=asyncio.subprocess.PIPE, env=environ, process_group=0
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self.command, stdin=asyncio.subprocess.PIPE, env=environ, process_group=0
+            )
+        except OSError as error:
+            reason = f"{self.command[0]}: {error.strerror or error}"
+            complain(f"{delivery.topic} {delivery.token}: {reason}, given back")
+            raise Retry(None, reason) from None
         self.processes.add(process)
         try:
             await process.communicate(delivery.payload)

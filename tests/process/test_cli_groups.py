@@ -103,6 +103,16 @@ def test_what_fails_comes_again_and_dies(busd: Busd) -> None:
     ]
 
 
+def test_a_command_that_cannot_be_started_is_told(busd: Busd, tmp_path: Path) -> None:
+    busd("pub", "t", "--eof", "-m", "x")
+    (tmp_path / "script").write_text("echo no line that says whose script it is")
+    (tmp_path / "script").chmod(0o755)
+    done = busd("run", "t", "-g", "g", "--tries", "1", "--until-eof", "--", f"{tmp_path}/script")
+    reason = f"{tmp_path}/script: Exec format error"
+    assert done.stderr.decode() == f"busd: t 1: {reason}, given back\n"
+    assert busd("dead", "list", "g").stdout.decode().rstrip("\n").endswith(f"\t{reason}")
+
+
 def test_75_is_not_told(busd: Busd) -> None:
     busd("pub", "t", "--eof", "-m", "x")
     script = '[ "$BUSD_TRY" = 2 ] || exit 75; echo "again $(cat)"'
