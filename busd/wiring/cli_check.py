@@ -130,7 +130,9 @@ def read_journal(path: str) -> Journal:
     found = Journal()
     for line in Path(path).read_text(encoding="ascii", errors="replace").split("\n")[:-1]:
         kind, *words = line.split(" ")
-        if len(words) != 2 or kind not in ("run", "sent", "ok", "refused"):
+        numbers = words[:1] if kind == "refused" else words if kind != "run" else []
+        numeric = all(word.isdigit() for word in numbers)
+        if len(words) != 2 or kind not in ("run", "sent", "ok", "refused") or not numeric:
             raise Failure(f"{path} is not a journal of `busd check produce`: {line[:80]!r}")
         if kind == "run":
             found.run, found.topic = words

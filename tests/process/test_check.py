@@ -71,7 +71,7 @@ def test_a_journal_that_was_cut_off_and_one_that_is_none(tmp_path: Path) -> None
     path = tmp_path / "journal"
     path.write_text("run a t\nsent 0 9\nok 0 5\nrefused 1 FULL\nok 2 7\nok 3")
     assert read_journal(str(path)) == Journal("a", "t", 10, {0: 5, 2: 7}, {1})
-    for text in ("", "hello\n", "sent 0 9\n"):
+    for text in ("", "hello\n", "sent 0 9\n", "run a t\nsent 0 x\n", "run a t\nok x y\n", "run a t\nrefused x FULL\n"):
         path.write_text(text)
         with pytest.raises(Failure, match="is not a journal"):
             read_journal(str(path))
