@@ -63,7 +63,7 @@ class PatientStdout:
 @asynccontextmanager
 async def open_output(path: str | None, patient: bool = False) -> AsyncIterator[Output]:
     """Standard output, or a file that is emptied first.  `patient`: the loop turns while standard output is blocked."""
-    if path is None or path == "-":
+    if path is None:
         yield PatientStdout() if patient else Stdout()
         return
     async with aiofiles.open(path, "wb", buffering=0) as file:

@@ -36,6 +36,10 @@ GOT_IT, TIMED_OUT, LOST = 0, 1, 3
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
+def _output(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    return None if value == "-" else value
+
+
 def _reading_options(command: _Command) -> _Command:
     """What `sub` and `read` share."""
     for option in reversed(
@@ -46,7 +50,9 @@ def _reading_options(command: _Command) -> _Command:
             click.option("--within", metavar="DUR", callback=duration, help="Stop after this time: 250ms, 5s, 10m."),
             click.option("--format", "-f", "form", type=click.Choice(FORMATS), default="raw", show_default=True),
             click.option("-0", "--null", is_flag=True, help="NUL behind each message instead of LF."),
-            click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of standard output."),
+            click.option(
+                "-o", "--output", metavar="FILE", callback=_output, help="Write to FILE instead of standard output (-)."
+            ),
             address_option,
         )
     ):

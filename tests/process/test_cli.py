@@ -356,6 +356,18 @@ def test_output_to_a_file(busd: Busd, tmp_path: Path) -> None:
     assert b"No such file" in busd("read", "t", "-o", "/nowhere/out", status=2).stderr
 
 
+@pytest.mark.parametrize("words", [["read", "t"], ["read", "t", "-g", "g"], ["sub", "t", "--limit", "1", "-g", "g"]])
+def test_output_to_a_minus_is_standard_output(
+    server: ServerProcess, busd: Busd, words: list[str], tmp_path: Path
+) -> None:
+    busd("pub", "t", "-m", "x")
+    busd("sub", "t", "-g", "g", "--within", "1ms", "--from", "first", "-o", "/dev/null", status=None)
+    busd("seek", "g", "first")
+    done = run([*BUSD, *words, "-o", "-"], env={"BUSD_ADDRESS": server.address}, cwd=tmp_path)
+    assert done.stdout == b"x\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_loss_is_told_and_is_status_3(make_server: Callable[..., ServerProcess]) -> None:
     server = make_server("--segment-bytes", "4k", "--max-messages", "10", "--sync", "never")
     env = {"BUSD_ADDRESS": server.address}
