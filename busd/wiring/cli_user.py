@@ -175,6 +175,8 @@ def _hint(path: str) -> None:
 def _known(users: MutableMapping[str, Any], name: str, path: str) -> Any:
     if name not in users:
         raise Failure(f"there is no user {name} in {path}", status=1)
+    if not isinstance(users[name], MutableMapping):
+        raise Failure(f"{path}: [user.{name}] is not a table")
     return users[name]
 
 
@@ -225,7 +227,11 @@ def _changing(path: str, make: bool = False) -> Iterator[MutableMapping[str, Any
                 text = file.read()
             _private(path, before)
         document = tomlkit.parse(text)
-        if "user" not in document:
+        if not isinstance(document.get("user", {}), MutableMapping):
+            raise Failure(f"{path}: user is not a table; there are [user.NAME] and [[peer]]")
+        if not document.get("user"):
+            # Also for `user = {}`, to which no table can be added.
+            document.pop("user", None)
             document["user"] = tomlkit.table(is_super_table=True)
         yield document["user"]
         if not document["user"]:

@@ -141,6 +141,27 @@ def test_files_that_it_does_not_touch(
     assert path.read_text() == text
 
 
+@pytest.mark.parametrize("text", ["user = 3\n", "[[user]]\n", "user = [1]\n", "[user]\nweb = 3\n"])
+@pytest.mark.parametrize("words", [("rules", "web", "--sub", "a"), ("remove", "web"), ("renew", "web"), ("add", "web")])
+def test_what_is_no_table_of_users_is_refused(
+    path: Path, capsys: pytest.CaptureFixture[str], text: str, words: tuple[str, ...]
+) -> None:
+    path.write_text(text)
+    path.chmod(0o600)
+    assert cli.run(["user", *words, "--file", str(path)]) in (1, 2)
+    out, error = capsys.readouterr()
+    assert (out, error.count("\n"), path.read_text()) == ("", 1, text)
+
+
+def test_a_table_of_no_users_takes_one(path: Path) -> None:
+    path.write_text("user = {}\n[[peer]]\nunix = true\n")
+    path.chmod(0o600)
+    user(path, "remove", "web", status=1)
+    user(path, "add", "web")
+    table = tomllib.loads(path.read_text())
+    assert (list(table["user"]), table["peer"]) == (["web"], [{"unix": True}])
+
+
 def test_only_add_makes_a_file(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (("list",), ("remove", "x"), ("renew", "x"), ("rules", "x", "--sub", "a")):
         user(path, *words, status=2)
