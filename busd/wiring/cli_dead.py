@@ -103,10 +103,10 @@ def retry(pattern: str, offsets: tuple[int, ...], address: Address) -> int:
     """Publish the messages of dead letters again, to their topics, with their payload and tags.
 
     Prints how many.  They are new messages, for all groups that read the topic; the letters stay where they are and
-    are no longer listed.
+    are no longer listed.  One whose `key` an earlier letter has waits until that one was retried, of whatever group.
 
     \b
-    Exit status: 0 all were, 1 some are not there or somebody else's at the moment, 2 an error.
+    Exit status: 0 all were, 1 some are not there, wait, or are somebody else's at the moment, 2 an error.
 
     \b
     busd dead retry mail --offset 117
