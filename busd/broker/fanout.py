@@ -19,7 +19,7 @@ from busd.broker.ports import Runtime
 from busd.rules.formats import Encoder
 from busd.rules.record import Batch
 from busd.rules.select import Selection, of_topics
-from busd.words.patterns import PatternIndex, Wanted, matcher
+from busd.words.patterns import PatternIndex, Wanted, remembering
 
 # One short write costs about 7 µs, so a turn stays under 2 ms.
 READERS_PER_TURN = 200
@@ -49,7 +49,7 @@ class Audience:
 
     def __init__(self, patterns: tuple[bytes, ...]) -> None:
         self.patterns = patterns
-        self.wanted: Wanted = matcher(patterns)
+        self.wanted: Wanted = remembering(patterns)
         self.readers: dict[Reader, None] = {}
         self.users = 0
 
