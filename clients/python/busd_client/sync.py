@@ -8,6 +8,7 @@
 Plain sockets, no thread, no event loop; one thread at a time.  The same pure core as `aio`.  Invariants:
 1. A command that may have reached the server is never sent again, unless the caller said `retry`.
 2. A lost connection is made anew by the next command.
+3. Whatever interrupts a command, be it Ctrl-C, ends the connection: its answer is not taken for that of the next one.
 """
 
 from __future__ import annotations
@@ -291,11 +292,14 @@ class Client:
     def _ask(self, data: bytes, retry: bool = True) -> wire.Reply:
         while True:
             try:
-                return wire.check_done(self._connected().ask(data))
-            except ConnectionLost as error:
+                reply = self._connected().ask(data)
+            except BaseException as error:
+                # Not only when it is lost: after an interrupt an answer may be owed.
                 self.close()
-                if not (retry and error.sent):
+                if not (retry and isinstance(error, ConnectionLost) and error.sent):
                     raise
+            else:
+                return wire.check_done(reply)
 
     def _burst(self, burst: list[bytes]) -> Iterator[int | BusdError]:
         connection = self._connected()
@@ -308,6 +312,9 @@ class Client:
             self.close()
             # The answers that came belong to the caller before the news that no more will.
             yield from (reply if isinstance(reply, BusdError) else wire.check_integer(reply) for reply in replies)
+            raise
+        except BaseException:
+            self.close()
             raise
         yield from (reply if isinstance(reply, BusdError) else wire.check_integer(reply) for reply in replies)
 

@@ -22,7 +22,7 @@ from typing import Self
 from busd_client.address import Address
 from busd_client.backoff import Backoff
 from busd_client.deliveries import Batch, Deliveries, Delivery, GroupEvent, GroupPart
-from busd_client.events import ConnectionLost, End, EndOfStream, Gap, Reset
+from busd_client.events import BusdError, ConnectionLost, End, EndOfStream, Gap, Reset
 from busd_client.group_stream import GroupStream, GroupWish, deliveries_of, taken_apart
 from busd_client.sync_socket import open_socket
 
@@ -272,22 +272,24 @@ class GroupSubscription:
     def _send(self) -> None:
         if self._sock is None or self._broken is not None or not self._stream.live:
             return
-        if told := self._stream.ledger.commands():
-            self._sent_s = time.monotonic()
-            try:
+        try:
+            if told := self._stream.ledger.commands():
+                self._sent_s = time.monotonic()
                 self._sock.sendall(told)
-            except OSError as error:
-                # For who asks next: `ack` says nothing of it.
-                self._broken = ConnectionLost.by(error)
+        except OSError as error:
+            # For who asks next: `ack` says nothing of it.
+            self._broken = ConnectionLost.by(error)
+        except BaseException:
+            self._broken = ConnectionLost("it was interrupted in the middle of a command")
+            raise
 
     def _received(self, give_up_s: float | None) -> list[GroupPart] | None:
         """What came; None when nothing did in time."""
-        if give_up_s is None:
-            return self._receive()
-        if not self._readable(_left_s(give_up_s)):
+        # Also without a limit: who is interrupted while it waits here has missed nothing.
+        if not self._readable(None if give_up_s is None else _left_s(give_up_s)):
             return None
         sock = self._sock
-        if not isinstance(sock, ssl.SSLSocket):
+        if give_up_s is None or not isinstance(sock, ssl.SSLSocket):
             return self._receive()
         # What can be read may be less than a record, or nothing that TLS gives on.
         sock.settimeout(max(_TLS_S, _left_s(give_up_s)))
@@ -300,7 +302,7 @@ class GroupSubscription:
         finally:
             sock.settimeout(None)
 
-    def _readable(self, timeout_s: float) -> bool:
+    def _readable(self, timeout_s: float | None) -> bool:
         if self._sock is None or self._broken is not None:
             return True
         if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
@@ -308,7 +310,7 @@ class GroupSubscription:
         # Not select: it takes no descriptor above 1023.
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
-        return bool(poll.poll(timeout_s * 1_000))
+        return bool(poll.poll(None if timeout_s is None else timeout_s * 1_000))
 
     def _receive(self) -> list[GroupPart]:
         if self._broken is not None:
@@ -317,13 +319,18 @@ class GroupSubscription:
             raise ConnectionLost("there is no connection")
         try:
             data = self._sock.recv(_READ_BYTES)
+            parts = self._stream.feed(data)
+        except (BusdError, ConnectionLost):
+            raise
         except OSError as error:
             if isinstance(error, TimeoutError) and _too_late(error):
                 raise
             raise ConnectionLost.by(error) from None
+        except BaseException:
+            self._broken = ConnectionLost("it was interrupted while it was read")
+            raise
         if not data:
             raise ConnectionLost("the server closed the connection")
-        parts = self._stream.feed(data)
         if self._stream.live:
             self._backoff.reset()
         return parts
