@@ -19,7 +19,8 @@
 # 2. A payload arrives as it was given, or not at all; only NUL cannot be in a variable of bash.
 # 3. busd_sub and busd_read have a connection of their own, so a callback may publish on the one of busd_open.
 # 4. Nothing is left in the shell but names that begin with busd_, _busd_ or BUSD_, and a trap for PIPE when there was
-#    none: without it bash would be killed by writing to a server that is gone.
+#    none: without it bash would be killed by writing to a server that is gone.  IFS may be anything, and is left alone:
+#    callbacks see that of the caller.
 # 5. The token in $BUSD_TOKEN is on no command line, and in no message.
 
 # Seconds to wait for an answer.  A commit on a bad day takes one or two; a server that needs more is not well.
@@ -114,12 +115,13 @@ busd_work() {
 # busd_command word …: any command with one answer (EOF, RESET, TOPICS, INFO, HELP, …); prints the answer.
 busd_command() {
   local -i _busd_lines
-  local _busd_verb=${1-}
+  local _busd_verb=${1-} _busd_line
   case ${_busd_verb^^} in
     '' | SUB | READ | QUIET | QUIT) _busd_fail 'busd_command takes a command with one answer; see busd_sub, busd_read'; return ;;
   esac
-  [[ $* != *$'\n'* ]] || { _busd_fail 'a command is one line'; return; }
-  _busd_ready && _busd_send "$_busd_out" "$*" && _busd_answer || return
+  _busd_join "$@"
+  [[ $_busd_line != *$'\n'* ]] || { _busd_fail 'a command is one line'; return; }
+  _busd_ready && _busd_send "$_busd_out" "$_busd_line" && _busd_answer || return
   if [[ $_busd_reply != '*'* ]]; then
     printf '%s\n' "${_busd_reply#:}"
     return
@@ -134,6 +136,12 @@ busd_command() {
 _busd_fail() {
   printf 'busd: %s\n' "$1" >&2
   return 2
+}
+
+# Sets _busd_line to the words, with a blank between them whatever the caller's IFS is.
+_busd_join() {
+  local IFS=' '
+  _busd_line=$*
 }
 
 # Sets the variables named $1 and $2 to the descriptors to read from and write to.
@@ -271,10 +279,11 @@ _busd_stream() {
     _busd_group=$2
     set -- SUB "$3" GROUP "$2" "${@:4}"
   fi
-  local _busd_from_fd _busd_to_fd _busd_kind _busd_topic _busd_offset _busd_payload _busd_status=0
+  local _busd_line _busd_from_fd _busd_to_fd _busd_kind _busd_topic _busd_offset _busd_payload _busd_status=0
   while (($#)) && [[ $1 != -- ]]; do _busd_words+=("$1"); shift; done
   _busd_call=("${@:2}")
-  case ${_busd_words[*]^^} in
+  _busd_join "${_busd_words[@]}"
+  case ${_busd_line^^} in
     *$'\n'*) _busd_fail 'a command is one line'; return ;;
     *' FORMAT '*) _busd_fail 'FORMAT is for other clients: nc, socat, busd sub'; return ;;
   esac
@@ -282,7 +291,7 @@ _busd_stream() {
   [[ -n $_busd_address ]] || _busd_address=${BUSD_ADDRESS:-127.0.0.1:7379}
   [[ -n $(trap -p PIPE) ]] || trap : PIPE
   _busd_connect _busd_from_fd _busd_to_fd || return
-  { _busd_greet "$_busd_from_fd" "$_busd_to_fd" && _busd_send "$_busd_to_fd" "${_busd_words[*]}"; } || { _busd_shut "$_busd_from_fd" "$_busd_to_fd"; return 2; }
+  { _busd_greet "$_busd_from_fd" "$_busd_to_fd" && _busd_send "$_busd_to_fd" "$_busd_line"; } || { _busd_shut "$_busd_from_fd" "$_busd_to_fd"; return 2; }
   _busd_events || _busd_status=$?
   _busd_shut "$_busd_from_fd" "$_busd_to_fd"
   return "$_busd_status"
@@ -333,7 +342,7 @@ _busd_job() {
 
 # The status that fits an END.
 _busd_end() {
-  local _busd_options=" ${_busd_words[*]^^} "
+  local _busd_options=" ${_busd_line^^} "
   case $_busd_topic in
     end | limit) ;;
     time)

@@ -112,6 +112,35 @@ def shell_quoted(text: str) -> str:
     return "$'" + "".join(f"\\x{byte:02x}" for byte in text.encode()) + "'"
 
 
+@pytest.mark.parametrize("separators", ["\n\t", ",", "", "0123456789"])
+def test_ifs_may_be_anything_and_callbacks_see_that_of_the_caller(address: str, separators: str) -> None:
+    script = (
+        f"IFS={shell_quoted(separators)}; mine=$IFS\n"
+        + """
+    back() { [[ $IFS == "$mine" ]] || return 2; show "$@"; [[ $1 != MSG ]] || busd_pub back "$4"; }
+    busd_pub news '1,2 3'; seq 2 3 | busd_pub_lines news; busd_command TOPICS news
+    busd_read news LAST 1 -- back; busd_sub news FROM 1 LIMIT 2 WITHIN 30s -- back; busd_work g news LIMIT 1 -- back
+    busd_close; [[ $IFS == "$mine" ]]
+    """
+    )
+    told = bash(script, address)
+    assert told.stderr == b""
+    read, first, second = "MSG|news|3|3", "MSG|news|1|1,2 3", "MSG|news|2|2"
+    assert lines(told) == [
+        "1",
+        "3",
+        "news messages=3 last=3 state=open",
+        read,
+        "4",
+        first,
+        "5",
+        second,
+        "6",
+        first,
+        "7",
+    ]
+
+
 def test_nul_comes_escaped_and_whole(address: str, server: ServerProcess) -> None:
     server.ask(b"EPUB t a\\0000b\\\\0000\n")
     told = bash(
