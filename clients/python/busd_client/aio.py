@@ -13,6 +13,7 @@ A shell around the pure core: it owns sockets, futures and waiting.  Invariants:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import ssl
@@ -36,6 +37,10 @@ from busd_client.stream import Wish
 # Unanswered publishes at which drain() begins to wait: a few commits' worth (256 KiB each), so the server never idles.
 WINDOW_BYTES = 1 << 20
 WINDOW_MESSAGES = 20_000
+# How long `close` waits for the next answer; a commit on a bad day takes one or two.
+_CLOSE_S = 5.0
+# Time for an attempt to connect, however little patience is left.
+_ATTEMPT_S = 1.0
 
 
 async def connect(
@@ -93,10 +98,14 @@ class Client(Managing):
         await self.close()
 
     async def close(self) -> None:
-        """Wait for the answers still owed, then hang up, also the subscriptions."""
+        """Wait for the answers still owed, but 5 s at most for the next one; then hang up, also the subscriptions.
+
+        What was cancelled is not waited for.  What is not answered raises ConnectionLost.
+        """
         if not self._closed:
-            if self._link is not None and self._link.lost is None:
-                await self.flush()
+            with contextlib.suppress(TimeoutError):
+                while self._link is not None and self._link.awaited:
+                    await asyncio.wait_for(self._progressed(), _CLOSE_S)
             self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
@@ -137,9 +146,7 @@ class Client(Managing):
     async def drain(self, window_bytes: int = WINDOW_BYTES, window_messages: int = WINDOW_MESSAGES) -> None:
         """Wait while more than this is unanswered.  Errors are in the futures, not raised here."""
         while self._over(window_bytes, window_messages):
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
+            await self._progressed()
 
     async def flush(self) -> None:
         """Wait until everything is answered.  Errors are in the futures, not raised here."""
@@ -360,12 +367,13 @@ class Client(Managing):
         give_up_s = loop.time() + self._patience_s
         while True:
             try:
-                await self.open()
+                async with asyncio.timeout_at(max(give_up_s, loop.time() + _ATTEMPT_S)):
+                    await self.open()
                 return None
             except OSError as error:
                 delay_s = backoff.next_s()
                 if loop.time() + delay_s > give_up_s:
-                    return ConnectionLost(f"{self._address}: {error}", sent=False)
+                    return ConnectionLost(f"{self._address}: {str(error) or 'no answer'}", sent=False)
             except BusdError as error:
                 return error
             await asyncio.sleep(delay_s)
@@ -376,6 +384,11 @@ class Client(Managing):
             messages += self._link.pending
             size += self._link.pending_bytes
         return messages > window_messages or size > window_bytes
+
+    async def _progressed(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
 
     def _progress(self) -> None:
         waiters, self._waiters = self._waiters, []

@@ -94,15 +94,18 @@ class GroupSubscription:
         """Join now; returns where the group stands: everything of it below is settled.  The iteration does it, too.
 
         Raises:
-            OSError: nobody is there.
+            OSError: nobody is there, or it was closed here.
             BusdError: it was refused.
         """
         while not self._stream.live and self._stream.ended is None:
             try:
-                if self._link is None:
+                if self._link is None and not self._closed:
                     self._link = await self._connect()
-                await self._link.progress()
-                self._link.check()
+                link = self._link
+                if self._closed or link is None:
+                    raise ConnectionLost("the subscription was closed here", sent=False)
+                await link.progress()
+                link.check()
             except BaseException:
                 self._hang_up()
                 raise
@@ -114,8 +117,13 @@ class GroupSubscription:
 
         May be cancelled and called again.  Raises as `parts`.
         """
-        if not self._joined:
-            await self.start()
+        try:
+            if not self._joined:
+                await self.start()
+        except OSError:
+            # `close` makes the waiting one fail, too; then the loop is not entered.
+            if not self._closed:
+                raise
         while not self._closed:
             link = self._link
             if link is not None and (parts := link.take()):

@@ -41,6 +41,11 @@ class Link(asyncio.Protocol):
         """Requests that are not answered yet."""
         return len(self._waiting)
 
+    @property
+    def awaited(self) -> bool:
+        """True while somebody waits for an answer: some who asked were not cancelled."""
+        return any(not future.done() for future, _ in self._waiting)
+
     def submit(self, data: bytes, future: asyncio.Future[wire.Reply] | None = None) -> asyncio.Future[wire.Reply]:
         """Send one command; the future (the given one, if any) gets its reply, errors as exceptions."""
         if future is None:

@@ -62,13 +62,15 @@ class Subscription:
         """Subscribe now; returns the first offset that will be considered.  The iteration does it, too.
 
         Raises:
-            OSError: nobody is there.
+            OSError: nobody is there, or it was closed here.
             BusdError: it was refused.
         """
         while not self._stream.live and self._stream.ended is None:
             try:
-                if self._reader is None:
+                if self._reader is None and not self._closed:
                     await self._connect()
+                if self._closed:
+                    raise ConnectionLost("the subscription was closed here", sent=False)
                 self._early += await self._receive()
             except BaseException:
                 self._hang_up()
@@ -83,7 +85,12 @@ class Subscription:
             ConnectionLost: the connection ended and `reconnect` is off.
             OSError: the first attempt to connect failed.
         """
-        await self.start()
+        try:
+            await self.start()
+        except OSError:
+            if not self._closed:
+                raise
+            return
         try:
             while True:
                 parts, self._early = self._early, []

@@ -1,0 +1,108 @@
+"""Closing, and patience, of the asyncio client while a server takes connections and says nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+from busd_client import ConnectionLost, aio
+from busd_client.aio_group import GroupSubscription
+from busd_client.aio_subscription import Subscription
+
+from tests.support.scripted import Peer, Scripted
+
+# What none of it may take; a close that waits takes 5 s.
+LIMIT_S = 15.0
+
+
+async def say_nothing(peer: Peer) -> None:
+    """Until the client hangs up."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await peer.command()
+
+
+@contextlib.asynccontextmanager
+async def mute_from(asked: asyncio.Event, *told: int) -> AsyncIterator[tuple[str, Scripted]]:
+    """For each of `told` a connection that answers so many commands, HELLO among them; `asked` when one is not."""
+
+    def script(answers: int) -> object:
+        async def serve(peer: Peer) -> None:
+            if answers:
+                await peer.hello()
+            for offset in range(1, answers):
+                await peer.command()
+                peer.send(b":%d\r\n" % offset)
+            await peer.command()
+            asked.set()
+            await say_nothing(peer)
+
+        return serve
+
+    scripted = Scripted(*map(script, told))  # type: ignore[arg-type]
+    async with asyncio.timeout(LIMIT_S), scripted() as address:
+        yield address, scripted
+
+
+async def test_what_was_cancelled_is_not_waited_for() -> None:
+    asked = asyncio.Event()
+    async with mute_from(asked, 1) as (address, _):
+        client = await aio.connect(address)
+        publishing = asyncio.ensure_future(client.publish("t", b"1"))
+        await asked.wait()
+        publishing.cancel()
+        async with asyncio.timeout(aio._CLOSE_S / 2):
+            await client.close()
+        await asyncio.wait([publishing])
+        assert publishing.cancelled()
+
+
+async def test_an_answer_that_does_not_come_is_waited_for_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio, "_CLOSE_S", 0.2)
+    asked = asyncio.Event()
+    async with mute_from(asked, 2) as (address, _):
+        client = await aio.connect(address)
+        futures = [client.publish_soon("t", b"1"), client.publish_soon("t", b"2")]
+        await client.close()
+        assert await futures[0] == 1
+        with pytest.raises(ConnectionLost, match="closed here"):
+            await futures[1]
+
+
+async def test_a_connection_on_which_nothing_is_said_uses_up_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio, "_ATTEMPT_S", 0.1)
+
+    async def lost(peer: Peer) -> None:
+        await peer.hello()
+
+    async with Scripted(lost, say_nothing)() as address, asyncio.timeout(LIMIT_S):
+        client = await aio.connect(address, patience_s=0.2)
+        with pytest.raises(ConnectionLost, match="no answer") as told:
+            await client.ping()
+        assert not told.value.sent
+        await client.close()
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+@pytest.mark.parametrize("answers", [0, 1])
+async def test_closing_ends_an_iteration_that_has_not_begun(group: str | None, answers: int) -> None:
+    asked = asyncio.Event()
+    async with mute_from(asked, 1, answers) as (address, scripted):
+        client = await aio.connect(address)
+        subscription: Subscription | GroupSubscription = (
+            client.subscribe("t") if group is None else client.subscribe("t", group=group)
+        )
+
+        async def iterate() -> list[object]:
+            return [event async for event in subscription]
+
+        iterating = asyncio.ensure_future(iterate())
+        await asked.wait()
+        await subscription.close()
+        assert await iterating == []
+        with pytest.raises(ConnectionLost, match="closed here"):
+            await subscription.start()
+        assert scripted.connections == 2, "it does not connect again"
+        await client.close()
