@@ -220,6 +220,18 @@ def test_a_limit_counts_over_all_connections() -> None:
     assert asked(stream).limit == 3
 
 
+def test_who_has_all_of_a_limit_needs_no_end() -> None:
+    stream = live(Wish("t", limit=2, within_ns=1))
+    stream.feed(batch(5, [b"a"]))
+    stream.lost(0)
+    assert stream.ended is None
+    stream.opening(0)
+    stream.feed(ok(6) + batch(6, [b"b"]))
+    assert stream.ended is None
+    stream.lost(1)
+    assert stream.ended == End("limit", 7)
+
+
 def test_time_runs_on_while_there_is_no_connection() -> None:
     stream = Stream(Wish("t", within_ns=10 * SECOND))
     assert asked(stream, 100 * SECOND).within_ns == 10 * SECOND

@@ -76,7 +76,7 @@ class Stream:
         return wire.hello(token) + wire.command("SUB", wish.patterns, *words, "FORMAT", "batch")
 
     def lost(self, now_ns: int) -> None:
-        """The connection is gone.  Sets `ended` when the time was up meanwhile; then no new one is needed.
+        """The connection is gone.  Sets `ended` when nothing more was to come; then no new one is needed.
 
         Raises:
             BusdError: it was the server's wish, told by the last `feed`.
@@ -84,8 +84,11 @@ class Stream:
         self._handshake = 0
         if isinstance(self._failure, BusdError):
             raise self._failure
-        if self.ended is None and self._deadline_ns is not None and now_ns >= self._deadline_ns:
-            self.ended = End("time", self.next or 1)
+        if self.ended is None:
+            if self._wish.limit is not None and self._received >= self._wish.limit:
+                self.ended = End("limit", self.next or 1)
+            elif self._deadline_ns is not None and now_ns >= self._deadline_ns:
+                self.ended = End("time", self.next or 1)
 
     def feed(self, data: bytes) -> list[Part]:
         """What the bytes bring, in order of offsets.
