@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import pickle
 import random
 import time
 from collections import Counter
@@ -114,6 +115,42 @@ async def test_workers_and_what_they_cannot_do(server: ServerProcess, threads: b
         (dead,) = await busd.read("_dead.>")
     assert dead.topic == "_dead.g.t"
     assert (dead.headers["reason"], dead.headers["tries"], dead.headers["offset"]) == ("ValueError: no way", "3", "2")
+
+
+async def test_whatever_a_handler_raises_the_message_is_given_back_at_once(server: ServerProcess) -> None:
+    async def cancelled() -> None:
+        gone = asyncio.ensure_future(asyncio.sleep(60))
+        gone.cancel()
+        await gone
+
+    async def handle(job: Delivery) -> None:
+        if job.payload == b"no duration":
+            raise Retry("1 min")
+        if job.payload == b"negative":
+            raise Retry(-1)
+        if job.payload == b"cancelled":
+            await cancelled()
+        raise Retry(None, job.payload.decode())
+
+    payloads = [b"no duration", b"negative", b"cancelled", b"delay", b"DELAY 5s"]
+    async with await aio.connect(server.address) as busd:
+        await busd.publish_many("t", payloads)
+        await busd.eof("t")
+        async with asyncio.timeout(20):
+            await busd.work("t", handle, group="g", tries=1, until_eof=True)
+        dead = await busd.read("_dead.>")
+    assert {letter.payload: letter.headers["reason"] for letter in dead} == {
+        b"no duration": "ValueError: '1 min' is not a duration like 250ms 5s 10m 2h 7d",
+        b"negative": "ValueError: -1 s is not a duration",
+        b"cancelled": "CancelledError:",
+        b"delay": "delay ",
+        b"DELAY 5s": "DELAY 5s",
+    }
+
+
+def test_a_retry_goes_through_a_pool_of_processes() -> None:
+    again = pickle.loads(pickle.dumps(Retry("5s", "busy")))
+    assert (again.delay, again.reason, str(again)) == ("5s", "busy", "busy")
 
 
 def lag(server: ServerProcess) -> str | int:

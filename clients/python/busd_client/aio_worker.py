@@ -52,6 +52,7 @@ class Worker:
         self._waiting: deque[Delivery] = deque()
         self._running: dict[asyncio.Task[None], Delivery] = {}
         self._stopped = asyncio.Event()
+        self._cancelling = False
         self._threads: ThreadPoolExecutor | None = None
         if not inspect.iscoroutinefunction(handler) and not inspect.iscoroutinefunction(type(handler).__call__):
             self._threads = ThreadPoolExecutor(concurrency, "busd-worker")
@@ -87,6 +88,7 @@ class Worker:
         finally:
             tasks = [*helpers, *self._running]
             self._stopped.set()
+            self._cancelling = True
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -124,7 +126,9 @@ class Worker:
                 await self._handler(delivery)  # type: ignore[misc]
         except Retry as again:
             delivery.nack(again.delay, again.reason)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if self._cancelling and isinstance(error, asyncio.CancelledError):
+                raise
             # Whatever it was: it is the handler's, and the reason of the dead letter if it comes to that.
             delivery.nack(None, f"{type(error).__name__}: {error}")
         else:

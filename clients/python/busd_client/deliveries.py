@@ -119,6 +119,9 @@ class Ledger:
         if delay_ns is not None:
             words += ["DELAY", wire.milliseconds(delay_ns)]
         if reason := _NO_TEXT.sub(" ", reason).strip():
+            if delay_ns is None and reason.upper() == "DELAY":
+                # Alone the word would be the option.
+                reason += " "
             words.append(reason.encode("utf-8", "replace")[:_REASON_BYTES].decode("utf-8", "ignore"))
         self._given_back.append(wire.command(*words))
         self._told(True)

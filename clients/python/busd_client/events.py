@@ -40,12 +40,23 @@ class Retry(Exception):
     Args:
         delay: seconds, or text like `5s`, until then; None backs off by the number of tries.
         reason: goes into the headers of the dead letter, if it comes to that.
+
+    Raises:
+        ValueError: the delay is none, or negative.
     """
 
     def __init__(self, delay: float | str | None = None, reason: str = "") -> None:
-        super().__init__(reason)
+        if delay is not None:
+            # Not at the top: `wire` needs this module.
+            from busd_client.wire import duration_ns
+
+            duration_ns(delay)
+        super().__init__(delay, reason)
         self.delay = delay
         self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class ConnectionLost(ConnectionError):
