@@ -230,9 +230,12 @@ class Receiver:
         self._check()
         if self._subscription is None:
             self._place.claim()
-            await asyncio.to_thread(self._place.ensure)
+            try:
+                await asyncio.to_thread(self._place.ensure)
+            except OSError:
+                self._check()
+                raise
+            self._check()
             wish, place = receiver_wish(self._place.name), self._place
-            subscription = GroupSubscription(place.address, wish, before=lambda: place.ensure(0))
-            await subscription.start()
-            self._subscription = subscription
+            self._subscription = GroupSubscription(place.address, wish, before=lambda: place.ensure(0))
         return self._subscription

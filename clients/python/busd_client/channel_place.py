@@ -8,7 +8,8 @@ The server belongs to the process that started it and is stopped with it; who st
 another.  Invariants:
 1. At most one server has the directory (its own lock sees to that), and at most one process is the receiver.
 2. When the process that started the server ends, in whatever way, the server stops in good order: a shell waits for
-   the end of a pipe.  One that hangs is killed.
+   the end of a pipe.  One that hangs is killed.  A child that was forked off has no part in it.
+3. Once the last end in this process is closed, it starts no server any more.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _ANSWER_S = 1.0
 # A stop takes 10 s at most (the setting `stop`); a server that is not gone by then hangs, and is killed.
 _STOP_S = 15.0
 _KILLED_S = 5.0
-# The server lives as long as the pipe on standard input has a writer; the shell as long as the server.
+# The server lives until a line comes by standard input, or the pipe has no writer; the shell as long as the server.
 _KEEPER = """
 exec 3<&0
 "$@" </dev/null 3<&- &
@@ -60,9 +61,29 @@ def _nothing() -> None:
     """There is no keeper."""
 
 
+# Those of this process.
+_keepers: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
+
+
+def _forget_keepers() -> None:
+    """In a child that was forked off: it keeps nothing, and ends nothing."""
+    for keeper in list(_keepers):
+        assert keeper.stdin is not None
+        keeper.stdin.close()
+    _keepers.clear()
+
+
+os.register_at_fork(after_in_child=_forget_keepers)
+
+
 def _end(keeper: subprocess.Popen[bytes]) -> None:
     assert keeper.stdin is not None
-    keeper.stdin.close()
+    if keeper.stdin.closed:
+        return
+    with contextlib.suppress(OSError), keeper.stdin as pipe:
+        if keeper.poll() is None:
+            # The end of the pipe is not enough: who was forked off without our knowledge may hold it, too.
+            pipe.write(b"\n")
     try:
         keeper.wait(_STOP_S)
     except subprocess.TimeoutExpired:
@@ -85,6 +106,7 @@ class Place:
     # Ends the keeper; also when nobody has used, or closed, an end of the channel and both are gone.
     _ender: Callable[[], object] = _nothing
     _users: int = 0
+    _left: bool = False
     _lock: int | None = None
     _starting: threading.Lock = field(default_factory=threading.Lock)
     address: Address = field(init=False)
@@ -99,24 +121,31 @@ class Place:
 
     def use(self) -> None:
         """One end of the channel in this process begins."""
-        self._users += 1
+        with self._starting:
+            self._users += 1
+            self._left = False
 
     def leave(self) -> None:
         """One end is closed; with the last one the server stops, if this process started it."""
-        self._users -= 1
-        if self._users == 0 and self._keeper is not None:
+        with self._starting:
+            self._users -= 1
+            self._left = self._users == 0
+            if not self._left or self._keeper is None:
+                return
             self._keeper = None
-            self._ender()
+        self._ender()
 
     def ensure(self, wait_s: float = _START_S) -> None:
         """See to it that somebody serves it.  `wait_s` 0: only begin to, for those who try again anyway.
 
         Raises:
-            OSError: it does not start; the text has the last line of its log.
+            OSError: it does not start; the text has the last line of its log.  Or every end was closed here meanwhile.
         """
         deadline_s = time.monotonic() + wait_s
         while not self._answers():
             with self._starting:
+                if self._left:
+                    raise OSError(f"the channel in {self.directory} was closed here")
                 if self._keeper is None or self._keeper.poll() is not None:
                     self._keeper = self._start()
             if time.monotonic() >= deadline_s:
@@ -176,6 +205,7 @@ class Place:
                 ["/bin/sh", "-c", _KEEPER, "busd-channel", *command],
                 stdin=subprocess.PIPE, stdout=log, stderr=log, env=environ, start_new_session=True, cwd=self.directory,
             )  # fmt: skip
+        _keepers.add(keeper)
         self._ender = weakref.finalize(self, _end, keeper)
         return keeper
 
