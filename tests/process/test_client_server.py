@@ -195,3 +195,18 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_killed(server: ServerPro
     assert offsets == sorted(set(offsets))
     seen = {message.offset: message.payload for message in got}
     assert [(offset, payload) for offset, payload in kept if seen.get(offset) != payload] == []
+
+
+def test_who_leaves_a_loop_goes_on_behind_its_last_event(server: ServerProcess) -> None:
+    with sync.connect(server.address) as busd:
+        busd.publish_many("t", [b"1", b"2", b"3"])
+        subscription, given = busd.subscribe("t", "first"), 0
+        for event in subscription:
+            assert isinstance(event, Message)
+            given = event.offset
+            break
+        assert (given, subscription.next) == (1, 4), "all of a record was read"
+        with busd.subscribe("t", given + 1) as rest:
+            batch = next(rest.batches())
+            assert [message.offset for message in batch if isinstance(message, Message)] == [2, 3]
+            assert rest.next == 4

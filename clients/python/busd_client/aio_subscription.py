@@ -50,7 +50,11 @@ class Subscription:
 
     @property
     def next(self) -> int | None:
-        """The offset at which a subscription would go on from here; None before `start`."""
+        """Where it goes on after a lost connection: behind everything that was read; None before `start`.
+
+        That is behind the list that `batches` gave last, but may be far behind the last event of a loop over events:
+        who left such a loop goes on at that one's `offset` + 1.
+        """
         return self._stream.next
 
     @property
