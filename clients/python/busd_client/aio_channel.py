@@ -80,6 +80,8 @@ class Sender:
     async def close(self, *, end: bool = True, wait_s: float = 30.0) -> None:
         """Send what is left, and the end: the receiver stops behind the last value.
 
+        Cancelled, it hangs up at once, and what is not kept is gone; for a limit of time there is `wait_s`.
+
         Args:
             end: False when other senders go on.
             wait_s: how long it may wait for room, and for answers.
