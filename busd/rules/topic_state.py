@@ -5,7 +5,7 @@ that is done with its number.  Who asks for a topic gets a TopicState, made for 
 
 Pure.  Invariants:
 1. `count` counts every message ever kept, and no control record; it never falls.
-2. `dead` of them stand below `floor`, the offset of the last RESET.
+2. `dead` of them stand below `floor`, the offset of the last RESET, which may be in another store.
 3. When `ended`, `last` is the offset of the end of stream.
 4. One thread changes the table, any may read it: topics come and stay, and one that can be found has its place in every
    column (see TopicNumbers).  Of a topic that is changed meanwhile a reader may see some columns as they were before.
@@ -43,9 +43,10 @@ class TopicState:
 
 
 class TopicTable(Mapping[bytes, TopicState]):
-    """Every topic that a store has ever seen, in the order in which they came; `numbers` deals them their numbers."""
+    """Every topic that a store has ever seen, in the order in which they came; `numbers` deals them their numbers,
+    `reset` is the highest offset at which one was RESET, 0 for none."""
 
-    __slots__ = ("_count", "_dead", "_ended", "_floor", "_gone", "_last", "numbers")
+    __slots__ = ("_count", "_dead", "_ended", "_floor", "_gone", "_last", "numbers", "reset")
 
     def __init__(self) -> None:
         # By number.  Of `count`, `gone` cannot be read any more.  What every message of a topic changes is an array: 8
@@ -57,6 +58,7 @@ class TopicTable(Mapping[bytes, TopicState]):
         self._dead: list[int] = []
         # Numbers: few topics end, and most of these begin again.
         self._ended: set[int] = set()
+        self.reset = 0
         self.numbers = TopicNumbers((self._count, self._gone, self._last, self._floor, self._dead))
 
     # Asking, from any thread.
@@ -91,11 +93,6 @@ class TopicTable(Mapping[bytes, TopicState]):
         """Messages of all topics that can still be read."""
         return sum(self._count) - sum(self._gone)
 
-    @property
-    def reset(self) -> int:
-        """The highest offset at which a topic was RESET, 0 for none."""
-        return max(self._floor, default=0)
-
     def floor_of(self, topic: bytes) -> int:
         """The offset of its last RESET, 0 for none."""
         number = self.numbers.get(topic)
@@ -128,6 +125,7 @@ class TopicTable(Mapping[bytes, TopicState]):
             number = self.numbers[topic]
             self._count[number], self._gone[number] = line.count, line.dead
             self._last[number], self._floor[number], self._dead[number] = line.last, line.floor, line.dead
+            self.reset = max(self.reset, line.floor)
             if line.ended:
                 self._ended.add(number)
 
@@ -174,6 +172,7 @@ class TopicTable(Mapping[bytes, TopicState]):
         self._last[number] = offset
         if "r" in flags:
             self._floor[number] = offset
+            self.reset = max(self.reset, offset)
             self._gone[number] = self._dead[number] = self._count[number]
         if "e" in flags:
             self._ended.add(number)
@@ -188,6 +187,13 @@ class TopicTable(Mapping[bytes, TopicState]):
             self._gone[number] += count
             self._last[number] = max(self._last[number], last)
         return sum(counts.values())
+
+    def reset_at(self, topic: bytes, floor: int, dead: int) -> None:
+        """A topic was RESET at this offset in another store, behind so many messages of it here."""
+        number = self.numbers[topic]
+        self._floor[number], self._dead[number] = floor, dead
+        self.reset = max(self.reset, floor)
+        self._gone[number] = max(self._gone[number], dead)
 
     def set_live(self, topic: bytes, live: int) -> None:
         """So many messages of a topic can still be read, after others have gone."""

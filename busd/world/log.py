@@ -262,10 +262,7 @@ class DiskLog(LogQuestions):
                 self._topics.settle(taken)
             if self.capped:
                 self._safely(self.room.decided, runs, commit.works)
-            for batch in kept:
-                if batch.control and "r" in batch.flags:
-                    # No offset of them is higher than these.
-                    self.floors.update(zip(batch.topics, batch.lasts(), strict=True))
+            self.note_resets(kept)
             # The disk is at much while this one is answered; what is written here must come behind the answers.
             early = at_once and self._always and self._much and commit.groups is None
             if early:

@@ -8,10 +8,13 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from heapq import merge
+from itertools import chain, islice
 from typing import Any
 
 from busd.broker.ports import Runtime, Topic
+from busd.rules.record import Batch
 from busd.rules.topic_state import TopicRow
 from busd.words.patterns import Wanted
 from busd.world.pins import pinned_bytes
@@ -32,6 +35,23 @@ class LogQuestions:
         for store in stores.open.values():
             for name in store.topics.floors():
                 self.floors[name] = max(self.floors.get(name, 0), store.topics.floor_of(name))
+        self._tell_resets(self.floors)
+
+    def note_resets(self, batches: Iterable[Batch]) -> None:
+        """Take in those of the RESETs among what landed just now."""
+        floors: dict[bytes, int] = {}
+        for batch in batches:
+            if batch.control and "r" in batch.flags:
+                # No offset of them is higher than these.
+                floors.update(zip(batch.topics, batch.lasts(), strict=True))
+        if floors:
+            self.floors.update(floors)
+            self._tell_resets(floors)
+
+    def _tell_resets(self, floors: Mapping[bytes, int]) -> None:
+        if floors and len(self.stores.open) > 1:
+            for store in self.stores.open.values():
+                store.reset(floors)
 
     @property
     def kept(self) -> int:
@@ -67,9 +87,17 @@ class LogQuestions:
             # Neighbours in the log have their last messages in the same batches.
             names.sort(key=lambda pair: pair[0].topics[pair[1]].last)
             memo = Memo()
+            several: set[bytes] = set()
             for store, name in names:
-                offset = store.nth_last(name, count, horizon, memo)
-                floors[name] = max(floors.get(name, 0), offset)
+                if name in floors:
+                    several.add(name)
+                else:
+                    floors[name] = store.nth_last(name, count, horizon, memo)
+            for name in several:
+                # A rule for it came or went: the last of them all may be in any.
+                newest = [store.newest(name, horizon, memo) for store in stores if name in store.topics]
+                falling = merge(*[chain.from_iterable(map(reversed, one)) for one in newest], reverse=True)
+                floors[name] = min(islice(falling, count), default=horizon)
             return floors
 
         self._runtime.in_thread(work, done)

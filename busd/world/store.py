@@ -1,16 +1,16 @@
 """One log on disk: directory, growing segment, states of topics.  Must not know requests, subscriptions, other stores.
 
-Who calls what: `begin`, `landed`, `expired`, `trimmed` and `read(may_block=False)` belong to the loop; `write` and
+Who calls what: `begin`, `landed`, `reset`, `expired`, `trimmed`, `read(may_block=False)` belong to the loop; `write`,
 `sync` to who carries out a commit, one call at a time (under `interval` another thread calls `sync`, beside a `write`);
 `trim`, `read(may_block=True)` and what looks back in time or counts may run in other threads.  Invariants:
-1. Memory (topics, index, sizes) changes in `landed` and `trimmed` only: what fails in `write` or `sync` changes none.
+1. Memory (topics, index, sizes) changes in `landed`, `reset` and `trimmed` only; what fails in a thread changes none.
 2. A segment is synced before its successor exists, the successor's name before it is written, and then its opening.
 3. After a failed sync, or a failed attempt to undo a write, the store never writes and never syncs again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from busd.rules import retention
@@ -22,7 +22,7 @@ from busd.rules.topic_state import TopicState, TopicTable
 from busd.rules.wanted import Claims
 from busd.words.patterns import Wanted
 from busd.words.settings import StoreRule
-from busd.world import store_lookup, store_reader
+from busd.world import store_lookup, store_reader, store_resets
 from busd.world.disk import Disk, DiskFailed, File, try_remove
 from busd.world.pages import Pages, Roll
 from busd.world.segment import Cache, Segment, Shelf, index_path
@@ -61,8 +61,6 @@ class Store:
         self.blind = found.sure > found.born
         self._must_roll = found.must_roll
         self._shelf.floor_of = self.topics.floor_of
-        # The highest offset at which a topic was RESET.
-        self._reset = self.topics.reset
         self._index.pairs.renumber(self.topics.numbers)
         self._pages = Pages(disk, found.pages)
         if found.pages is None and self._active.size == self._active.data_at and self._active.file is not None:
@@ -208,7 +206,7 @@ class Store:
         path = segment_path(self._path, head.first)
         file = self._disk.create(path)
         try:
-            self._sync_names()
+            self._surely(lambda: self._disk.sync_dir(self._path))
             file.append([opening, *loss, *records])
             segment = Segment(path, head.first, head, len(opening), len(opening) + sum(map(len, loss)))
             segment.file = file
@@ -220,13 +218,6 @@ class Store:
         roll.pages.begin(segment, opening)
         segment.index_bytes = roll.pages.bytes
         self._writing, self._written = segment, segment.size + sum(map(len, records))
-
-    def _sync_names(self) -> None:
-        try:
-            self._disk.sync_dir(self._path)
-        except Exception as error:
-            self._fail(error)
-            raise DiskFailed(str(error)) from error
 
     def _remove(self, path: str) -> None:
         """Take back a new segment: were it left, the old one could not go on."""
@@ -249,8 +240,11 @@ class Store:
     def _sync_file(self, segment: Segment) -> None:
         assert segment.file is not None
         self.unsynced_bytes = 0
+        self._surely(segment.file.sync)
+
+    def _surely(self, sync: Callable[[], None]) -> None:
         try:
-            segment.file.sync()
+            sync()
         except Exception as error:
             # Also a full disk: nobody can tell any more which of the written pages were dropped.
             self._fail(error)
@@ -286,8 +280,6 @@ class Store:
             index.add(position, len(batch.record), batch, pairs if ours else None)
             position += len(batch.record)
             last = batch.last
-            if batch.control and "r" in batch.flags:
-                self._reset = last
         self.total += index.messages - messages
         if synced_to is not None:
             self.synced = max(self.synced, synced_to)
@@ -340,6 +332,10 @@ class Store:
         state = self.topics.get(topic)
         return below if state is None else store_lookup.nth_last(self._shelf, topic, state, n, below, memo)
 
+    def newest(self, topic: bytes, below: int, memo: store_lookup.Memo) -> Iterator[Sequence[int]]:
+        """What `nth_last` counts of a topic that is there: the offsets in each batch, newest batch first.  May wait."""
+        return store_lookup.newest(self._shelf, topic, self.topics[topic], below, memo)
+
     def count(self, wanted: Wanted, lo: int, hi: int) -> int | None:
         """Messages of wanted topics with lo <= offset < hi that can be read (RESET or not); None: nobody knows.
 
@@ -348,6 +344,10 @@ class Store:
         return store_lookup.count(self._shelf, wanted, lo, hi)
 
     # Retention.
+
+    def reset(self, floors: Mapping[bytes, int]) -> None:
+        """Topics were RESET at these offsets, in whatever store.  May wait for the disk, but only at a start."""
+        store_resets.note(self._shelf, self.topics, floors)
 
     def expired(self, now_ns: int, claims: Claims | None = None, asked: bool = False) -> list[Trim]:
         """What has to go by the rule, and a look at what may: for `trim` in a thread; its answer is for `trimmed`.
@@ -358,7 +358,7 @@ class Store:
             self._must_roll = True
         cap, used = self.rule.max_bytes, self.bytes
         room = cap - used if cap else MAX_SEGMENT_BYTES
-        sweep = Sweep(claims, now_ns, room, self._reset, bool(cap and asked and 2 * used > cap))
+        sweep = Sweep(claims, now_ns, room, self.topics.reset, bool(cap and asked and 2 * used > cap))
         trims = self._trimmer.expired(self._facts(), self.topics, now_ns)
         # What has failed once is not written to, not even to give space back.
         return trims if self.failed else [*trims, Trim(sweep=sweep)]

@@ -9,7 +9,7 @@ Invariants:
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from busd.rules import column as columns
 from busd.rules.envelope import BadRecord, peek
@@ -60,9 +60,21 @@ def offset_at(shelf: Shelf, time_ns: int) -> int:
 
 def nth_last(shelf: Shelf, topic: bytes, state: TopicState, n: int, below: int, memo: Memo | None) -> int:
     """See Store.nth_last."""
+    left, best = n, below
+    for offsets in newest(shelf, topic, state, below, memo):
+        if len(offsets) >= left:
+            return offsets[-left]
+        left -= len(offsets)
+        best = offsets[0]
+    return best
+
+
+def newest(
+    shelf: Shelf, topic: bytes, state: TopicState, below: int, memo: Memo | None = None
+) -> Iterator[Sequence[int]]:
+    """See Store.newest."""
     memo = memo or Memo()
-    segments = shelf.segments
-    floor, left, best = state.floor, n, below
+    segments, floor = shelf.segments, state.floor
     place = min(state.last, below - 1)
     number = shelf.find(segments, place)
     while True:
@@ -75,15 +87,13 @@ def nth_last(shelf: Shelf, topic: bytes, state: TopicState, n: int, below: int, 
             if not entries.counts[at]:
                 continue
             if index.firsts[entry] <= floor:
-                return best
+                return
             offsets = _offsets(memo.batch(shelf, segments[number], index, entry), topic, below)
-            if len(offsets) >= left:
-                return offsets[-left]
-            left -= len(offsets)
-            best = offsets[0] if offsets else best
+            if offsets:
+                yield offsets
         lines = shelf.topics(segments[number], True) or {}
         if number == 0 or topic not in lines or lines[topic].last <= max(floor, segments[0].prev):
-            return best
+            return
         number = min(number - 1, shelf.find(segments, lines[topic].last))
 
 
