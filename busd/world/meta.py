@@ -1,8 +1,11 @@
 """`data/meta`: what must be known before any log is read.
 
-    format 2 / epoch / boot / floor / sync / clean / crc, a line each: name, blank, value
+    format 2 / epoch / boot / floor / since / sync / clean / crc, a line each: name, blank, value
 
 `floor` lies above every offset ever given, so that a log that lost its tail in a power cut cannot give one twice.
+`since` is where the last start went on: a store in which it could not yet record what a power cut took has lost at most
+what stands below, and a start that comes before it has must say so, too.  Older files have none; who does not know a
+line passes over it.
 `clean` is yes only between a clean stop and the next start.  `crc` is the CRC-32 of the lines before it, in hex.
 """
 
@@ -35,12 +38,13 @@ class Meta:
     floor: int = 1
     sync: str = "always"
     clean: bool = True
+    since: int = 1
 
     def text(self) -> bytes:
         """The file's contents."""
         clean = "yes" if self.clean else "no"
         lines = (f"format {FORMAT}", f"epoch {self.epoch}", f"boot {self.boot}", f"floor {self.floor}")
-        text = "\n".join((*lines, f"sync {self.sync}", f"clean {clean}", "")).encode()
+        text = "\n".join((*lines, f"since {self.since}", f"sync {self.sync}", f"clean {clean}", "")).encode()
         return b"%bcrc %08x\n" % (text, crc32(text))
 
 
@@ -59,9 +63,8 @@ def load_meta(disk: Disk, path: str) -> Meta | None:
             error = WrongFormat(f"{path}: {trouble}")
             error.newer = _holds(data)
             raise error
-        meta = Meta(
-            int(fields["epoch"]), fields["boot"], int(fields["floor"]), fields["sync"], fields["clean"] == "yes"
-        )
+        epoch, floor, since = int(fields["epoch"]), int(fields["floor"]), int(fields.get("since", "1"))
+        meta = Meta(epoch, fields["boot"], floor, fields["sync"], fields["clean"] == "yes", since)
     except (ValueError, KeyError, UnicodeDecodeError) as error:
         raise WrongFormat(f"{path}: not a meta file of busd ({error})") from None
     if not _holds(data):

@@ -62,7 +62,8 @@ def _open(
             "messages after the last one recovered, if there were any, are lost"
         )
     stores = Stores(disk, f"{settings.data}/logs", settings)
-    known = meta.floor if meta.clean or power_cut else 1
+    # A start before this one may have been ended before it could record what a power cut had taken.
+    known = meta.floor if meta.clean or power_cut else meta.since
     stores.load(meta.epoch, known, runtime.now_ns())
     opened = stores.open.values()
     if not meta.clean:
@@ -72,7 +73,7 @@ def _open(
         known = max(known, meta.floor)
     next_offset = max(known, *(store.last + 1 for store in opened))
     report += [*stores.report, *(line for store in opened for line in store.report)]
-    meta = replace(meta, boot=boot, sync=settings.sync, clean=False)
+    meta = replace(meta, boot=boot, sync=settings.sync, clean=False, since=known)
     meta = raised(meta, next_offset) or meta
     groups = GroupLog(disk, settings.data)
     report += groups.report

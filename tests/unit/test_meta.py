@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from busd.rules.checksum import crc32
 from busd.world.disk import DiskFull
 from busd.world.meta import FLOOR_STEP, Meta, MetaFile, WrongFormat, load_meta, raised, save_meta
 from tests.support.memory_disk import MemoryDisk
@@ -16,10 +17,21 @@ def test_what_is_saved_is_loaded_also_after_a_power_cut() -> None:
     old = Meta(3, "boot", 77, "interval", clean=False)
     save_meta(disk, "data/meta", old)
     assert load_meta(disk, "data/meta") == old
-    new = Meta(4, "boot", 99, "never", clean=True)
+    new = Meta(4, "boot", 99, "never", clean=True, since=70)
     save_meta(disk, "data/meta", new)
     found = {load_meta(crashed, "data/meta") for _, crashed in disk.crashes()}
     assert found == {new}
+
+
+def test_a_line_that_is_not_known_is_passed_over_and_a_new_one_may_be_missing() -> None:
+    """So an earlier version reads what a later one wrote, and this one what an earlier one did."""
+    disk = MemoryDisk()
+    text = Meta(3, "boot", 77, "interval", clean=False, since=70).text().rpartition(b"crc ")[0]
+    for line, since in ((b"", 1), (b"since 70\nlater 5\n", 70)):
+        other = text.replace(b"since 70\n", line)
+        assert other != text
+        disk.set_contents("data/meta", b"%bcrc %08x\n" % (other, crc32(other)))
+        assert load_meta(disk, "data/meta") == Meta(3, "boot", 77, "interval", clean=False, since=since)
 
 
 @pytest.mark.parametrize("number", range(4))
