@@ -108,6 +108,8 @@ class Sweeper:
         self._cramped = False
         # Groups and end of the active segment when it was last weighed.
         self._weighed: tuple[object, int] = (None, 0)
+        # The last RESET for which it was.
+        self._reset = 0
 
     def holds(self, segment: Segment, wanted: Callable[[bytes], bool]) -> bool:
         """False when the segment is known to hold no such topic.  From any thread."""
@@ -126,7 +128,7 @@ class Sweeper:
             DiskFull, DiskFailed, OSError, BadRecord: what was done is done, the rest is looked at again.
         """
         work.result.roll = self._over(sweep, work.segments[-1]) or (
-            sweep.tight and self._worth_closing(sweep, work.segments)
+            (sweep.tight or self._emptied(sweep, work.segments[-1])) and self._worth_closing(sweep, work.segments)
         )
         reasons = (sweep.claims, sweep.reset, sweep.tight, tuple(work.segments))
         if reasons == self._settled and not self._due(sweep):
@@ -164,6 +166,13 @@ class Sweeper:
             return False
         some = map(claims.claim, list(index.topics))
         return all(claim is not None and not claim.has(segment.first, index.last) for claim in some)
+
+    def _emptied(self, sweep: Sweep, segment: Segment) -> bool:
+        """True, once for each RESET, when it may have taken much of the active segment: no more need ever come to it
+        where the disk, or the cap of all stores, is full."""
+        index, new = segment.index, sweep.reset > max(self._reset, segment.first)
+        self._reset = sweep.reset
+        return new and index is not None and index.end - segment.data_at >= PUNCH_BYTES
 
     def _worth_closing(self, sweep: Sweep, segments: Sequence[Segment]) -> bool:
         """True when enough of the active segment is not wanted that closing it gives something back."""

@@ -164,6 +164,30 @@ def test_reset_and_ttl_give_their_space_back() -> None:
 
 
 @pytest.mark.parametrize("retain", ["limits", "acked"])
+@pytest.mark.parametrize("again", [False, True])
+def test_what_a_reset_removed_leaves_the_segment_that_is_written_too(
+    monkeypatch: pytest.MonkeyPatch, retain: Literal["limits", "acked"], again: bool
+) -> None:
+    """Where everything is full nothing more comes to it that would close it."""
+    monkeypatch.setattr(store_sweep, "PUNCH_BYTES", 2000)
+    kit = AckedKit(rule=StoreRule(retain=retain))
+    for _ in range(20):
+        kit.commit(*[(b"a", b"x" * 100)] * 3, (b"b", b"y"))
+    if again:
+        kit.sweep()
+        kit.reopen()
+    assert not kit.sweep().roll
+    kit.commit((b"a", b""), flags="r")
+    assert kit.sweep().roll
+    kit.roll()
+    before = kit.store.bytes
+    kit.sweep()
+    assert kit.store.bytes < before * 0.6, "heads of records, and what each segment begins with, are a third"
+    assert not kit.sweep().roll
+    assert [message[1] for message in read_all(kit.store).messages].count(b"b") == 20
+
+
+@pytest.mark.parametrize("retain", ["limits", "acked"])
 def test_a_message_outlives_its_ttl_while_a_group_has_it_out(retain: Literal["limits", "acked"]) -> None:
     kit = AckedKit(rule=StoreRule(segment_bytes=4096, retain=retain))
     kit.group(b"g", b"jobs")
