@@ -183,6 +183,11 @@ def _last(store: Recovered, segments: list[Segment], name: str, next_offset: int
     if not segments:
         return segments
     last = segments[-1]
+    if last.head.until and not (shelf.spoilt and shelf.spoilt[-1] > last.first):
+        # Merged with others, which the newest never is: one came behind what it covers, and nobody took it away.
+        shelf.spoilt.append(last.head.until + 1)
+        store.doubtful = True
+        store.report.append(f"{segment_path(shelf.path, shelf.spoilt[-1])}: not there, and what was in it is lost")
     file = shelf.disk.open(last.path, writable=True)
     last.file = file
     read = reader_of(file)

@@ -180,6 +180,49 @@ def test_offsets_of_a_file_that_cannot_be_read_are_not_given_again() -> None:
         assert open_store(kit.disk, next_offset=1).last + 1 >= kit.next, damage
 
 
+def lose_last(disk: MemoryDisk) -> None:
+    path = logs(disk)[-1]
+    disk.delete(path)
+    disk.delete(path.replace(".log", ".idx"))
+
+
+@pytest.mark.parametrize("damage", [spoil_last, empty_last, lose_last])
+@pytest.mark.parametrize("mended", [True, False], ids=["repaired", "started"])
+@pytest.mark.parametrize("stop", [True, False])
+def test_the_newest_segment_is_lost_behind_one_that_was_merged(
+    damage: Callable[[MemoryDisk], None], mended: bool, stop: bool
+) -> None:
+    """It covers offsets up to where the lost one began, also such as other stores have: what comes is behind them."""
+    kit = Kit(rule=StoreRule(segment_bytes=4096, max_messages=1, keep_last=1))
+    save_meta(kit.disk, "/data/meta", Meta(floor=FLOOR, clean=stop))
+    for _ in range(3):
+        for _ in range(3):
+            kit.commit(*[(topic, b"%d" % kit.next + b"." * 30) for topic in TOPICS])
+        # The next offsets are those of other stores.
+        kit.next += 9
+        kit.roll()
+    kit.commit((b"a", b"lost"))
+    lost = kit.next - 1
+    kit.trim()
+    assert [segment.head.until > segment.prev for segment in kit.store._shelf.segments] == [True, False]
+    if stop:
+        kit.close()
+    damage(kit.disk)
+    if mended:
+        list(repair(kit.disk, "/data", 2000))
+        assert [str(one) for one in verify(kit.disk, "/data") if one.kind != "hole" and one.bad] == []
+        assert [str(one) for one in verify(kit.disk, "/data") if one.kind == "leftover"] == []
+    kit.next = FLOOR
+    for _ in range(2):
+        store = kit.reopen()
+        holes = [(hole.first, hole.last) for hole in read_all(store, horizon=kit.next).holes if hole.counts is None]
+        assert any(first <= lost <= last for first, last in holes), holes
+        kit.commit((b"b", b"new"))
+        kit.roll()
+        assert [m for m in read_all(store).messages if m[2] == b"new"] == [m for m in kit.kept if m[2] == b"new"]
+        assert store.nth_last(b"b", 1, kit.next) == kit.next - 1
+
+
 def test_a_whole_server_goes_on_after_it() -> None:
     kit = LogKit(settings_from({"main": {"segment_bytes": "4k"}}))
     for number in range(30):
