@@ -153,6 +153,8 @@ def _openings(store: Recovered, firsts: list[int], name: str) -> list[Segment]:
             head, data_at = saved[1], len(frame_opening(saved[1]))
             store.report.append(f"{path}:0: {error}; the copy in the index is used")
             store.must_roll = True
+            # It was whole when the copy was made, and what stood behind the opening is nowhere.
+            store.doubtful = store.doubtful or file.size() < data_at
         if (head.first, head.store) != (first, name):
             shelf.spoilt.append(first)
             store.report.append(f"{path}:0: the opening is that of {head.store} {head.first}; not served")
@@ -177,7 +179,7 @@ def _size(disk: Disk, path: str) -> int:
 def _last(store: Recovered, segments: list[Segment], name: str, next_offset: int) -> list[Segment]:
     """Scan the last segment and carry out what is planned for it."""
     shelf = store.shelf
-    store.doubtful = bool(shelf.spoilt)
+    store.doubtful = store.doubtful or bool(shelf.spoilt)
     if shelf.spoilt and (not segments or shelf.spoilt[-1] > segments[-1].first):
         _remove_unborn(store, segments[-1].first if segments else -1)
     if not segments:

@@ -11,6 +11,7 @@ from busd.rules.record import parse
 from busd.rules.segment_opening import frame_opening
 from busd.world.disk import DiskFailed
 from busd.world.store import NewerFormat
+from tests.support.log_kit import LogKit
 from tests.support.memory_disk import MemoryDisk
 from tests.support.store_kit import PATH, Kit, batch_of, every, only, open_store, read_all
 
@@ -167,6 +168,23 @@ def test_a_damaged_opening_is_replaced_by_the_copy_in_the_index() -> None:
         assert [line for line in store.report if "the copy in the index is used" in line]
         assert store.count(every, 1, kit.next) == len(kit.kept)
         assert {state.count for state in store.topics.values()} == {20}
+
+
+@pytest.mark.parametrize("left", [0, 1, 40])
+def test_offsets_of_a_segment_that_is_shorter_than_its_opening_are_not_given_again(left: int) -> None:
+    """Also after a kill, and however often the start behind it is killed before it has given one."""
+    kit = LogKit()
+    kit.publish(b"t", b"1", b"2", b"3")
+    disk = kit.disk.copy()
+    path = f"{kit.settings.data}/logs/main/{1:020d}.log"
+    disk.set_contents(path, disk.contents()[path][:left])
+    for _ in range(3):
+        after = LogKit(kit.settings, disk)
+        assert after.log.horizon > 3
+        disk = after.disk.copy()
+    after.publish(b"t", b"new")
+    assert after.answers == [after.log.horizon - 1]
+    assert after.crash().messages() == after.messages() == [(after.answers[0], b"t", b"new")]
 
 
 def test_without_a_copy_a_segment_with_a_damaged_opening_is_one_hole() -> None:
