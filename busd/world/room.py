@@ -32,6 +32,9 @@ from busd.world.stores import Stores
 # What a message takes beside its payload and headers: lengths and line ends; and what a batch takes, about.
 _ITEM_BYTES = 10
 _RUN_BYTES = 128
+# A topic of a run of many: its name in the batch, and, if it is new, a line of 71 bytes beside it in what the next
+# segment begins with, file and index.  Of one that is not that is too much for as long as the run is on its way.
+_NAMES, _NAME_BYTES = 3, 142
 _READ_BYTES = 1 << 20
 
 
@@ -212,8 +215,12 @@ class Room:
             count = len(run.items) if run.kind == "message" else 0
             return [] if account is None else [(account, _Cost(count, size))]
         counts = Counter(map(self._stores.route, run.topics))
+        names: Counter[str] = Counter()
+        for topic in set(run.topics):
+            names[self._stores.route(topic)] += _name_size(topic)
         accounts = [(account, count) for name, count in counts.items() if (account := self._account(name)) is not None]
-        return [(account, _Cost(count, size * count // len(run.items))) for account, count in accounts]
+        share = len(run.items)
+        return [(one, _Cost(count, size * count // share + names[one.name])) for one, count in accounts]
 
     def _fit(self, account: _Account, run: Publish, start: int, rest: int) -> int:
         count = rest if run.kind == "eof" else min(rest, self._left(account, rest))
@@ -233,6 +240,7 @@ class Room:
     ) -> int:
         left: dict[str, _Cost] = {}
         rest = len(items) - start
+        seen: set[bytes] = set()
         for account in accounts.values():
             if account is not None:
                 room = self._left_bytes(account)
@@ -244,6 +252,9 @@ class Room:
             cost = left[one.name]
             cost.messages -= 1
             cost.bytes -= _size((items[at],))
+            if topics[at] not in seen:
+                seen.add(topics[at])
+                cost.bytes -= _name_size(topics[at])
             if cost.messages < 0 or cost.bytes < 0:
                 return at - start
         return rest
@@ -312,6 +323,10 @@ class Room:
 
 def _capped(rule: StoreRule) -> bool:
     return rule.full != "drop" and bool(rule.max_bytes or rule.max_messages)
+
+
+def _name_size(topic: bytes) -> int:
+    return _NAMES * len(topic) + _NAME_BYTES
 
 
 def _size(items: Sequence[Item]) -> int:

@@ -325,6 +325,24 @@ def test_bytes_count_with_what_is_on_its_way() -> None:
     assert kit.log.admits(run_of(one, one, topic=[b"x", b"jobs.b"]), 0) == 1
 
 
+def test_the_names_of_many_topics_count_where_payloads_are_small() -> None:
+    kit = kit_of(max_bytes=256 * KIB, segment_bytes=16 * KIB, retain="limits")
+    kit.committer.hold = True
+    sent = 0
+    while sent < 4000:
+        names = [b"jobs.%b.%d" % (b"n" * 180, number) for number in range(sent, sent + 200)]
+        run = run_of(*[b"p"] * 200, topic=names)
+        count = kit.log.admits(run, 0)
+        if not count:
+            break
+        kit.publish_all(*names[:count])
+        sent += count
+    kit.committer.hold = False
+    kit.settle()
+    assert 200 < sent < 600
+    assert kit.log.stores.open["jobs"].bytes <= 256 * KIB
+
+
 def test_an_end_of_stream_is_no_message_but_takes_bytes() -> None:
     kit = kit_of(max_messages=1)
     kit.publish(b"jobs.a", b"1")
