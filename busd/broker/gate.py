@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from busd.broker.admission import size_of
 from busd.broker.ports import Engine
 from busd.rules.access import ANYBODY, Identity, Right, refusal
+from busd.rules.users import Peer
 from busd.words import requests as rq
 from busd.words.errors import BusError
 from busd.words.units import NS_PER_S
@@ -32,8 +33,11 @@ class Door(Protocol):
     def known(self, name: bytes, token: bytes) -> Identity | None:
         """The user of that name, when that is its token; an unknown name costs what a wrong token costs."""
 
+    def of_peer(self, peer: Peer) -> Identity | None:
+        """Who that is by the connection alone; None for a stranger."""
+
     def renewed(self, identity: Identity) -> Identity | None:
-        """The same somebody by what is known now; None when there is nobody of that name and proof any more."""
+        """The same user by what is known now; None when there is nobody of that name and token any more."""
 
 
 class Gate:
@@ -43,12 +47,15 @@ class Gate:
 
     Args:
         door: None when there are no users: then everybody may do everything.
-        identity: who it is by the connection alone; None for a stranger, who has to say.
+        peer: what the connection itself tells of its other end, which may have to say who it is all the same.
         patience_ns: how long a stranger may stay one.
     """
 
-    def __init__(self, door: Door | None = None, identity: Identity | None = None, patience_ns: int = NS_PER_S) -> None:
-        self.identity = ANYBODY if door is None else identity
+    def __init__(self, door: Door | None = None, peer: Peer | None = None, patience_ns: int = NS_PER_S) -> None:
+        self._peer = peer or Peer("remote")
+        # It has said who it is.
+        self._said = False
+        self.identity = ANYBODY if door is None else door.of_peer(self._peer)
         self.bounded = self.stranger = True
         self._door = door
         self._patience_ns = patience_ns
@@ -77,13 +84,15 @@ class Gate:
         found = self._door.known(name, token.removeprefix(name + b":"))
         if found is None:
             raise BusError("AUTH", "that is no user and its token; say AUTH token, as `busd user add` printed it")
+        self._said = True
         self._become(found)
 
     def renew(self) -> bool:
         """The users were read again.  False when it is nobody any more, and has to go."""
         if self._door is None or self.identity is None:
             return True
-        self._become(self._door.renewed(self.identity))
+        # Of a process the first rule that fits now, which may be another one than before.
+        self._become(self._door.renewed(self.identity) if self._said else self._door.of_peer(self._peer))
         return self.identity is not None
 
     def overdue(self, now_ns: int) -> BusError | None:

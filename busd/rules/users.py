@@ -105,12 +105,9 @@ class Users:
         return next((rule.identity for rule in self._rules if rule.fits(peer)), None)
 
     def renewed(self, identity: Identity) -> Identity | None:
-        """The same somebody by these users: of the same name, with the same token; None when there is nobody."""
-        candidates = [rule.identity for rule in self._rules]
+        """The user of the same name, when that has the same token; None when there is nobody."""
         user = self._users.get(identity.name.encode())
-        if user is not None:
-            candidates.append(user[1])
-        return next((one for one in candidates if (one.name, one.proof) == (identity.name, identity.proof)), None)
+        return user[1] if user is not None and user[1].proof == identity.proof else None
 
 
 def token_record(secret: str, salt: bytes) -> str:

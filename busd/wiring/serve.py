@@ -36,7 +36,8 @@ from busd.world.store import NewerFormat
 from busd.world.users import is_loopback
 
 # systemd is told that we live each third of the time after which it kills us.
-_ALIVE_S = float(os.environ.get("WATCHDOG_USEC", "0")) / 3e6
+_WATCHDOG_US = os.environ.get("WATCHDOG_USEC", "")
+_ALIVE_S = int(_WATCHDOG_US) / 3e6 if _WATCHDOG_US.isdecimal() else 0.0
 
 
 def run(settings: Settings) -> int:
@@ -83,8 +84,8 @@ async def _serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     again = asyncio.Event()
-    if settings.users or settings.tls:
-        loop.add_signal_handler(signal.SIGHUP, again.set)
+    # Also without anything to read again: else it would be the end, and no orderly one.
+    loop.add_signal_handler(signal.SIGHUP, again.set)
     server = Server(settings, RealDisk())
     await server.start()
     ready = True
@@ -100,7 +101,7 @@ async def _serve(settings: Settings) -> None:
     notify("READY=1", f"STATUS=busd {busd.__version__}, {server.tcp_address or server.tls_address or server.unix_path}")
     alive = asyncio.create_task(_say_alive())
     number = await stop
-    deadline_s = settings.stop_ns // NS_PER_S
+    deadline_s = f"{settings.stop_ns / NS_PER_S:g}"
     events.info("stopping", signal=number.name, within=f"{deadline_s}s")
     notify("STOPPING=1", "STATUS=stopping")
     reloading.cancel()

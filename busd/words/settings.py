@@ -135,7 +135,7 @@ def _size(value: object) -> int:
 def _count(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    if isinstance(value, str) and value.isdigit():
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
         return int(value)
     raise ValueError(f"{value!r} is not a number from 0")
 

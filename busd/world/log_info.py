@@ -33,7 +33,7 @@ def sections(
         ("messages", sum(store.topics.live for store in found)),
         ("bytes", stores.total_bytes),
         ("cap_bytes", health.cap_bytes),
-        ("synced", min(store.synced for store in found)),
+        ("synced", min([horizon - 1, *(store.synced for store in found if store.synced < store.last)])),
         ("groups", len(groups.states)),
         ("groups_bytes", groups.bytes),
     ]

@@ -125,6 +125,8 @@ class Server:
     async def reload(self) -> None:
         """Read users and certificate again.  What cannot be used stays as it was, and an event says why."""
         loop = asyncio.get_running_loop()
+        if self._users is None and self._tls is None:
+            events.info("nothing to read again", why="there are neither users nor a certificate")
         if self._users is not None:
             try:
                 await loop.run_in_executor(None, self._users.reload)
@@ -300,7 +302,7 @@ class Server:
         users = self._users
         if users is None:
             return Gate()
-        return Gate(users, users.of_peer(connection.who()), self.settings.limits.unauthenticated_ns)
+        return Gate(users, connection.who(), self.settings.limits.unauthenticated_ns)
 
     def _leave(self, connection: Connection) -> None:
         self._connections.pop(connection, None)

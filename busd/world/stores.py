@@ -176,13 +176,13 @@ class Stores:
 
 
 def is_store(disk: Disk, path: str) -> bool:
-    """False for what others put among the stores: files, `lost+found`, directories full of something else; and for an
-    empty directory, in which nothing was ever kept."""
+    """False for what others put among the stores: files, `lost+found`, directories full of something else, links to
+    nowhere; and for an empty directory, in which nothing was ever kept."""
     if not _STORE_NAME.fullmatch(posixpath.basename(path)):
         return False
     try:
         return any(map(OURS.fullmatch, disk.listdir(path)))
-    except NotADirectoryError:
+    except (NotADirectoryError, FileNotFoundError):
         return False
 
 
@@ -190,7 +190,7 @@ def is_bare(disk: Disk, path: str) -> bool:
     """Whether it is where a store was to be made when the server was stopped by force: an empty directory."""
     try:
         return _STORE_NAME.fullmatch(posixpath.basename(path)) is not None and not disk.listdir(path)
-    except NotADirectoryError:
+    except (NotADirectoryError, FileNotFoundError):
         return False
 
 

@@ -7,6 +7,7 @@ Invariants:
 
 from __future__ import annotations
 
+import errno
 import grp
 import ipaddress
 import os
@@ -19,11 +20,11 @@ import tomllib
 from busd.rules.access import Identity
 from busd.rules.users import BadUsers, Peer, Users, users_from
 
-_CREDENTIALS = struct.Struct("3i")
+_CREDENTIALS = struct.Struct("=iII")
 # All groups of a peer; the socket module has no name for it.  Linux 4.13 and later, so far one number everywhere but
 # on PA-RISC and SPARC, where the answer is an error and the primary group is all that is known.
 _SO_PEERGROUPS = 59
-# As much as getsockopt of Python takes: 256 groups.
+# As much as getsockopt of Python takes: 256 groups.  A process of more is a stranger.
 _GROUPS_BYTES = 1024
 _LOCAL = Peer("loopback")
 _REMOTE = Peer("remote")
@@ -112,7 +113,10 @@ def peer_of(sock: socket.socket, address: object) -> Peer:
     _, uid, gid = _CREDENTIALS.unpack(credentials)
     try:
         raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES)
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.ERANGE:
+            # A rule for one of its groups may be there to allow less than those behind it.
+            return _REMOTE
         raw = b""
     groups = struct.unpack(f"{len(raw) // 4}I", raw[: len(raw) // 4 * 4])
     return Peer("unix", uid, frozenset((gid, *groups)))

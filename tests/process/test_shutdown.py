@@ -240,6 +240,14 @@ def test_a_second_signal_ends_it_at_once(make_server: MakeServer, second: signal
     assert server.ask(b"INFO log\n").split(b"messages=")[1].startswith(b"20000\n")
 
 
+def test_hanging_up_ends_no_server_that_has_nothing_to_read_again(make_server: MakeServer) -> None:
+    server = make_server(env={"WATCHDOG_USEC": "soon"})
+    os.kill(server.pid, signal.SIGHUP)
+    until(lambda: "nothing to read again" in server.log(), "it heard")
+    assert server.ask(b"PING\n") == b"PONG\n"
+    assert server.stop() == 0
+
+
 def test_no_new_connection_is_taken(make_server: MakeServer) -> None:
     server = make_server(env={"BUSD_STOP": "60s"})
     with deaf(server):

@@ -26,7 +26,7 @@ def test_addresses_that_are_none(text: str) -> None:
         split_address(text)
 
 
-@pytest.mark.parametrize("within_s", [1, *range(3, 31), 90, 100, 3600])
+@pytest.mark.parametrize("within_s", [1, *range(3, 31), 90, 100, 3600, 45_000, 86_400, 10**12])
 def test_who_is_gone_is_found_within_the_time_told(within_s: int) -> None:
     with socket.socket() as sock:
         keep_alive(sock, within_s * NS_PER_S)
@@ -34,7 +34,7 @@ def test_who_is_gone_is_found_within_the_time_told(within_s: int) -> None:
         names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
         idle_s, pause_s, probes = (sock.getsockopt(socket.IPPROTO_TCP, name) for name in names)
     # It is over one pause behind the last question.
-    assert idle_s + pause_s * probes == max(3, within_s)
+    assert idle_s + pause_s * probes == min(max(3, within_s), 45_000)
     assert probes >= 2
 
 

@@ -253,6 +253,11 @@ class MemoryServer:
         assert self.users is not None
         return self.users.known(name, token)
 
+    def of_peer(self, peer: Peer) -> Identity | None:
+        """See Door."""
+        assert self.users is not None
+        return self.users.of_peer(peer)
+
     def renewed(self, identity: Identity) -> Identity | None:
         """See Door."""
         assert self.users is not None
@@ -267,8 +272,7 @@ class MemoryServer:
 
     def connect(self, peer: Peer | None = None) -> MemoryConnection:
         """A new connection."""
-        identity = self.users.of_peer(peer) if self.users is not None and peer is not None else None
-        gate = Gate(self if self.users is not None else None, identity, self.limits.unauthenticated_ns)
+        gate = Gate(self if self.users is not None else None, peer, self.limits.unauthenticated_ns)
         connection = MemoryConnection(self, gate)
         self.connections_open.append(connection)
         return connection

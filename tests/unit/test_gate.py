@@ -270,6 +270,23 @@ def test_what_was_found_allowed_is_not_looked_up_again(server: MemoryServer) -> 
     assert gate.parts(run, server.broker) is not None
 
 
+def test_a_process_is_whom_the_first_rule_that_fits_says_also_when_the_users_are_read_again() -> None:
+    anybody = peer("unix = true", pub=[">"], admin=[">"])
+    server = MemoryServer(users=anybody)
+    one, other = server.connect(Peer("unix", 33)), server.connect(Peer("unix", 34))
+    server.read_users(peer("uid = 33", sub=["b.>"]) + anybody)
+    assert say(one, "PUB a 1", "RESET a") == [
+        "-DENIED uid:33 may not pub a; its rights: pub nothing",
+        "-DENIED uid:33 may not admin a; its rights: admin nothing",
+    ]
+    assert say(other, "PUB a 1") == [":1"]
+    server.read_users(peer("uid = 33", pub=["a"]))
+    assert say(one, "PUB a 2") == [":2"]
+    assert other.closed, "nobody any more"
+    server.read_users("")
+    assert one.closed
+
+
 def test_without_users_a_gate_asks_nothing() -> None:
     gate = Gate()
     assert not gate.bounded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -96,3 +97,16 @@ def test_nobody_knows_what_a_damaged_log_holds() -> None:
     offset = after.answers[0]
     assert isinstance(offset, int)
     assert (count(after, every, offset), count(after, every, 1)) == (2, None)
+
+
+@pytest.mark.parametrize("sync", ["always", "never"])
+def test_INFO_tells_up_to_where_all_is_synced_whatever_stores_are_empty(sync: str) -> None:
+    kit = LogKit(settings_from({"sync": sync, "store": [{"match": "a", "name": "a"}, {"match": "b", "name": "b"}]}))
+
+    def synced() -> object:
+        return dict(kit.log.info()["log"])["synced"]
+
+    assert synced() == 0
+    for topic in (b"a", b"b", b"a"):
+        kit.publish(topic, b"x")
+    assert synced() == (3 if sync == "always" else 0)

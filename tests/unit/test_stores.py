@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from busd.words.settings import settings_from
 from busd.world.disk import DiskFailed, DiskFull
+from busd.world.real_disk import RealDisk
 from busd.world.stores import Stores
 from tests.support.memory_disk import MemoryDisk
 
@@ -109,6 +112,14 @@ def test_what_is_no_store_is_left_alone_and_named() -> None:
     ]
     assert disk.listdir("data/logs/empty") == disk.listdir("data/logs/lost+found") == []
     assert disk.listdir("data/logs/backup") == ["photo.jpg"]
+
+
+def test_a_link_to_nowhere_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "old").symlink_to(tmp_path / "gone")
+    found = Stores(RealDisk(), str(tmp_path), RULES)
+    found.load(1, 1, 0)
+    assert sorted(found.open) == ["main"]
+    assert [line.split(":")[0] for line in found.report] == [f"{tmp_path}/old"]
 
 
 @pytest.mark.parametrize("kind", ["create", "sync_dir", "append", "sync"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -109,3 +111,30 @@ def test_an_address_says_loopback_or_elsewhere(address: object, kind: str) -> No
 def test_a_name_is_no_loopback_address() -> None:
     assert not is_loopback("localhost.example.org")
     assert not is_loopback("127.0.0.1.example.org")
+
+
+class Unix:
+    """A connected Unix socket of somebody; `groups` None: there are more than can be asked for."""
+
+    family = socket.AF_UNIX
+
+    def __init__(self, uid: int, gid: int, groups: list[int] | None) -> None:
+        self._uid, self._gid, self._groups = uid, gid, groups
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        """As the kernel answers."""
+        if option == socket.SO_PEERCRED:
+            return struct.pack("=iII", 1, self._uid, self._gid)
+        if self._groups is None:
+            raise OSError(errno.ERANGE, "Numerical result out of range")
+        return struct.pack(f"={len(self._groups)}I", *self._groups)
+
+
+def test_numbers_of_accounts_are_not_negative() -> None:
+    found = peer_of(Unix(4_294_967_290, 4_294_967_291, [7]), None)  # type: ignore[arg-type]
+    assert found == Peer("unix", 4_294_967_290, frozenset({4_294_967_291, 7}))
+
+
+def test_whose_groups_cannot_be_told_has_to_say_who_it_is() -> None:
+    """A rule for one of them may allow less than those behind it."""
+    assert peer_of(Unix(33, 33, None), None) == Peer("remote")  # type: ignore[arg-type]
