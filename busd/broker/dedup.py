@@ -114,6 +114,7 @@ class Dedup:
         self._late: dict[_Late, None] = {}
         self._cancel_sweep: Callable[[], None] | None = None
         self._load: Load | None = None
+        self._stopped = False
         if self._on and log.horizon > 1:
             self._load = Load(log, runtime, self._window, self._span_ns, self._loaded)
             self._load.begin()
@@ -125,6 +126,9 @@ class Dedup:
             return self._into(run, sink, hold)
         if self._load is None:
             return self._start(run, ids, sink, hold)
+        if self._stopped:
+            # Nobody would look at it any more: who hears of the stop may publish at once what it has next.
+            raise stopping()
         late = _Late(run, ids, sink, hold)
         if not self._budget.take(late.size_bytes):
             raise _BUSY
@@ -132,7 +136,8 @@ class Dedup:
         return lambda: self._take_back(late)
 
     def stop(self) -> None:
-        """Runs that wait for the ids are refused."""
+        """Runs that wait for the ids are refused, and those that would."""
+        self._stopped = True
         if self._load is not None:
             self._load.stop()
         for late in list(self._late):

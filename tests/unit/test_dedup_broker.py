@@ -434,3 +434,19 @@ def test_a_stop_refuses_what_waits_for_the_reading() -> None:
     after.runtime.run()
     assert after.told["q"] == ["STOPPING", "/"]
     assert (after.budget.used_bytes, after.runtime.timers) == (0, 0)
+
+
+def test_a_stop_also_refuses_what_a_connection_publishes_once_it_is_told() -> None:
+    before = MemoryServer()
+    before.connect().send(b"HPUB t id=a :1\n")
+    before.log.slow_reads = []
+    after = MemoryServer(log=before.log)
+    producer = after.connect()
+    producer.send(b"HPUB t id=b :1\n")
+    producer.send(b"HPUB t id=c :1\n")
+    after.broker.stop()
+    producer.session.stop()
+    after.runtime.run()
+    assert [line.split()[0] for line in producer.received().splitlines()] == [b"-STOPPING"] * 2
+    assert producer.closed
+    assert len(after.log.records) == 1
