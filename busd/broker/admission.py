@@ -2,7 +2,8 @@
 
 It must not know how room is counted (the log does) nor who publishes.  Invariants:
 1. What becomes of a run is told message by message in its order; only the last part says that no more comes.
-2. Runs that wait for the same store go on in the order in which they came, and nothing that may wait overtakes them.
+2. Runs that wait for the same store take turns in the order in which they came: one that got on goes behind the others,
+   one that did not stays where it is.  Nothing that comes overtakes any of them.
 3. What is held is bounded in bytes, and each waits no longer than its store's rule says since it last got on.
 4. A run of which everything fits, while nothing is held, costs one question.
 """
@@ -49,15 +50,14 @@ class _Part:
 class _Course:
     """A run on its way into the log, part by part.  `at`: the first message of which nothing is decided yet."""
 
-    __slots__ = ("_parts", "_sink", "at", "bytes", "cancel", "run", "since", "store", "waited")
+    __slots__ = ("_parts", "_sink", "at", "bytes", "cancel", "run", "store", "waited")
 
     def __init__(self, run: Publish, sink: Sink) -> None:
         self.run = run
         self.at = 0
-        # While it is held: by whose cap, bytes of the budget, since which message it waits, and its time limit.
+        # While it is held: by whose cap, bytes of the budget, and its time limit.
         self.store = ""
         self.bytes = 0
-        self.since = 0
         self.cancel: Callable[[], None] | None = None
         # Stores that it has waited for long enough, and what its other messages for them are told.
         self.waited: dict[str, BusError] = {}
@@ -218,7 +218,6 @@ class Admission:
 
     def _queue(self, course: _Course, store: str) -> None:
         course.store = store
-        course.since = course.at
         self.queues.setdefault(store, deque()).append(course)
         self._limit(course)
 
@@ -243,10 +242,12 @@ class Admission:
                 self._dequeue(course)
                 self._queue(course, waits_for)
             else:
-                if course.at > course.since:
-                    course.since = course.at
+                if course.at > before:
+                    # Else a long one would take all room that comes until the time of the others is over.
+                    queue.rotate(-1)
                     self._limit(course)
-                return
+                if queue[0] is course:
+                    return
 
     def _expire(self, course: _Course, error: BusError) -> None:
         """It waits no more for this store; what it has for others goes on."""

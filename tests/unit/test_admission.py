@@ -103,17 +103,54 @@ def test_who_may_not_be_held_is_refused() -> None:
 def test_those_who_wait_go_on_in_their_order_and_nobody_overtakes() -> None:
     kit = Kit()
     kit.log.caps["t"] = 0
-    kit.publish("p", b"t", b"1", b"2")
-    kit.publish("q", b"t", b"3")
+    kit.publish("p", b"t", b"1")
+    kit.publish("q", b"t", b"2")
     kit.log.caps["t"] = 1
     # There is room, and two who were before it.
-    kit.publish("r", b"t", b"4")
+    kit.publish("r", b"t", b"3")
     assert "r" not in kit.told or kit.told["r"] == []
     kit.admission.room()
     assert kit.kept == [b"1"]
-    kit.room("t", 2)
-    assert kit.kept == [b"1", b"2", b"3"]
-    assert kit.told == {"p": [1, 2, "/"], "q": [3, "/"], "r": []}
+    kit.room("t", 1)
+    assert kit.kept == [b"1", b"2"]
+    assert kit.told == {"p": [1, "/"], "q": [2, "/"], "r": []}
+
+
+def test_who_got_on_goes_behind_the_others() -> None:
+    kit = Kit()
+    kit.log.caps["t"] = 0
+    kit.publish("p", b"t", *[b"p%d" % number for number in range(100)])
+    kit.publish("q", b"t", b"q0", b"q1")
+    kit.publish("r", b"t", b"r0")
+    for _ in range(7):
+        kit.room("t", 1)
+    assert kit.kept == [b"p0", b"q0", b"r0", b"p1", b"q1", b"p2", b"p3"]
+    kit.room("t", 96)
+    assert kit.kept[7:] == [b"p%d" % number for number in range(4, 100)]
+    assert (kit.admission.held, kit.budget.used_bytes, kit.runtime.timers) == (0, 0, 0)
+
+
+def test_a_long_run_leaves_room_to_others_before_their_time_is_over() -> None:
+    kit = Kit()
+    kit.log.caps["t"] = 0
+    kit.publish("long", b"t", *[b"x"] * 1000)
+    for number in range(3):
+        kit.publish(f"short {number}", b"t", b"y")
+        for _ in range(2):
+            kit.runtime.advance(14 * NS_PER_S)
+            kit.room("t", 1)
+        assert kit.told[f"short {number}"] == [2 * number + 2, "/"]
+
+
+def test_who_needs_more_than_there_is_keeps_its_turn() -> None:
+    kit = Kit()
+    kit.log.caps["t"] = 0
+    kit.publish("whole", b"t", b"1", b"2", first=True)
+    kit.publish("q", b"t", b"3")
+    kit.room("t", 1)
+    assert kit.kept == []
+    kit.room("t", 1)
+    assert kit.kept == [b"1", b"2"]
 
 
 def test_who_may_not_wait_does_not_overtake_either() -> None:
