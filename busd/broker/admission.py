@@ -164,6 +164,7 @@ class Admission:
         while not course.over:
             count = self._fits(course)
             if count:
+                self._repay(course, count)
                 part, sink = course.take(count)
                 try:
                     log.append(part, sink)
@@ -179,7 +180,9 @@ class Admission:
                 course.refuse(len(run.items) - course.at, _TOO_MUCH)
                 continue
             told = course.waited.get(full.store, full.error)
-            course.refuse(self._stretch(course, full.store, full.never), told)
+            count = self._stretch(course, full.store, full.never)
+            self._repay(course, count)
+            course.refuse(count, told)
         return ""
 
     def _fits(self, course: _Course) -> int:
@@ -234,8 +237,6 @@ class Admission:
             course = queue[0]
             before = course.at
             waits_for = self._go_on(course, True)
-            if course.at > before and not course.over:
-                self._repay(course, size_of(course.run.items[before : course.at]))
             if course.over:
                 self._leave(course)
             elif waits_for != store:
@@ -252,11 +253,9 @@ class Admission:
     def _expire(self, course: _Course, error: BusError) -> None:
         """It waits no more for this store; what it has for others goes on."""
         course.waited[course.store] = error
-        before = course.at
         self._dequeue(course)
         store = self._go_on(course, True)
         if store:
-            self._repay(course, size_of(course.run.items[before : course.at]))
             self._queue(course, store)
         else:
             self._leave(course)
@@ -274,7 +273,7 @@ class Admission:
     def _leave(self, course: _Course) -> None:
         """It waits no more."""
         self._dequeue(course)
-        self._repay(course, course.bytes)
+        self._repay(course, len(course.run.items) - course.at)
         if course.cancel is not None:
             course.cancel()
             course.cancel = None
@@ -286,10 +285,12 @@ class Admission:
             if not queue:
                 del self.queues[course.store]
 
-    def _repay(self, course: _Course, size_bytes: int) -> None:
-        size_bytes = min(size_bytes, course.bytes)
-        course.bytes -= size_bytes
-        self._budget.give(size_bytes)
+    def _repay(self, course: _Course, count: int) -> None:
+        """The next so many messages are not held any more; before that is told, as who hears it may publish more."""
+        if course.bytes:
+            size = size_of(course.run.items[course.at : course.at + count])
+            course.bytes -= size
+            self._budget.give(size)
 
 
 def size_of(items: list[bytes | list[bytes]]) -> int:

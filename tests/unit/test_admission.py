@@ -288,6 +288,17 @@ def test_what_is_held_is_bounded() -> None:
     assert kit.budget.used_bytes == 2
 
 
+def test_what_got_in_is_not_held_any_more_when_it_is_told() -> None:
+    kit = Kit()
+    kit.log.caps["t"] = 0
+    used: list[int] = []
+    run = Publish(b"t", [b"123", b"45", b"6"], 6)
+    kit.admission.publish(run, lambda outcome: used.append(kit.budget.used_bytes), True)
+    kit.room("t", 1)
+    kit.room("t", 2)
+    assert used == [3, 0]
+
+
 def test_an_answer_to_what_is_refused_waits_for_what_went_before_it() -> None:
     kit = Kit(hold_log=True)
     kit.log.caps["t"] = 1

@@ -164,6 +164,17 @@ def test_what_may_be_held_over_all_connections_is_bounded() -> None:
     assert one.received() == b":1\n"
 
 
+def test_what_is_refused_is_not_held_any_more_when_the_next_PUB_asks() -> None:
+    server = full_server(limits=Limits(held_bytes=10))
+    producer = server.connect()
+    producer.send(b"PUB t 12345678\n")
+    producer.send(b"PUB t 87654321\n")
+    server.advance(30 * NS_PER_S)
+    assert producer.received() == b"-FULL t is full; waited 30s for room\n"
+    more_room(server)
+    assert producer.received() == b":1\n"
+
+
 def test_QUIET_hears_only_of_what_was_refused() -> None:
     server = full_server(1)
     producer = server.connect()
