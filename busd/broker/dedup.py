@@ -179,7 +179,7 @@ class Dedup:
         )
 
     def _is_duplicate(self, flight: _Flight, index: int, key: Key, hold: bool, now_ns: int) -> bool:
-        """True when it is the answer to another one that it needs, known or not; else it is the first of its kind."""
+        """True when it is not to be kept: what it needs is the answer to another one, or it is refused for that one."""
         offset = self._window.find(*key, now_ns)
         if offset is not None:
             flight.results[index] = offset
@@ -188,8 +188,8 @@ class Dedup:
             if first.held and not hold:
                 # It would have to wait for room, too, and who acknowledges must not.
                 flight.results[index] = _HELD
-            else:
-                first.followers.setdefault(at, []).append((flight, index))
+                return True
+            first.followers.setdefault(at, []).append((flight, index))
         else:
             self._pending[key] = flight, index
             flight.keys[index] = key

@@ -297,6 +297,8 @@ def test_who_acknowledges_does_not_wait_for_what_is_held() -> None:
     kit.publish("p", with_id("a"))
     kit.publish("q", with_id("a"), hold=False)
     assert kit.told == {"p": [], "q": ["FULL", "/"]}
+    # It was refused, not answered as the first.
+    assert kit.dedup.duplicates == 0
 
 
 def test_the_duplicates_of_what_was_dropped_are_not_kept_either() -> None:
