@@ -44,7 +44,7 @@ Drop = Callable[[], None]
 class Fullness:
     """Why a message has to wait or is refused: the cap of its store.
 
-    `block`: it may wait, for `wait_ns`.  `never`: it is larger than the cap, so waiting would not help.
+    `block`: it may wait, for `wait_ns`.  `never`: not even the empty store could take it, so waiting would not help.
     """
 
     store: str

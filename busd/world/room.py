@@ -140,11 +140,11 @@ class Room:
         rule = account.rule
         items = run.items if run.answers == "first" else run.items[at : at + 1]
         size, count = _size(items), len(items) if run.kind == "message" else 0
-        never = bool((rule.max_bytes and size > rule.cap_bytes) or (rule.max_messages and count > rule.max_messages))
+        never = _never(account, rule.cap_bytes - _RUN_BYTES - self._least_bytes(account), size, count)
         # Who asks was not admitted just now, so what is bound has been counted anew.
         short = rule.max_messages > 0 and rule.max_messages - account.bound - account.waiting < count
-        text = _text(account, never, short)
-        return Fullness(account.name, rule.full == "block", rule.full_wait_ns, never, BusError("FULL", text))
+        error = BusError("FULL", never or _text(account, short))
+        return Fullness(account.name, rule.full == "block", rule.full_wait_ns, bool(never), error)
 
     def make_room(self, store: str) -> None:
         """See Log."""
@@ -277,6 +277,11 @@ class Room:
         store = self._stores.open.get(account.name)
         return account.rule.cap_bytes - (store.bytes if store is not None else 0) - account.waiting_bytes - _RUN_BYTES
 
+    def _least_bytes(self, account: _Account) -> int:
+        """What its files take that hold nothing; 0, which is too little, while they hold something, were it a RESET."""
+        store = self._stores.open.get(account.name)
+        return store.bytes if store is not None and store.first > store.last else 0
+
     def _recount(self, account: _Account) -> None:
         store = self._stores.open.get(account.name)
         if store is None:
@@ -357,12 +362,21 @@ def _read(store: Store, view: _View, end: int) -> Ledger:
             return ledger
 
 
-def _text(account: _Account, never: bool, messages: bool) -> str:
+def _never(account: _Account, most_bytes: int, size_bytes: int, count: int) -> str:
+    """Why no room will ever do, or nothing."""
+    rule = account.rule
+    if rule.max_bytes and size_bytes > most_bytes:
+        most = f"{max(0, most_bytes)} bytes at once (max_bytes {rule.max_bytes}, less what its files need)"
+        return f"the store {account.name} takes {most}; this takes {size_bytes}"
+    if rule.max_messages and count > rule.max_messages:
+        return f"the store {account.name} takes {rule.max_messages} messages at most; this is {count}"
+    return ""
+
+
+def _text(account: _Account, messages: bool) -> str:
     """Why there is no room and what would make some."""
     rule = account.rule
     where = f"the store {account.name}"
-    if never:
-        return f"{where} takes {rule.max_bytes} bytes and {rule.max_messages} messages at most (0: any); this is more"
     if messages and rule.retain == "acked":
         return f"{where} is at its cap of {rule.max_messages} messages that are not settled; acknowledging makes room"
     cap = f"{rule.max_messages} messages" if messages else f"{rule.max_bytes} bytes"

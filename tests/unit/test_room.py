@@ -108,7 +108,7 @@ def test_what_is_settled_makes_room() -> None:
 @pytest.mark.parametrize("retain", ["acked", "limits"])
 def test_a_run_that_has_no_room_is_counted_once(monkeypatch: pytest.MonkeyPatch, retain: str) -> None:
     """Counting looks at every topic; who is refused may ask thousands of times a second."""
-    kit = kit_of(max_messages=3, max_bytes=64 * KIB, retain=retain)
+    kit = kit_of(max_messages=3, max_bytes=64 * KIB, segment_bytes=4 * KIB, retain=retain)
     kit.publish(b"jobs.a", b"1", b"2", b"3")
     counted: list[str] = []
     recount = Room._recount
@@ -122,7 +122,7 @@ def test_a_run_that_has_no_room_is_counted_once(monkeypatch: pytest.MonkeyPatch,
     assert kit.log.admits(one, 0) == 0
     assert "3 messages" in kit.log.fullness(one, 0).error.text
     assert counted == ["jobs"]
-    large = run_of(b"x" * 60 * KIB)
+    large = run_of(b"x" * 40 * KIB)
     kit.reset(b"jobs.a")
     kit.publish(b"jobs.a", b"x" * 30 * KIB)
     counted.clear()
@@ -368,6 +368,30 @@ def test_what_is_larger_than_the_cap_never_fits() -> None:
     whole = run_of(*[b"p"] * 4, answers="first")
     assert kit.log.fullness(whole, 0).never
     assert not kit.log.fullness(run_of(*[b"p"] * 4), 0).never
+
+
+def test_what_the_empty_store_cannot_take_never_fits() -> None:
+    kit = kit_of(max_bytes=22 * KIB, segment_bytes=4 * KIB)
+    settle(kit, NEW)
+    kit.publish(b"jobs.a", b"x" * 12 * KIB)
+    settle(kit, line_out(b"g", 2, 1, []))
+    kit.log.make_room("jobs")
+    kit.runtime.advance(60 * NS_PER_S)
+    store = kit.log.stores.open["jobs"]
+    assert store.first > store.last, "its files hold nothing"
+    cap_bytes = store.rule.cap_bytes
+    runs = [run_of(b"x" * size) for size in range(cap_bytes - 2 * KIB, cap_bytes)]
+    refused = [run for run in runs if not kit.log.admits(run, 0)]
+    assert 0 < len(refused) < len(runs)
+    assert all(kit.log.fullness(run, 0).never for run in refused)
+
+
+def test_the_refusal_of_what_never_fits_names_what_was_compared() -> None:
+    kit = kit_of(max_bytes=22 * KIB, segment_bytes=4 * KIB, max_messages=3)
+    text = "the store jobs takes 15552 bytes at once (max_bytes 22528, less what its files need); this takes 16394"
+    assert kit.log.fullness(run_of(b"x" * 16 * KIB), 0).error.text == text
+    whole = run_of(*[b"p"] * 4, answers="first")
+    assert kit.log.fullness(whole, 0).error.text == "the store jobs takes 3 messages at most; this is 4"
 
 
 def test_dead_letters_have_a_reserve_under_the_total_cap() -> None:
