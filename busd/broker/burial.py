@@ -103,7 +103,6 @@ class Burial:
         if missing:
             self._desk.marks.lost(missing, fetched.holes)
         if not offsets:
-            self._tell(None)
             self._settle(missing, 0)
             return
         run = Publish(topics, items, size_of(items), headers=True)
@@ -133,7 +132,11 @@ class Burial:
         return [payload, *told]
 
     def _kept(self, outcome: Outcome, offsets: list[int], missing: list[int]) -> None:
-        self._tell(next(iter(outcome.errors.values()), None))
+        error = next(iter(outcome.errors.values()), None)
+        dying = self._desk.group.dying
+        if error is not None or not any(one <= self._refused and one not in offsets for one in dying):
+            # Else those still wait that were refused before these.
+            self._tell(error)
         kept = [offset for at, offset in enumerate(offsets) if at not in outcome.errors]
         if kept or missing:
             self._settle(sorted(kept + missing), len(kept))

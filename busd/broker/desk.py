@@ -279,31 +279,42 @@ class Desk:
         seat.unanswered += 1
         moves = self.moves
 
-        def decided(error: BusError | None) -> None:
+        def answer(error: BusError | None, settled: Sequence[Chunk]) -> None:
             seat.unanswered -= 1
             if error is None:
-                if moves != self.moves:
-                    self._settled_again(chunks)
                 sink(sum(len(chunk.offsets) for chunk in chunks), stale, None)
             else:
-                # After a SEEK they are given out anyway.
-                self.group.restore(chunks if moves == self.moves else ())
+                self.group.restore(settled)
                 sink(0, None, error)
             seat.check()
             # Only now fewer count as unsettled, or the messages are back.
             self.pump()
 
+        def decided(error: BusError | None) -> None:
+            if moves == self.moves:
+                answer(error, chunks)
+            elif error is None and (again := self._out_again(chunks)):
+                # A SEEK came between, and what it gave out anew stands behind the lines of these: settled once more.
+                now, lines = self.moves, [*self.group.take_lines(), *self.group.done(again)]
+                self._house.log.settle(lines, lambda error: answer(error, again if now == self.moves else ()))
+            else:
+                # Refused behind a SEEK: they are given out anyway.
+                answer(error, ())
+
         # Deliveries that are not noted yet come before, whatever they are.
         self._house.log.settle([*self.group.take_lines(), *self.group.done(chunks)], decided)
         self.has_room(seat)
 
-    def _settled_again(self, chunks: Sequence[Chunk]) -> None:
-        """These were acknowledged, a SEEK came between, and what it gave out of them anew is settled, too."""
+    def _out_again(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Take out what members have of these again, as first deliveries behind a SEEK."""
         request = Ack([(offset, 1) for chunk in chunks for offset in chunk.offsets])
+        taken: list[Chunk] = []
         for seat in list(self.seats):
-            if self.group.ack(seat.flight, request)[0]:
+            if found := self.group.ack(seat.flight, request)[0]:
+                taken += found
                 seat.check()
                 self.has_room(seat)
+        return taken
 
     def nack(self, seat: Seat, request: Nack) -> bool:
         """See Member; False when the token is stale."""

@@ -89,7 +89,11 @@ class Gate:
 
     def renew(self) -> bool:
         """The users were read again.  False when it is nobody any more, and has to go."""
-        if self._door is None or self.identity is None:
+        if self._door is None:
+            return True
+        if self.identity is None:
+            # There may be a rule for it now.
+            self._become(self._door.of_peer(self._peer))
             return True
         # Of a process the first rule that fits now, which may be another one than before.
         self._become(self._door.renewed(self.identity) if self._said else self._door.of_peer(self._peer))

@@ -140,6 +140,8 @@ class Room:
         rule = account.rule
         items = run.items if run.answers == "first" else run.items[at : at + 1]
         size, count = _size(items), len(items) if run.kind == "message" else 0
+        if not isinstance(run.topics, bytes):
+            size += _name_size(topic)
         never = _never(account, rule.cap_bytes - _RUN_BYTES - self._least_bytes(account), size, count)
         # Who asks was not admitted just now, so what is bound has been counted anew.
         short = rule.max_messages > 0 and rule.max_messages - account.bound - account.waiting < count

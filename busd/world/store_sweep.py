@@ -106,10 +106,9 @@ class Sweeper:
         self._settled: tuple[object, ...] = ()
         self._unfinished = False
         self._cramped = False
-        # Groups and end of the active segment when it was last weighed.
-        self._weighed: tuple[object, int] = (None, 0)
-        # The last RESET for which it was.
-        self._reset = 0
+        # Groups, the last RESET, and the end of the active segment when it was last weighed.
+        self._weighed: tuple[object, int, int] = (None, 0, 0)
+        self._reset_seen = 0
 
     def holds(self, segment: Segment, wanted: Callable[[bytes], bool]) -> bool:
         """False when the segment is known to hold no such topic.  From any thread."""
@@ -168,18 +167,17 @@ class Sweeper:
         return all(claim is not None and not claim.has(segment.first, index.last) for claim in some)
 
     def _emptied(self, sweep: Sweep, segment: Segment) -> bool:
-        """True, once for each RESET, when it may have taken much of the active segment: no more need ever come to it
-        where the disk, or the cap of all stores, is full."""
-        index, new = segment.index, sweep.reset > max(self._reset, segment.first)
-        self._reset = sweep.reset
+        """True, once for each RESET, when it may have taken much of what no more comes to where everything is full."""
+        index, new = segment.index, sweep.reset > max(self._reset_seen, segment.first)
+        self._reset_seen = sweep.reset
         return new and index is not None and index.end - segment.data_at >= PUNCH_BYTES
 
     def _worth_closing(self, sweep: Sweep, segments: Sequence[Segment]) -> bool:
         """True when enough of the active segment is not wanted that closing it gives something back."""
         segment, index = segments[-1], segments[-1].index
-        if index is None or not len(index) or self._weighed == (sweep.claims, index.end):
+        if index is None or not len(index) or self._weighed == (sweep.claims, sweep.reset, index.end):
             return False
-        self._weighed = (sweep.claims, index.end)
+        self._weighed = (sweep.claims, sweep.reset, index.end)
         claims = sweep.claims if self._acked else None
         # The loop appends to it meanwhile.
         count = len(index)
@@ -372,7 +370,11 @@ class Sweeper:
             segment: number
             for number, segment in enumerate(work.segments[:-1])
             if segment in chosen
-            or (segment.rewritten and segment.size - segment.data_at <= limit_bytes and self._sound(work, number))
+            or (
+                (segment.rewritten and segment in self._known)
+                and segment.size - segment.data_at <= limit_bytes
+                and self._sound(work, number)
+            )
         }
         for run in _runs(work.segments, numbers):
             small = [segment for segment in run if segment not in chosen]

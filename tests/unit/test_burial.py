@@ -61,6 +61,7 @@ def test_many_that_are_refused_do_not_keep_the_others_from_being_kept(
         say(worker, *(f"NACK {offset} bad" for offset in range(1, 202)))
         server.advance(8 * S)
         assert say(server.connect(), "READ _dead.>")[0].split()[1:] == ["_dead.g.jobs.b", "202", "last"]
+        assert "all 9 topics are there" in server.broker.house.unburied[b"g"], "others that were kept change nothing"
     server.advance(3 * S)
     assert len(say(server.connect(), "READ _dead.>")) == 201 + 1
     assert not server.log.groups[b"g"].unsettled

@@ -283,6 +283,10 @@ def test_a_process_is_whom_the_first_rule_that_fits_says_also_when_the_users_are
     server.read_users(peer("uid = 33", pub=["a"]))
     assert say(one, "PUB a 2") == [":2"]
     assert other.closed, "nobody any more"
+    stranger = server.connect(Peer("unix", 35))
+    assert say(stranger, "PUB a 3")[0].startswith("-AUTH ")
+    server.read_users(peer("uid = 33", pub=["a"]) + anybody)
+    assert say(stranger, "PUB a 3") == [":3"], "there is a rule for it now"
     server.read_users("")
     assert one.closed
 

@@ -14,6 +14,7 @@ from busd.rules.wanted import Claims
 from busd.words.settings import StoreRule
 from busd.world import store_sweep
 from busd.world.pins import pinned_bytes
+from busd.world.segment import Segment
 from busd.world.store import Cursor
 from tests.support.acked_kit import SMALL, AckedKit
 from tests.support.store_kit import Kit, every, only, read_all
@@ -203,6 +204,23 @@ def test_a_message_outlives_its_ttl_while_a_group_has_it_out(retain: Literal["li
     kit.now_ns += 60 * 10**9
     kit.sweep()
     assert read_all(kit.store).messages == []
+
+
+def test_what_was_not_looked_at_yet_joins_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a start so many segments a second are looked at; one of the others may hold what has outlived its ttl."""
+    kit = AckedKit(rule=StoreRule(segment_bytes=4096))
+    kit.group(b"g", b"jobs")
+    for _ in range(60):
+        kit.commit((b"jobs", [b"x" * 300, b"ttl", b"5s"]))
+    kit.give(b"g")
+    kit.roll()
+    kit.now_ns += 10 * 10**9
+    monkeypatch.setattr(store_sweep, "_NEW_SEGMENTS", 0)
+    monkeypatch.setattr(Segment, "rewritten", True)
+    sweeper = kit.store._trimmer.sweeper
+    monkeypatch.setattr(sweeper, "_rule", StoreRule(segment_bytes=1 << 20))
+    kit.sweep()
+    assert len(read_all(kit.store).messages) == 60
 
 
 def test_readers_within_a_stretch_while_it_is_punched(monkeypatch: pytest.MonkeyPatch) -> None:
