@@ -91,13 +91,13 @@ class Gate:
         """The users were read again.  False when it is nobody any more, and has to go."""
         if self._door is None:
             return True
-        if self.identity is None:
-            # There may be a rule for it now.
+        before = self.identity
+        if self._said and before is not None:
+            self._become(self._door.renewed(before))
+        else:
+            # The first rule that fits now: another one than before, or the first one that a stranger finds.
             self._become(self._door.of_peer(self._peer))
-            return True
-        # Of a process the first rule that fits now, which may be another one than before.
-        self._become(self._door.renewed(self.identity) if self._said else self._door.of_peer(self._peer))
-        return self.identity is not None
+        return self.identity is not None or before is None
 
     def overdue(self, now_ns: int) -> BusError | None:
         """What to tell a stranger who has been one for too long; `now_ns` by the monotonic clock."""

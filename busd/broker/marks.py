@@ -81,8 +81,10 @@ class Marks:
         untold = list(offsets)
         for hole in holes:
             inside = [offset for offset in untold if hole.first <= offset <= hole.last]
+            if not inside:
+                continue
             count, reason = told(hole, hole.first, hole.last, self._desk.feed.wanted)
-            if inside and count != 0:
+            if count != 0:
                 # Holes of several stores may reach over it.
                 untold = [offset for offset in untold if not hole.first <= offset <= hole.last]
                 for first, last in ranges_of(inside):

@@ -221,8 +221,8 @@ class Room:
         for topic in set(run.topics):
             names[self._stores.route(topic)] += _name_size(topic)
         accounts = [(account, count) for name, count in counts.items() if (account := self._account(name)) is not None]
-        share = len(run.items)
-        return [(one, _Cost(count, size * count // share + names[one.name])) for one, count in accounts]
+        whole = len(run.items)
+        return [(one, _Cost(count, size * count // whole + names[one.name])) for one, count in accounts]
 
     def _fit(self, account: _Account, run: Publish, start: int, rest: int) -> int:
         count = rest if run.kind == "eof" else min(rest, self._left(account, rest))

@@ -237,7 +237,8 @@ class Sweeper:
             for entry, batch in with_ttl(self._file(segments[number]), segments[number].size, index):
                 marks = self._marks(batch, sweep)
                 weights[entry] = min(weights[entry], batch.n if marks is True else sum(marks or b""))
-                held = held or any(marks is True or (marks and marks[at]) for at in expired(batch, sweep.now_ns))
+                left = () if held or not marks else expired(batch, sweep.now_ns)
+                held = held or any(marks is True or (marks and marks[at]) for at in left)
             if held:
                 insort(self._known[segments[number]].ends_ns, sweep.now_ns + _AGAIN_NS)
         return _Found(weights if any(weights) else [], sum(weight_bytes(index, weights)))
@@ -273,8 +274,7 @@ class Sweeper:
         return file
 
     def _marks(self, batch: Batch, sweep: Sweep) -> Survivors:
-        claims = sweep.claims if self._acked else None
-        return wanted_of(batch, claims, self._shelf.floor_of, sweep.now_ns, sweep.claims)
+        return wanted_of(batch, sweep.claims if self._acked else None, self._shelf.floor_of, sweep.now_ns, sweep.claims)
 
     def _want(self, sweep: Sweep, known: _Known, first: int, last: int) -> int:
         """About how many messages of a segment groups want; 0 only when they want none."""

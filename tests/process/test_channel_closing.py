@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,41 +65,16 @@ def test_closing_does_not_wait_for_whoever_else_holds_the_pipe(short_dir: Path) 
     assert ": stopped" in (short_dir / "jobs" / "log").read_text()
 
 
-async def test_a_receiver_that_is_closed_while_it_begins_leaves_no_server(
-    short_dir: Path, monkeypatch: pytest.MonkeyPatch
+async def closed_while_it_ensures(
+    receiver: aio_channel.Receiver, monkeypatch: pytest.MonkeyPatch, meant: Callable[[float], bool]
 ) -> None:
-    sender, receiver = await aio_channel.channel("jobs", short_dir)
-    await sender.send(b"a")
-    await sender.close()
-    assert server_of(short_dir / "jobs") is None
+    """Close it in the midst of its first `receive`, while it sees to it that there is a server; `meant`: at which call,
+    by how long that would wait."""
     begun, closed = threading.Event(), threading.Event()
     ensure = Place.ensure
 
     def late(place: Place, wait_s: float = 30.0) -> None:
-        begun.set()
-        closed.wait(10)
-        ensure(place, wait_s)
-
-    monkeypatch.setattr(Place, "ensure", late)
-    async with asyncio.timeout(20):
-        receiving = asyncio.ensure_future(receiver.receive())
-        await asyncio.to_thread(begun.wait)
-        await receiver.close()
-        closed.set()
-        with pytest.raises(ValueError, match="the receiver is closed"):
-            await receiving
-    assert server_of(short_dir / "jobs") is None
-
-
-async def test_a_receiver_that_is_closed_while_it_waits_to_join(
-    short_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, receiver = await aio_channel.channel("jobs", short_dir)
-    begun, closed = threading.Event(), threading.Event()
-    ensure = Place.ensure
-
-    def late(place: Place, wait_s: float = 30.0) -> None:
-        if wait_s == 0:
+        if meant(wait_s):
             begun.set()
             closed.wait(10)
         ensure(place, wait_s)
@@ -111,4 +87,22 @@ async def test_a_receiver_that_is_closed_while_it_waits_to_join(
         closed.set()
         with pytest.raises(ValueError, match="the receiver is closed"):
             await receiving
+
+
+async def test_a_receiver_that_is_closed_while_it_begins_leaves_no_server(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender, receiver = await aio_channel.channel("jobs", short_dir)
+    await sender.send(b"a")
+    await sender.close()
+    assert server_of(short_dir / "jobs") is None
+    await closed_while_it_ensures(receiver, monkeypatch, lambda wait_s: True)
+    assert server_of(short_dir / "jobs") is None
+
+
+async def test_a_receiver_that_is_closed_while_it_waits_to_join(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, receiver = await aio_channel.channel("jobs", short_dir)
+    await closed_while_it_ensures(receiver, monkeypatch, lambda wait_s: wait_s == 0)
     assert server_of(short_dir / "jobs") is None

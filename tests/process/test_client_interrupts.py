@@ -48,23 +48,27 @@ def interrupt() -> Iterator[Callable[[], None]]:
 
 
 @contextlib.contextmanager
+def met(listening: socket.socket, answer: bytes) -> Iterator[socket.socket]:
+    """The next who connects, once its first words were answered so."""
+    with listening.accept()[0] as peer:
+        peer.settimeout(10)
+        peer.recv(1000)
+        peer.sendall(answer)
+        yield peer
+
+
+@contextlib.contextmanager
 def slow_server(interrupt: Callable[[], None]) -> Iterator[str]:
     """It has the first command interrupted instead of answering it, and answers that first when a second one comes by
     the same connection; by the next connection it answers `:2`."""
 
     def serve() -> None:
-        with listening.accept()[0] as first:
-            first.settimeout(10)
-            first.recv(1000)
-            first.sendall(HELLO_REPLY)
+        with met(listening, HELLO_REPLY) as first:
             first.recv(1000)
             interrupt()
             while first.recv(1000):
                 first.sendall(b":1\r\n:2\r\n")
-        with listening.accept()[0] as second:
-            second.settimeout(10)
-            second.recv(1000)
-            second.sendall(HELLO_REPLY)
+        with met(listening, HELLO_REPLY) as second:
             second.recv(1000)
             second.sendall(b":2\r\n")
 
@@ -167,10 +171,7 @@ def test_a_member_that_is_interrupted_while_it_waits_stays(interrupt: Callable[[
         waiting = threading.Event()
 
         def serve() -> None:
-            with listening.accept()[0] as peer:
-                peer.settimeout(10)
-                peer.recv(1000)
-                peer.sendall(JOINED)
+            with met(listening, JOINED) as peer:
                 waiting.wait(10)
                 interrupt()
                 # Only who has been interrupted says so, by an UNSUB.
