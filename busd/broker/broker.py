@@ -5,7 +5,7 @@ Opens subscriptions, hands what becomes visible to the fan-out, answers question
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from busd.broker.admission import Admission, Budget
 from busd.broker.dedup import Dedup
@@ -113,18 +113,19 @@ class Broker:
 
     def reset(self, patterns: tuple[bytes, ...], sink: Sink) -> None:
         """See Engine.  Topics without messages, and those at their floor already, are left out."""
-        names = [name for name, live, _, _ in self.log.topics(matcher(patterns)) if live]
+        names = sorted(self.log.with_messages(matcher(patterns)))
         if not names:
             sink(Outcome(self.log.horizon, 0, {}))
             return
         self.publish(Publish(names, [b""] * len(names), 0, kind="reset", answers="first"), sink)
 
-    def topics(self, patterns: tuple[bytes, ...]) -> list[Row]:
+    def topics(self, patterns: tuple[bytes, ...]) -> Iterator[list[Row]]:
         """See Engine."""
-        return [
-            (name.decode(), [("messages", live), ("last", last), ("state", "ended" if ended else "open")])
-            for name, live, last, ended in self.log.topics(matcher(patterns))
-        ]
+        for rows in self.log.topics(matcher(patterns)):
+            yield [
+                (name.decode(), [("messages", live), ("last", last), ("state", "ended" if ended else "open")])
+                for name, live, last, ended in rows
+            ]
 
     def info(self) -> Mapping[str, Pairs]:
         """See Engine."""

@@ -91,7 +91,8 @@ def _forget(talk: Talk, request: rq.Forget) -> None:
 
 def _groups(talk: Talk, request: rq.Groups) -> None:
     def done(rows: list[Row]) -> None:
-        talk.voice.say(talk.voice.replies.rows(request.eol, rows))
+        replies = talk.voice.replies
+        talk.voice.say(replies.listing(request.eol, len(rows)) + replies.rows(request.eol, rows))
         talk.paid()
 
     talk.owe(rq.Request)

@@ -45,8 +45,8 @@ class Marks:
     def look(self) -> None:
         """A member came; the first one has the topics looked through that ended before the group's place."""
         if self._ends is None:
-            rows, place = self._house.log.topics(self._desk.feed.wanted), self._desk.group.next
-            self._ends = {name: last for name, _, last, ended in rows if ended and last < place}
+            ends, place = self._house.log.ended(self._desk.feed.wanted), self._desk.group.next
+            self._ends = {name: last for name, last in ends.items() if last < place}
         self._owed = dict(self._ends)
 
     def take(self, item: Item) -> None:

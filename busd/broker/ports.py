@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -196,8 +196,15 @@ class Log(Protocol):
     def topic(self, name: bytes) -> Topic | None:
         """What is known of a topic."""
 
-    def topics(self, wanted: Wanted) -> list[TopicRow]:
-        """What is known of every such topic that has ever had a message, sorted by name."""
+    def topics(self, wanted: Wanted) -> Iterator[list[TopicRow]]:
+        """What is known of every such topic that has ever had a message, sorted by name; each piece, of which some are
+        empty, takes about a millisecond, and what comes between two of them may be in it or not."""
+
+    def with_messages(self, wanted: Wanted) -> list[bytes]:
+        """Every such topic that has messages which can be read."""
+
+    def ended(self, wanted: Wanted) -> dict[bytes, int]:
+        """Every such topic that is at its end, and the offset of that."""
 
     @property
     def groups(self) -> Mapping[bytes, GroupState]:
@@ -332,8 +339,8 @@ class Engine(Protocol):
     def group_patterns(self, names: tuple[bytes, ...]) -> Mapping[bytes, tuple[bytes, ...]]:
         """What each group reads whose name one of these patterns names."""
 
-    def topics(self, patterns: tuple[bytes, ...]) -> list[Row]:
-        """Rows for TOPICS."""
+    def topics(self, patterns: tuple[bytes, ...]) -> Iterator[list[Row]]:
+        """Rows for TOPICS, in pieces as those of Log."""
 
     def info(self) -> Mapping[str, Pairs]:
         """Sections for INFO."""

@@ -1,12 +1,12 @@
 """Answers to questions: commands that change nothing.  One function for each, one table.
 
-Those that look at every topic or connection are answered when their turn has come; until then nothing that stands
-behind them on the connection is carried out.
+Those that look at every topic or connection are answered when their turn has come, and are worked on in pieces, one a
+turn of the loop; until then nothing that stands behind them on the connection is carried out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Protocol
 
 from busd.broker.intake import Unfinished
@@ -24,14 +24,14 @@ class Host(Protocol):
     def unfinished(self) -> Unfinished:
         """What all of them hold of commands that are not whole."""
 
-    def costly(self, call: Callable[[], None]) -> None:
-        """Call it soon; what takes long is done so, that the others have their turns."""
+    def costly(self, call: Callable[[], Iterator[None] | None]) -> None:
+        """Call it soon; what takes long is done so, that the others have their turns: also between two pieces."""
 
     def identity(self) -> Pairs:
         """For HELLO: server and version."""
 
-    def connections(self) -> list[Row]:
-        """For CONNS."""
+    def connections(self) -> Iterator[list[Row]]:
+        """For CONNS, in pieces that take about a millisecond each."""
 
     def info(self) -> Mapping[str, Pairs]:
         """Sections for INFO that the engine cannot know."""
@@ -54,14 +54,36 @@ class Asker(Protocol):
         """A fault of busd: it will not come."""
 
 
+# An answer in the making: it is worked on from piece to piece, and what it returns at last is said.
+Long = Generator[None, None, bytes]
+
+
 def answer(request: rq.Request, engine: Engine, host: Host, replies: Replies) -> bytes:
     """The answer to a question; `request` is of a type in QUESTIONS."""
-    found: bytes = QUESTIONS[type(request)](request, engine, host, replies)
-    return found
+    pieces = _answered(request, engine, host, replies)
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as done:
+            return bytes(done.value)
 
 
-def _topics(request: rq.Topics, engine: Engine, host: Host, replies: Replies) -> bytes:
-    return replies.rows(request.eol, engine.topics(request.patterns))
+def _answered(request: rq.Request, engine: Engine, host: Host, replies: Replies) -> Long:
+    found: bytes | Long = QUESTIONS[type(request)](request, engine, host, replies)
+    return found if isinstance(found, bytes) else (yield from found)
+
+
+def _listed(eol: bytes, replies: Replies, pieces: Iterator[list[Row]]) -> Long:
+    said, count = [], 0
+    for rows in pieces:
+        said.append(replies.rows(eol, rows))
+        count += len(rows)
+        yield
+    return replies.listing(eol, count) + b"".join(said)
+
+
+def _topics(request: rq.Topics, engine: Engine, host: Host, replies: Replies) -> Long:
+    return _listed(request.eol, replies, engine.topics(request.patterns))
 
 
 def _info(request: rq.Info, engine: Engine, host: Host, replies: Replies) -> bytes:
@@ -73,13 +95,14 @@ def _info(request: rq.Info, engine: Engine, host: Host, replies: Replies) -> byt
     return replies.mapping(request.eol, [pair for name in chosen for pair in sections[name]])
 
 
-def _conns(request: rq.Conns, engine: Engine, host: Host, replies: Replies) -> bytes:
-    return replies.rows(request.eol, host.connections())
+def _conns(request: rq.Conns, engine: Engine, host: Host, replies: Replies) -> Long:
+    return _listed(request.eol, replies, host.connections())
 
 
 def _help(request: rq.Help, engine: Engine, host: Host, replies: Replies) -> bytes:
     names = [request.command] if request.command else list(COMMANDS)
-    return replies.rows(request.eol, [(f"{COMMANDS[name].usage}: {COMMANDS[name].summary}", ()) for name in names])
+    rows: list[Row] = [(f"{COMMANDS[name].usage}: {COMMANDS[name].summary}", ()) for name in names]
+    return replies.listing(request.eol, len(rows)) + replies.rows(request.eol, rows)
 
 
 def _ping(request: rq.Ping, engine: Engine, host: Host, replies: Replies) -> bytes:
@@ -95,12 +118,12 @@ def _hello(request: rq.Hello, engine: Engine, host: Host, replies: Replies) -> b
 
 
 def _housekeeping(request: rq.Housekeeping, engine: Engine, host: Host, replies: Replies) -> bytes:
-    return replies.rows(request.eol, []) if request.empty else replies.ok(request.eol)
+    return replies.listing(request.eol, 0) if request.empty else replies.ok(request.eol)
 
 
 # These look at every topic or connection.
 COSTLY = (rq.Topics, rq.Info, rq.Conns)
-QUESTIONS: dict[type[rq.Request], Callable[[Any, Engine, Host, Replies], bytes]] = {
+QUESTIONS: dict[type[rq.Request], Callable[[Any, Engine, Host, Replies], bytes | Long]] = {
     rq.Topics: _topics,
     rq.Info: _info,
     rq.Conns: _conns,
@@ -115,12 +138,19 @@ def _look(asker: Asker, request: rq.Request) -> None:
     asker.voice.say(answer(request, asker.engine, asker.host, asker.voice.replies))
 
 
+def _said(asker: Asker, request: rq.Request) -> Iterator[None]:
+    asker.voice.say((yield from _answered(request, asker.engine, asker.host, asker.voice.replies)))
+
+
 def _look_long(asker: Asker, request: rq.Request) -> None:
-    def look() -> None:
+    def look() -> Iterator[None]:
         if asker.voice.hung_up:
             return
         try:
-            _look(asker, request)
+            for _ in _said(asker, request):
+                yield
+                if asker.voice.hung_up:
+                    return
         except Exception:
             # Who asked must not wait for ever.
             asker.failed()

@@ -1,15 +1,15 @@
-"""Costly questions, one a turn of the loop: what looks at every topic or connection may take tens of milliseconds.
+"""Costly questions, a piece of one a turn of the loop: what looks at every topic may take half a second in all.
 
 Without it a connection that sends INFO by the thousand would hold up everybody for as long as its read lasts.
 Invariants:
-1. Between two of them everybody else has had a turn, however many ask, on however many connections.
-2. They are answered in the order in which they were asked.
+1. Between two pieces everybody else has had a turn, however many ask, on however many connections.
+2. Those of one piece are answered in the order in which they were asked, and wait for none of many pieces.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from busd.broker.ports import Runtime
 from busd.words import requests as rq
@@ -25,21 +25,32 @@ class Turnstile:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Iterator[None]] = deque()
 
-    def ask(self, call: Callable[[], None]) -> None:
-        """Call it when its turn has come, never within this call."""
-        self._waiting.append(call)
+    def ask(self, call: Callable[[], Iterator[None] | None]) -> None:
+        """Call it when its turn has come, never within this call; what it returns is gone through in later turns."""
+        self._waiting.append(_pieces(call))
         if len(self._waiting) == 1:
             self._runtime.soon(self._one)
 
     def _one(self) -> None:
-        call = self._waiting[0]
+        work, done = self._waiting[0], True
         try:
-            call()
+            next(work)
+            done = False
+        except StopIteration:
+            pass
         except Exception as error:
             self._runtime.fault(error)
         finally:
             self._waiting.popleft()
+            if not done:
+                self._waiting.append(work)
             if self._waiting:
-                self._runtime.soon(self._one)
+                (self._runtime.soon if done else self._runtime.step)(self._one)
+
+
+def _pieces(call: Callable[[], Iterator[None] | None]) -> Iterator[None]:
+    more = call()
+    if more is not None:
+        yield from more

@@ -35,8 +35,11 @@ class Replies(Protocol):
     def mapping(self, eol: bytes, pairs: Pairs) -> bytes:
         """Names and values."""
 
+    def listing(self, eol: bytes, count: int) -> bytes:
+        """The beginning of an answer that has so many rows."""
+
     def rows(self, eol: bytes, rows: Sequence[Row]) -> bytes:
-        """One row a thing."""
+        """Some of them, one a thing."""
 
 
 class InlineReplies:
@@ -60,17 +63,21 @@ class InlineReplies:
 
     def mapping(self, eol: bytes, pairs: Pairs) -> bytes:
         """See Replies."""
-        return _listed(eol, [f"{name}={value}" for name, value in pairs])
+        return self.listing(eol, len(pairs)) + _lines(eol, [f"{name}={value}" for name, value in pairs])
+
+    def listing(self, eol: bytes, count: int) -> bytes:
+        """See Replies."""
+        return b"*%d%b" % (count, eol)
 
     def rows(self, eol: bytes, rows: Sequence[Row]) -> bytes:
         """See Replies."""
-        return _listed(
+        return _lines(
             eol, [" ".join(([name] if name else []) + [f"{k}={v}" for k, v in pairs]) for name, pairs in rows]
         )
 
 
-def _listed(eol: bytes, texts: list[str]) -> bytes:
-    return b"*%d%b" % (len(texts), eol) + b"".join([text.encode() + eol for text in texts])
+def _lines(eol: bytes, texts: list[str]) -> bytes:
+    return b"".join([text.encode() + eol for text in texts])
 
 
 class RespReplies:
@@ -99,10 +106,13 @@ class RespReplies:
         head = b"%%%d\r\n" % len(pairs) if self.version == 3 else b"*%d\r\n" % (2 * len(pairs))
         return head + b"".join([bulk(name.encode()) + _value(value) for name, value in pairs])
 
+    def listing(self, eol: bytes, count: int) -> bytes:
+        """See Replies."""
+        return b"*%d\r\n" % count
+
     def rows(self, eol: bytes, rows: Sequence[Row]) -> bytes:
         """See Replies.  The row's own name comes first, under `name`."""
-        found = [self.mapping(eol, [*([("name", name)] if name else []), *pairs]) for name, pairs in rows]
-        return b"*%d\r\n" % len(found) + b"".join(found)
+        return b"".join([self.mapping(eol, [*([("name", name)] if name else []), *pairs]) for name, pairs in rows])
 
 
 def _value(value: str | int) -> bytes:

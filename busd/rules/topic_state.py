@@ -98,19 +98,32 @@ class TopicTable(Mapping[bytes, TopicState]):
         number = self.numbers.get(topic)
         return 0 if number is None else self._floor[number]
 
+    def live_of(self, topic: bytes) -> int:
+        """Its messages that can still be read."""
+        number = self.numbers.get(topic)
+        return 0 if number is None else self._count[number] - self._gone[number]
+
+    def with_messages(self) -> list[bytes]:
+        """Topics of which any can."""
+        return list(compress(self, map(int.__ne__, self._count, self._gone)))
+
     def floors(self) -> list[bytes]:
         """Topics that were RESET."""
         return list(compress(self, self._floor))
 
-    def rows(self, wanted: Callable[[bytes], bool]) -> list[TopicRow]:
-        """What is known of each such topic, in the order in which they came."""
-        ended = self._ended
-        columns = zip(self, self._count, self._gone, self._last, strict=False)
+    def rows(self, wanted: Callable[[bytes], bool], numbers: range) -> list[TopicRow]:
+        """What is known of each such topic among those with these numbers, in the order in which they came."""
+        lo, hi, ended = numbers.start, numbers.stop, self._ended
+        columns = zip(self.numbers.names[lo:hi], self._count[lo:hi], self._gone[lo:hi], self._last[lo:hi], strict=True)
         return [
             (name, count - gone, last, number in ended)
-            for number, (name, count, gone, last) in enumerate(columns)
+            for number, (name, count, gone, last) in enumerate(columns, lo)
             if wanted(name)
         ]
+
+    def ended(self) -> list[bytes]:
+        """Topics that are at their end."""
+        return list(map(self.numbers.names.__getitem__, self._ended))
 
     def lines(self, some: Sequence[int] | None = None) -> bytes:
         """What a segment opening says of them, or of those with these numbers."""

@@ -8,7 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import merge
 from itertools import chain, islice
 from typing import Any
@@ -149,11 +149,22 @@ class LogQuestions:
         newest = max(states, key=lambda state: state.last)
         return Topic(sum(s.live for s in states), newest.last, max(s.floor for s in states), newest.ended)
 
-    def topics(self, wanted: Wanted) -> list[TopicRow]:
+    def topics(self, wanted: Wanted) -> Iterator[list[TopicRow]]:
         """See Log."""
-        return topic_rows(self.stores.open.values(), wanted)
+        return topic_rows([store.topics for store in self.stores.open.values()], wanted)
+
+    def with_messages(self, wanted: Wanted) -> list[bytes]:
+        """See Log."""
+        found = chain.from_iterable(store.topics.with_messages() for store in self.stores.open.values())
+        return [name for name in dict.fromkeys(found) if wanted(name)]
+
+    def ended(self, wanted: Wanted) -> dict[bytes, int]:
+        """See Log."""
+        names = {name for store in self.stores.open.values() for name in store.topics.ended() if wanted(name)}
+        found = [(name, self.topic(name)) for name in names]
+        # A rule for it came or went: in the store that took it last it may have begun again.
+        return {name: topic.last for name, topic in found if topic is not None and topic.ended}
 
     def _live(self, name: bytes) -> int:
         # A RESET asks for hundreds of thousands.
-        tables = [store.topics for store in self.stores.open.values()]
-        return sum([table[name].live for table in tables if name in table])
+        return sum([store.topics.live_of(name) for store in self.stores.open.values()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from busd.broker.ports import Fullness, Outcome, Piece, Sink, Topic
 from busd.rules.group_records import GroupState, apply
@@ -14,6 +14,7 @@ from busd.words.errors import BusError
 from busd.words.patterns import Wanted
 from busd.words.requests import Publish
 from busd.words.units import NS_PER_S
+from busd.world.stores import topic_rows
 
 
 class FakeLog:
@@ -235,9 +236,17 @@ class FakeLog:
         state = self.table.get(name)
         return None if state is None else Topic(state.live, state.last, state.floor, state.ended)
 
-    def topics(self, wanted: Wanted) -> list[TopicRow]:
+    def topics(self, wanted: Wanted) -> Iterator[list[TopicRow]]:
         """See Log."""
-        return sorted(self.table.rows(wanted))
+        return topic_rows([self.table], wanted)
+
+    def with_messages(self, wanted: Wanted) -> list[bytes]:
+        """See Log."""
+        return list(filter(wanted, self.table.with_messages()))
+
+    def ended(self, wanted: Wanted) -> dict[bytes, int]:
+        """See Log."""
+        return {name: self.table[name].last for name in self.table.ended() if wanted(name)}
 
     def info(self) -> Mapping[str, Pairs]:
         """See Log."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Any
 
@@ -287,9 +287,9 @@ class MemoryServer:
         """See Host."""
         return [("server", "busd"), ("version", "test")]
 
-    def connections(self) -> list[Row]:
+    def connections(self) -> Iterator[list[Row]]:
         """See Host."""
-        return [(str(number), [("peer", "memory")]) for number, _ in enumerate(self.connections_open, 1)]
+        yield [(str(number), [("peer", "memory")]) for number, _ in enumerate(self.connections_open, 1)]
 
     def info(self) -> Mapping[str, Pairs]:
         """See Host."""

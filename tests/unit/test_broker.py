@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -108,7 +109,7 @@ def test_what_was_refused_changes_nothing_but_a_count() -> None:
     clients = dict(server.broker.info()["clients"])
     assert (clients["published"], clients["refused"]) == (0, 2)
     assert server.broker.horizon == 1
-    assert server.broker.topics((b">",)) == []
+    assert [*chain(*server.broker.topics((b">",)))] == []
 
 
 def test_congestion_ends_once_for_each_that_waits() -> None:
@@ -163,12 +164,12 @@ def test_topics_are_sorted_and_say_their_state() -> None:
     publish(broker, b"a", b"1", b"2")
     publish(broker, b"a", b"", kind="eof")
     broker.reset((b"b",), lambda outcome: None)
-    assert broker.topics((b">",)) == [
+    assert [*chain(*broker.topics((b">",)))] == [
         ("a", [("messages", 2), ("last", 4), ("state", "ended")]),
         ("b", [("messages", 0), ("last", 5), ("state", "open")]),
     ]
-    assert [name for name, _ in broker.topics((b"a", b"c"))] == ["a"]
-    assert broker.topics((b"c",)) == []
+    assert [name for name, _ in chain(*broker.topics((b"a", b"c")))] == ["a"]
+    assert [*chain(*broker.topics((b"c",)))] == []
 
 
 @pytest.mark.parametrize(

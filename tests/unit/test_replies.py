@@ -42,8 +42,8 @@ def test_inline(eol: bytes) -> None:
     assert inline.numbers(eol, 998, 4) == b"".join(b":%d" % number + eol for number in range(998, 1002))
     assert inline.text(eol, b"PONG", status=True) == inline.text(eol, b"PONG") == b"PONG" + eol
     assert inline.mapping(eol, PAIRS) == eol.join([b"*3", b"next=5", b"data=/a b", "health=full: ä".encode(), b""])
-    assert inline.rows(eol, ROWS) == eol.join([b"*3", b"a messages=1", b"b", b"x=y", b""])
-    assert inline.rows(eol, []) == b"*0" + eol
+    assert inline.listing(eol, 3) + inline.rows(eol, ROWS) == eol.join([b"*3", b"a messages=1", b"b", b"x=y", b""])
+    assert (inline.listing(eol, 0), inline.rows(eol, [])) == (b"*0" + eol, b"")
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -64,10 +64,23 @@ def test_names_and_values() -> None:
     assert parsed(resp(3).mapping(b"", [])) == {}
 
 
+def listed(replies: RespReplies) -> bytes:
+    """A list of all rows."""
+    return replies.listing(b"", len(ROWS)) + replies.rows(b"", ROWS)
+
+
 def test_rows() -> None:
-    assert parsed(resp(2).rows(b"", ROWS)) == [[b"name", b"a", b"messages", 1], [b"name", b"b"], [b"x", b"y"]]
-    assert parsed(resp(3).rows(b"", ROWS)) == [{b"name": b"a", b"messages": 1}, {b"name": b"b"}, {b"x": b"y"}]
-    assert parsed(resp(2).rows(b"", [])) == []
+    assert parsed(listed(resp(2))) == [
+        [b"name", b"a", b"messages", 1],
+        [b"name", b"b"],
+        [b"x", b"y"],
+    ]
+    assert parsed(listed(resp(3))) == [
+        {b"name": b"a", b"messages": 1},
+        {b"name": b"b"},
+        {b"x": b"y"},
+    ]
+    assert parsed(resp(2).listing(b"", 0)) == []
 
 
 @pytest.mark.parametrize("replies", EVERY, ids=["inline", "resp2", "resp3"])

@@ -75,7 +75,7 @@ class Both:
         return [
             (
                 kit.answers, kit.seen, kit.log.horizon, kit.log.idle, kit.log.kept, kit.log.floors, kit.log.info(),
-                kit.log.topics(lambda topic: True), kit.log.stores.version, kit.log._waiting.pending_bytes,
+                [*kit.log.topics(lambda topic: True)], kit.log.stores.version, kit.log._waiting.pending_bytes,
                 kit.log._waiting.pending_names, kit.committer.submitted, kit.runtime.timers, kit.disk.calls,
                 kit.disk.contents(),
             )

@@ -74,6 +74,17 @@ def test_what_was_lost_is_counted_but_not_alive() -> None:
     assert table == {b"a": TopicState(5, 3, 30), b"b": TopicState(4, 0, 25)}
 
 
+def test_which_have_messages_and_which_are_at_their_end() -> None:
+    table = loaded({b"gone": TopicLine(7, 90, 0, 0, True), b"there": TopicLine(2, 91, 0, 0, False)})
+    table.set_live(b"gone", 0)
+    table.note(batch_of([(b"ended", b"")], 92, 91, 0))
+    table.note(batch_of([(b"ended", b"")], 93, 92, 0, flags="e"))
+    assert (table.with_messages(), sorted(table.ended())) == ([b"there", b"ended"], [b"ended", b"gone"])
+    assert [table.live_of(name) for name in (b"gone", b"there", b"ended", b"never")] == [0, 2, 1, 0]
+    rows = [table.rows(lambda name: name != b"there", range(lo, min(lo + 2, 3))) for lo in (0, 2)]
+    assert rows == [[(b"gone", 0, 90, True)], [(b"ended", 1, 93, True)]]
+
+
 def test_asking_makes_no_topic() -> None:
     table = TopicTable()
     table.note(batch_of([(b"a", b"")], 1, 0, 0))
