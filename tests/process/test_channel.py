@@ -224,7 +224,7 @@ def test_what_cannot_be_used(short_dir: Path) -> None:
     (short_dir / "jobs" / "data").write_text("in the way")
     place = Place(short_dir, "jobs")
     with pytest.raises(OSError, match=r"no busd serves .*: busd: "):
-        place.ensure(1.0)
+        place.ensure(4.0)
     place.use()
     place.leave()
 
