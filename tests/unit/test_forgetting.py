@@ -43,6 +43,12 @@ class ForgetfulKit(AckedKit):
         if flags == "r":
             self.floors[topic] = batch.last
 
+    def pass_by(self, count: int, prefix: bytes = b"t") -> None:
+        """So many topics, each with one message, and what does not fit goes."""
+        for number in range(count):
+            self.note(b"%b%d" % (prefix, number), "-")
+        self.trim()
+
     def sweep_and_roll(self) -> None:
         """As every second."""
         known = len(self.store.topics)
@@ -163,9 +169,7 @@ def test_one_that_comes_back_is_counted_from_nothing_and_so_it_is_after_a_restar
     kit = ForgetfulKit(rule=CAPPED)
     for _ in range(9):
         kit.note(b"back", "-")
-    for number in range(100):
-        kit.note(b"t%d" % number, "-")
-    kit.trim()
+    kit.pass_by(100)
     kit.roll()
     assert b"back" not in kit.store.topics
     for _ in range(2):
@@ -181,9 +185,7 @@ def test_a_reset_in_another_store_before_it_came_back_removes_nothing_of_it() ->
     kit = ForgetfulKit(rule=CAPPED)
     for _ in range(9):
         kit.note(b"back", "-")
-    for number in range(100):
-        kit.note(b"t%d" % number, "-")
-    kit.trim()
+    kit.pass_by(100)
     assert b"back" in (kit.store._shelf.topics(kit.store._shelf.segments[0], True) or {})
     kit.roll()
     kit.note(b"back", "-")
@@ -219,15 +221,11 @@ def test_an_end_of_stream_and_a_reset_stay_as_long_as_their_records() -> None:
     kit.note(b"ended", "e")
     kit.note(b"reset", "-")
     kit.note(b"reset", "r")
-    for number in range(30):
-        kit.note(b"t%d" % number, "-")
-    kit.trim()
+    kit.pass_by(30)
     kit.roll()
     assert kit.store.topics[b"ended"].ended
     assert kit.store.topics[b"reset"].floor == 3
-    for number in range(100):
-        kit.note(b"u%d" % number, "-")
-    kit.trim()
+    kit.pass_by(100, b"u")
     kit.roll()
     assert {b"ended", b"reset"}.isdisjoint(kit.store.topics)
 
@@ -239,9 +237,7 @@ def test_a_reset_stays_while_another_store_has_what_it_removed() -> None:
     kit.note(b"gone", "r")
     kit.note(b"hidden", "-")
     kit.note(b"hidden", "r")
-    for number in range(100):
-        kit.note(b"t%d" % number, "-")
-    kit.trim()
+    kit.pass_by(100)
     kit.roll()
     assert kit.store.first > 4
     assert b"gone" not in kit.store.topics
@@ -252,9 +248,7 @@ def test_a_reset_stays_while_another_store_has_what_it_removed() -> None:
 def faded_kit() -> ForgetfulKit:
     """A store whose next segment will forget most of its 100 topics."""
     kit = ForgetfulKit(rule=CAPPED)
-    for number in range(100):
-        kit.note(b"t%d" % number, "-")
-    kit.trim()
+    kit.pass_by(100)
     return kit
 
 
@@ -310,9 +304,7 @@ def test_a_power_cut_at_any_call_forgets_all_or_nothing() -> None:
 def test_few_topics_are_not_forgotten() -> None:
     kit = ForgetfulKit(rule=CAPPED)
     kit.store.memory = Memory(lambda: False, lambda: LOW)
-    for number in range(100):
-        kit.note(b"t%d" % number, "-")
-    kit.trim()
+    kit.pass_by(100)
     kit.roll()
     assert len(kit.store.topics) == 100
     # Nor are those that are less than an eighth of all.
@@ -328,9 +320,7 @@ def test_few_topics_are_not_forgotten() -> None:
 
 def test_a_start_reads_what_was_written() -> None:
     kit = ForgetfulKit(rule=CAPPED)
-    for number in range(100):
-        kit.note(b"t%d" % number, "-")
-    kit.trim()
+    kit.pass_by(100)
     kit.roll()
     head: Opening = kit.store._shelf.segments[-1].head
     store = open_store(kit.disk, CAPPED, next_offset=kit.next)
