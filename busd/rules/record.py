@@ -28,7 +28,7 @@ Every record begins with a prefix of fixed width, so 23 bytes tell what it is an
         first   lowest offset it may hold             prev    last offset before it in this log, 0 for none
         until   offsets up to here belong to it: it was merged with segments behind it; 0 where it was not
         born    lowest offset this log ever had       sure    all messages from this offset on are counted (a loss
-        total   the sum of all counts                         of unknown size raises it, and topics forgotten)
+        total   the sum of all counts                         of unknown size raises it)
         count   messages so far                       dead    how many of them stood below the RESET at floor
         state   o open · e ended (then `last` is the EOF)
 

@@ -14,7 +14,7 @@ Pure.  Invariants:
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import compress
 
@@ -125,51 +125,10 @@ class TopicTable(Mapping[bytes, TopicState]):
         """Topics that are at their end."""
         return list(map(self.numbers.names.__getitem__, self._ended))
 
-    def lines(self, some: Sequence[int] | None = None) -> bytes:
-        """What a segment opening says of them, or of those with these numbers."""
-        ended = self._ended.__contains__
-        if some is None:
-            flags = map(ended, range(len(self)))
-            return topic_lines(zip(self, self._count, self._last, self._floor, self._dead, flags, strict=False))
-        columns = (self.numbers.names, self._count, self._last, self._floor, self._dead)
-        return topic_lines(zip(*[map(column.__getitem__, some) for column in columns], map(ended, some), strict=True))
-
-    # Forgetting.
-
-    def faded(self, first: int, elsewhere: Callable[[], int]) -> int:
-        """Of how many topics nothing is left where nothing below `first` is.
-
-        One that was RESET counts when other stores have nothing below that, either: `elsewhere` tells the lowest offset
-        that they keep.
-        """
-        return len(self) - len(self.left(first, elsewhere)) if min(self._last, default=first) < first else 0
-
-    def left(self, first: int, elsewhere: Callable[[], int]) -> Sequence[int]:
-        """Numbers of all other topics."""
-        if not any(self._floor):
-            return [*compress(range(len(self)), map(first.__le__, self._last))]
-        kept = min(first, elsewhere())
-        columns = zip(range(len(self)), self._last, self._floor, strict=False)
-        return [number for number, last, floor in columns if last >= first or floor >= kept]
-
-    def last_below(self, first: int) -> int:
-        """The highest offset below `first` that was a topic's last one, 0 when there is none."""
-        return max(filter(first.__gt__, self._last), default=0)
-
-    def names_of(self, some: Sequence[int]) -> TopicTable:
-        """A new table in which these, by number, have their names and numbers of their own, and `fill` is to come."""
-        table = TopicTable()
-        table.numbers.of(map(self.numbers.names.__getitem__, some))
-        return table
-
-    def fill(self, old: TopicTable, some: Sequence[int]) -> None:
-        """Take what `old` knows of its topics with these numbers, which are all that are here."""
-        self._count[:] = array("Q", map(old._count.__getitem__, some))
-        self._last[:] = array("Q", map(old._last.__getitem__, some))
-        for own, known in ((self._gone, old._gone), (self._floor, old._floor), (self._dead, old._dead)):
-            own[:] = map(known.__getitem__, some)
-        self._ended = {number for number, before in enumerate(some) if before in old._ended} if old._ended else set()
-        self.reset = old.reset
+    def lines(self) -> bytes:
+        """What a segment opening says of them."""
+        ended = map(self._ended.__contains__, range(len(self)))
+        return topic_lines(zip(self, self._count, self._last, self._floor, self._dead, ended, strict=False))
 
     # Changing it.
 

@@ -99,7 +99,7 @@ class DiskLog(LogQuestions):
         )  # fmt: skip
         self._landing = Landing(
             stores, self.health, runtime, self._upkeep.sync_soon, self._upkeep.look_soon,
-            lambda: self._groups.log.reserve.give_up(), self._topics.grown, self._forgot,
+            lambda: self._groups.log.reserve.give_up(), self._topics.grown,
         )  # fmt: skip
         self._straight = Straight(
             not (self._always or self.room.on), stores, self._new_stores, self._topics, meta, self._pace, self._landing,
@@ -198,10 +198,6 @@ class DiskLog(LogQuestions):
         self._safely(self.room.decided, runs, [])
         for run, sink in zip(runs, sinks, strict=True):
             self._safely(sink, refused(run, self.horizon, error))
-
-    def _forgot(self) -> None:
-        self._topics.forgot()
-        self.forget_floors()
 
     def _settled(self, disk_ns: int = 0) -> list[Publish]:
         """What is under way no more, once the last piece of the commit is decided; the disk was at it for so long."""

@@ -53,11 +53,6 @@ class LogQuestions:
             for store in self.stores.open.values():
                 store.reset(floors)
 
-    def forget_floors(self) -> None:
-        """Those of topics that may be forgotten by now: below what any store keeps they hide nothing."""
-        first = min(store.first for store in self.stores.open.values())
-        self.floors = {name: floor for name, floor in self.floors.items() if floor >= first}
-
     @property
     def kept(self) -> int:
         """See Log."""
@@ -85,15 +80,15 @@ class LogQuestions:
     def last_floors(self, wanted: Wanted, count: int, done: Callable[[Any], None]) -> None:
         """See Log."""
         stores, horizon = self.stores.holding(wanted), self.horizon
-        names = [(store, name, store.topics) for store in stores for name in list(store.topics) if wanted(name)]
+        names = [(store, name) for store in stores for name in list(store.topics) if wanted(name)]
 
         def work() -> dict[bytes, int]:
             floors: dict[bytes, int] = {}
             # Neighbours in the log have their last messages in the same batches.
-            names.sort(key=lambda one: one[2][one[1]].last)
+            names.sort(key=lambda pair: pair[0].topics[pair[1]].last)
             memo = Memo()
             several: set[bytes] = set()
-            for store, name, _ in names:
+            for store, name in names:
                 if name in floors:
                     several.add(name)
                 else:

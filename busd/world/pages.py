@@ -9,7 +9,11 @@ know when a page is due.  Invariants:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from busd.rules.record import Hole
 from busd.rules.segment_index import SegmentIndex
+from busd.rules.segment_opening import Opening
 from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
 from busd.world.segment import Segment
 
@@ -58,3 +62,16 @@ class Pages:
             file.truncate(size)
             raise
         self.bytes = size + len(page)
+
+
+@dataclass(slots=True, eq=False)
+class Roll:
+    """A change of segments on its way: made by `begin`, carried out by `write`, taken in by `landed`.
+
+    `head` has no topics yet: `write` adds them, off the loop.  `loss` is recorded as the new segment's first record.
+    """
+
+    head: Opening
+    loss: Hole | None
+    segment: Segment | None = None
+    pages: Pages | None = None

@@ -11,6 +11,7 @@ Who calls what: `begin`, `landed`, `reset`, `expired`, `trimmed`, `read(may_bloc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from busd.rules import retention
 from busd.rules.record import Batch, CleanStop, frame_clean_stop, frame_hole
@@ -23,8 +24,7 @@ from busd.words.patterns import Wanted
 from busd.words.settings import StoreRule
 from busd.world import store_lookup, store_reader, store_resets
 from busd.world.disk import Disk, DiskFailed, File, try_remove
-from busd.world.pages import Pages
-from busd.world.roll import Memory, Roll
+from busd.world.pages import Pages, Roll
 from busd.world.segment import Cache, Segment, Shelf, index_path
 from busd.world.store_recovery import NewerFormat, Recovered, recover, segment_path
 from busd.world.store_telling import Chunk, Cursor
@@ -40,8 +40,7 @@ class Store:
     that landed, 0 for none; `bytes`: what its files take on the disk, logs without what was given back in the middle of
     them, and indexes; `synced`: highest offset known to be synced; `unsynced_bytes`: written since a sync began;
     `report`: what recovery found, a line each; `doubtful`: offsets above `last` may have been given out before
-    (something was cut off); `blind`: it may have lost messages of unknown topics; `failed`: why nothing can be written;
-    `memory`: when topics are forgotten; `faded`: how many the next segment forgets.
+    (something was cut off); `blind`: it may have lost messages of unknown topics; `failed`: why nothing can be written.
     """
 
     def __init__(self, disk: Disk, path: str, name: str, rule: StoreRule, epoch: int, found: Recovered) -> None:
@@ -60,7 +59,6 @@ class Store:
         self._shelf: Shelf = found.shelf
         self._born, self._sure = found.born, found.sure
         self.blind = found.sure > found.born
-        self.memory, self.faded = Memory(), 0
         self._must_roll = found.must_roll
         self._shelf.floor_of = self.topics.floor_of
         self._index.pairs.renumber(self.topics.numbers)
@@ -202,7 +200,7 @@ class Store:
         self._sync_file(self._active)
         self._pages.save(self._active, self._index)
         self._active.index_bytes = self._pages.bytes
-        head = roll.head = roll.opening(self.topics, self.memory, self.first)
+        head = replace(roll.head, lines=self.topics.lines())
         opening = frame_opening(head)
         loss = [frame_hole(roll.loss)] if roll.loss is not None else []
         path = segment_path(self._path, head.first)
@@ -296,11 +294,6 @@ class Store:
     def _take_roll(self, roll: Roll) -> tuple[tuple[Segment, ...], int]:
         segment, shelf = roll.segment, self._shelf
         assert segment is not None
-        if roll.topics is not None:
-            roll.topics.fill(self.topics, roll.left)
-            self.topics, shelf.floor_of = roll.topics, roll.topics.floor_of
-            self.blind, self._sure = True, segment.head.sure
-        self.faded = 0
         index = segment.index = SegmentIndex(segment.data_at, segment.prev, self.topics.numbers)
         last = shelf.last
         if roll.loss is not None:
@@ -316,7 +309,15 @@ class Store:
     # Reading.
 
     def read(self, cursor: Cursor, wanted: Wanted, horizon: int, budget_bytes: int, may_block: bool) -> Chunk | None:
-        """See store_reader.read."""
+        """What comes next for a reader: batches with a wanted topic and holes, below `horizon`; moves the cursor.
+
+        Reads about `budget_bytes` of the log (at least a record).  The first batch may begin below the cursor.  RESET
+        floors and the selection within a batch are the caller's.  With may_block=False: None when it would have to
+        wait; then repeat the call in a thread with may_block=True.
+
+        Raises:
+            DiskFailed, OSError: the file cannot be opened; the cursor is unchanged.
+        """
         return store_reader.read(self._shelf, cursor, wanted, horizon, budget_bytes, may_block)
 
     def offset_at(self, time_ns: int) -> int:
@@ -324,13 +325,16 @@ class Store:
         return store_lookup.offset_at(self._shelf, time_ns)
 
     def nth_last(self, topic: bytes, n: int, below: int, memo: store_lookup.Memo | None = None) -> int:
-        """See store_lookup.nth_last; `below` where the topic is not known."""
+        """Offset of the n-th last message of a topic below `below` and above its RESET floor.  May wait.
+
+        The oldest one that is kept when there are fewer, `below` when there is none.  `memo`: of questions before it.
+        """
         state = self.topics.get(topic)
         return below if state is None else store_lookup.nth_last(self._shelf, topic, state, n, below, memo)
 
     def newest(self, topic: bytes, below: int, memo: store_lookup.Memo) -> Iterator[Sequence[int]]:
         """What `nth_last` counts of a topic that is there: the offsets in each batch, newest batch first.  May wait."""
-        return store_lookup.newest(self._shelf, topic, self.topics.get(topic) or TopicState(), below, memo)
+        return store_lookup.newest(self._shelf, topic, self.topics[topic], below, memo)
 
     def count(self, wanted: Wanted, lo: int, hi: int) -> int | None:
         """Messages of wanted topics with lo <= offset < hi that can be read (RESET or not); None: nobody knows.
@@ -361,16 +365,13 @@ class Store:
 
     def trim(self, trims: Sequence[Trim], secure: Callable[[], None] = durable) -> Trimmed:
         """Delete, punch and rewrite files.  Errors are in the answer; readers of what is left are not disturbed."""
-        result = self._trimmer.trim(trims, secure)
-        result.faded = self.memory.faded(self.topics, result.first or self.first)
-        return result
+        return self._trimmer.trim(trims, secure)
 
     def trimmed(self, result: Trimmed) -> None:
         """Take in what `trim` did."""
         self._trimmer.trimmed(result, self.topics)
         self.bytes = self._shelf.used_bytes
-        self.faded = result.faded
-        self._must_roll = self._must_roll or bool((result.roll or result.faded) and len(self._index))
+        self._must_roll = self._must_roll or bool(result.roll and len(self._index))
 
     def close(self, next_offset: int, now_ns: int) -> None:
         """A clean stop: every offset below `next_offset` is decided.  Writes the mark and the index, syncs, closes.

@@ -59,10 +59,7 @@ def offset_at(shelf: Shelf, time_ns: int) -> int:
 
 
 def nth_last(shelf: Shelf, topic: bytes, state: TopicState, n: int, below: int, memo: Memo | None) -> int:
-    """Offset of the n-th last message of a topic below `below` and above its RESET floor.
-
-    The oldest one that is kept when there are fewer, `below` when there is none.  `memo`: of questions before it.
-    """
+    """See Store.nth_last."""
     left, best = n, below
     for offsets in newest(shelf, topic, state, below, memo):
         if len(offsets) >= left:
@@ -150,8 +147,6 @@ def count(shelf: Shelf, wanted: Wanted, lo: int, hi: int) -> int | None:
             and lo <= segments[number].prev + 1
             and segments[whole + 1].prev < hi
             and not segments[whole].thinned
-            # Behind one that raised it a topic may be a new one, counted from 0.
-            and segments[whole].head.sure == segments[number].head.sure
         ):
             whole += 1
         if whole > number and segments[whole].head.sure <= segments[number].first:

@@ -39,13 +39,6 @@ def note(shelf: Shelf, topics: TopicTable, floors: Mapping[bytes, int]) -> None:
             topics.set_live(name, live_in(held.get(name), topics[name]))
 
 
-def _is_new(shelf: Shelf, topic: bytes, number: int) -> bool:
-    """Whether a topic was forgotten behind this segment, and is counted from 0 since."""
-    heads = [segment.head for segment in shelf.segments]
-    raised = [at for at in range(number + 1, len(heads)) if heads[at].sure != heads[at - 1].sure]
-    return any(topic not in (shelf.topics(shelf.segments[at], True) or {}) for at in raised)
-
-
 def _count_to(shelf: Shelf, topic: bytes, offset: int) -> int:
     """How many messages of a topic there ever were up to an offset, at which none of its messages here is."""
     segments = shelf.segments
@@ -54,8 +47,6 @@ def _count_to(shelf: Shelf, topic: bytes, offset: int) -> int:
     index = shelf.index(segments, number, True)
     assert index is not None
     newest, count = index.number_at(offset), lines[topic].count if topic in lines else 0
-    if _is_new(shelf, topic, number):
-        return 0
     if (entries := index.topics.get(topic)) is not None:
         count += sum(entries.counts[: bisect_right(entries.numbers, newest)])
     holes = [hole for entry, hole in index.holes.items() if entry <= newest]

@@ -11,7 +11,6 @@ import contextlib
 import posixpath
 import re
 from collections.abc import Collection, Iterable, Iterator
-from functools import partial
 from heapq import merge
 
 from busd.rules.topic_state import TopicRow, TopicTable
@@ -21,7 +20,6 @@ from busd.words.settings import Settings, StoreRule
 from busd.world.answers import topics_of
 from busd.world.descriptors import descriptor_limit, needed
 from busd.world.disk import Disk, DiskFailed, DiskFull
-from busd.world.roll import Memory
 from busd.world.segment import Cache
 from busd.world.store import Store
 from busd.world.store_recovery import OURS
@@ -41,7 +39,6 @@ class Stores:
         self._disk = disk
         self._path = path
         self._main = settings.main
-        self._most_topics = settings.limits.topics
         self._rules = [(matcher(rule.match), rule) for rule in settings.stores]
         self._routes: dict[bytes, str] = {}
         self._cache = Cache()
@@ -50,8 +47,6 @@ class Stores:
         self.open: dict[str, Store] = {}
         # Rises when a store or a topic comes: readers look again for what they want.
         self.version = 0
-        # How many topics the stores know; one that is in two of them counts twice.
-        self.names = 0
         # What lies among the stores and is none, a line each.
         self.report: list[str] = []
 
@@ -104,17 +99,8 @@ class Stores:
 
     def add(self, store: Store) -> None:
         """From now on it is one of them."""
-        store.memory = Memory(self._crowded, partial(self._elsewhere, store))
-        self.names += len(store.topics)
         self.open[store.name] = store
         self.version += 1
-
-    def _crowded(self) -> bool:
-        # Half of what there may be: who has few keeps to exact counts of what was lost.
-        return 2 * self.names >= self._most_topics
-
-    def _elsewhere(self, but: Store) -> int:
-        return min([store.first for store in [*self.open.values()] if store is not but], default=but.last + 1)
 
     def close(self, horizon: int, now_ns: int, failed: Collection[str]) -> bool:
         """A clean stop of all but those that failed; False when there are such.  Blocking."""

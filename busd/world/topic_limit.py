@@ -1,8 +1,7 @@
 """How many topics there may be: names are looked at only when a run could make one too many.
 
 Until then numbers say enough, and a run of thousands of names need not be looked up.  Invariants:
-1. No topic is made beyond the limit, and none is refused below it.  Those that their stores are about to forget do not
-   count, so that there may be more for as long as it takes to begin a segment.
+1. No topic is made beyond the limit, and none is refused below it.
 2. Once names had to be looked at, every name is, and all that there are are kept here.
 3. A topic counts when it is kept, or while a message that may make it is under way; one that was refused never does.
 4. What is refused does not depend on how many messages came together.
@@ -29,8 +28,8 @@ class TopicLimit:
         self._known: set[bytes] | None = None
         # Names that may be new, once names are looked at, and in how many of the runs that are under way.
         self._new: dict[bytes, int] = {}
-        self.spare = 0
-        self.forgot()
+        # A topic may be in two stores: then fewer than there could be.
+        self.spare = limit - sum(len(store.topics) for store in stores.open.values())
 
     def __len__(self) -> int:
         """Number of topics."""
@@ -41,13 +40,6 @@ class TopicLimit:
 
     def _all(self) -> set[bytes]:
         return set().union(*(store.topics for store in self._stores.open.values()))
-
-    def forgot(self) -> None:
-        """A store has forgotten topics: names are looked at when that matters again."""
-        self._known = None
-        self._new.clear()
-        # A topic may be in two stores: then fewer than there could be.
-        self.spare = self._limit - sum(len(store.topics) for store in self._stores.open.values())
 
     def grown(self, count: int) -> None:
         """So many topics are new in a store."""
@@ -64,8 +56,7 @@ class TopicLimit:
         # In the order in which they came.
         fresh = [name for name in dict.fromkeys(names) if name not in self._known]
         made = [name for name in fresh if name not in self._new]
-        faded = sum(store.faded for store in self._stores.open.values())
-        room = max(0, self._limit + faded - len(self._known) - len(self._new))
+        room = max(0, self._limit - len(self._known) - len(self._new))
         if whole and len(made) > room:
             return dict.fromkeys(made, self._error())
         refused = dict.fromkeys(made[room:], self._error())

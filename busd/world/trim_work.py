@@ -26,8 +26,7 @@ Part = tuple[list[tuple[int, int | None]], list[tuple[int, int]]]
 class Trimmed:
     """What was done: each old segment that is gone, what stands in its place, per topic what was there and is there.
 
-    `roll`: closing the active segment would let more go.  `faded`: it would forget so many topics.  `error`: why not
-    all was done; what was done is valid.
+    `roll`: closing the active segment would let more go.  `error`: why not all was done; what was done is valid.
     """
 
     gone: list[Segment] = field(default_factory=list)
@@ -35,7 +34,6 @@ class Trimmed:
     live: list[tuple[bytes, Part | None, Part | None]] = field(default_factory=list)
     first: int = 0
     roll: bool = False
-    faded: int = 0
     error: Exception | None = None
 
     @property
@@ -132,9 +130,6 @@ def parts(
             continue
         while number < hi and not segments[number].thinned:
             number += 1
-            if number < hi and segments[number].head.sure != segments[start].head.sure:
-                # Behind it a topic may be a new one, counted from 0.
-                break
         before = shelf.topics(segments[start], True) or {}
         if number < len(segments):
             _add_run(before, shelf.topics(segments[number], True) or {}, found)

@@ -96,7 +96,7 @@ class Landing:
     """See the module.
 
     `much`: much of a store is not synced; `rolled`: a segment was closed; `short`: there was no room for a RESET, which
-    makes some; `grown`: so many topics are new in a store; `forgot`: it has forgotten some.
+    makes some; `grown`: so many topics are new in a store.
     """
 
     def __init__(
@@ -108,7 +108,6 @@ class Landing:
         rolled: Callable[[], None],
         short: Callable[[], object],
         grown: Callable[[int], None],
-        forgot: Callable[[], None],
     ) -> None:
         self._stores = stores
         self._health = health
@@ -117,7 +116,6 @@ class Landing:
         self._rolled = rolled
         self._short = short
         self._grown = grown
-        self._forgot = forgot
 
     def land(self, commit: Commit, kept: list[Batch]) -> dict[int, BusError]:
         """Take it in; what was kept comes to the end of `kept`, of all other offsets the answer says why not."""
@@ -142,14 +140,9 @@ class Landing:
             known = len(numbers)
             store.landed(work.batches, work.roll, work.batches[-1].last if synced else None)
             self._health.used_bytes += work.size_bytes
-            grown, forgot = len(store.topics) - known, store.topics.numbers is not numbers
-            if grown or forgot:
+            if len(numbers) != known:
                 self._stores.version += 1
-                self._stores.names += grown
-                if forgot:
-                    self._forgot()
-                else:
-                    self._grown(grown)
+                self._grown(len(numbers) - known)
         except Exception as error:
             self._runtime.fault(error)
             work.failure = _given_up(store, error)

@@ -23,8 +23,7 @@ class Kit:
 
     def __init__(self, *there: set[bytes]) -> None:
         self.tables = [set(names) for names in there]
-        opened = {str(number): SimpleNamespace(topics=table, faded=0) for number, table in enumerate(self.tables)}
-        self.opened = opened
+        opened = {str(number): SimpleNamespace(topics=table) for number, table in enumerate(self.tables)}
         self.waiting = Waiting()
         stores = SimpleNamespace(open=opened, of_topic=lambda name: [1 for table in self.tables if name in table])
         self.limit = TopicLimit(cast(Stores, stores), self.waiting, LIMIT)
@@ -124,30 +123,6 @@ def test_what_has_one_answer_is_refused_as_a_whole_and_counts_for_nothing() -> N
     kit = Kit({b"a%d" % number for number in range(10)})
     assert kit.limit.admit([b"a0", b"b0", b"b1", b"b2"], whole=True).keys() == {b"b0", b"b1", b"b2"}
     assert not kit.limit.admit([b"c0", b"c1"], whole=True)
-
-
-def test_those_that_are_about_to_be_forgotten_make_room() -> None:
-    kit = Kit({b"a%d" % number for number in range(LIMIT)})
-    assert kit.publish([b"b0"]) == {b"b0"}
-    kit.opened["0"].faded = 5
-    fresh = [b"b%d" % number for number in range(7)]
-    assert kit.publish(fresh) == {b"b5", b"b6"}
-    kit.begin()
-    behind = kit.publish([b"a0", b"b1", b"c0"])
-    assert behind == {b"c0"}
-    # Its store lands the first commit behind a segment that does not name those any more.
-    kit.tables[0] -= {b"a%d" % number for number in range(5)}
-    kit.opened["0"].faded = 0
-    kit.limit.forgot()
-    kit.land()
-    assert (len(kit.limit), kit.limit.spare) == (LIMIT, 0)
-    assert kit.publish([b"c1"]) == {b"c1"}, "a0 is on its way, and all others are there"
-    kit.begin()
-    kit.land()
-    assert len(kit.limit) == LIMIT + 1, "a0 came back while it was being forgotten"
-    kit.tables[0] -= {b"b0", b"b1"}
-    kit.limit.forgot()
-    assert (kit.limit.spare, kit.publish([b"c1"]), kit.publish([b"c2"])) == (1, set(), {b"c2"})
 
 
 @pytest.mark.parametrize("there", [[{b"a", b"b"}], [{b"a", b"b"}, {b"b"}]])
