@@ -99,6 +99,13 @@ class Commit:
     groups: GroupWork | None = None
     took_ns: int = 0
 
+    @property
+    def refused(self) -> bool:
+        """True when there was no room for anything, and nothing of it is left anywhere."""
+        return bool(self.works) and all(
+            isinstance(one.failure, DiskFull) and not one.store.failed for one in self.works
+        )
+
     def carry_out(self) -> None:
         """Write, and sync when the policy says so.  Errors of the disk are kept, each with its work."""
         began_ns = self.clock()

@@ -242,8 +242,10 @@ class DiskLog(LogQuestions):
     def _decided(
         self, runs: list[Publish], sinks: list[Sink], sealed: Sealed, commit: Commit, at_once: bool = True
     ) -> None:
-        # Before anything can go wrong: no offset of these is given again.
-        self.horizon = sealed.next
+        # Before anything can go wrong: no offset of these is given again.  Of those that are nowhere nobody is told:
+        # after a crash they would be given again.
+        if not commit.refused:
+            self.horizon = sealed.next
         if len(runs) > 1 and not self._tried_again and (again := pieces(runs, sinks, commit)):
             self._again, self._tried_again = again, True
             self._free(at_once)
@@ -391,5 +393,4 @@ class DiskLog(LogQuestions):
             self._groups.close()
         except (DiskFull, DiskFailed, OSError):
             clean = False
-        if clean:
-            self._meta.close(self.horizon)
+        self._meta.close(self.horizon, clean)

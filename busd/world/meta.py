@@ -120,7 +120,13 @@ class MetaFile:
 
         return write
 
-    def close(self, next_offset: int) -> None:
-        """A clean stop.  Where it cannot be noted, the next start looks as after a crash; nothing is lost by that."""
+    def close(self, next_offset: int, clean: bool) -> None:
+        """A stop, `clean` or with a store that has failed: then offsets that no store has were told of as next.
+
+        Where it cannot be noted, the next start looks as after a crash.
+        """
+        meta = replace(self.meta, since=max(self.meta.since, next_offset))
+        if clean:
+            meta = replace(self.meta, clean=True, floor=next_offset)
         with contextlib.suppress(DiskFull, DiskFailed):
-            save_meta(self._disk, self._path, replace(self.meta, clean=True, floor=next_offset))
+            save_meta(self._disk, self._path, meta)

@@ -71,11 +71,14 @@ def _open(
     if any(store.doubtful for store in opened):
         # Bytes were cut off: offsets behind the last one kept may have been given out, and one names one message.
         known = max(known, meta.floor)
-    next_offset = max(known, *(store.last + 1 for store in opened))
+    groups = GroupLog(disk, settings.data)
+    # Offsets that were refused by a sync that failed are in no store, but groups and names of segments may have passed
+    # them.
+    passed = [*(store.begins for store in opened), *(state.next for state in groups.states.values())]
+    next_offset = max(known, *(store.last + 1 for store in opened), *passed)
     report += [*stores.report, *(line for store in opened for line in store.report)]
     meta = replace(meta, boot=boot, sync=settings.sync, clean=False, since=known)
     meta = raised(meta, next_offset) or meta
-    groups = GroupLog(disk, settings.data)
     report += groups.report
     owes = not _saved(disk, path, meta, groups)
     if owes:

@@ -125,6 +125,11 @@ class Store:
         return self._shelf.tip[2] if loss is None else loss.last
 
     @property
+    def begins(self) -> int:
+        """The offset that the growing segment is named by: nothing below it comes to this store any more."""
+        return self._active.first
+
+    @property
     def segments(self) -> int:
         """Number of segments."""
         return len(self._shelf.segments)
@@ -309,15 +314,7 @@ class Store:
     # Reading.
 
     def read(self, cursor: Cursor, wanted: Wanted, horizon: int, budget_bytes: int, may_block: bool) -> Chunk | None:
-        """What comes next for a reader: batches with a wanted topic and holes, below `horizon`; moves the cursor.
-
-        Reads about `budget_bytes` of the log (at least a record).  The first batch may begin below the cursor.  RESET
-        floors and the selection within a batch are the caller's.  With may_block=False: None when it would have to
-        wait; then repeat the call in a thread with may_block=True.
-
-        Raises:
-            DiskFailed, OSError: the file cannot be opened; the cursor is unchanged.
-        """
+        """See store_reader.read."""
         return store_reader.read(self._shelf, cursor, wanted, horizon, budget_bytes, may_block)
 
     def offset_at(self, time_ns: int) -> int:

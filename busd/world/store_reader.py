@@ -34,7 +34,15 @@ _FEW_ENTRIES = 16
 def read(
     shelf: Shelf, cursor: Cursor, wanted: Wanted, horizon: int, budget_bytes: int, may_block: bool
 ) -> Chunk | None:
-    """See Store.read."""
+    """What comes next for a reader: batches with a wanted topic and holes, below `horizon`; moves the cursor.
+
+    Reads about `budget_bytes` of the log (at least a record).  The first batch may begin below the cursor.  RESET
+    floors and the selection within a batch are the caller's.  With may_block=False: None when it would have to
+    wait; then repeat the call in a thread with may_block=True.
+
+    Raises:
+        DiskFailed, OSError: the file cannot be opened; the cursor is unchanged.
+    """
     if cursor.offset >= horizon:
         return Chunk([], cursor.offset, True)
     step = _Step(shelf, cursor, wanted, horizon, budget_bytes, may_block)

@@ -249,7 +249,8 @@ def test_a_fault_while_a_commit_is_decided_is_answered_and_the_next_goes_on(
     assert kit.answers == [told]
     kit.publish(b"a", b"2")
     kit.settle()
-    assert (kit.answers, settled, kit.log.idle) == ([told, 2], ["ok"], True)
+    # Of what there was no room for nothing is anywhere, its offset included.
+    assert (kit.answers, settled, kit.log.idle) == ([told, 2 if told == 1 else 1], ["ok"], True)
     assert "MemoryError" in faults or name == "interleave"
 
 

@@ -119,6 +119,14 @@ def test_a_stop_that_cannot_be_noted_is_a_crash() -> None:
     disk.makedirs("data")
     save_meta(disk, "data/meta", Meta(clean=False))
     disk.fail_all = {"create"}
-    MetaFile(disk, "data/meta", Meta(clean=False)).close(7)
+    for clean in (True, False):
+        MetaFile(disk, "data/meta", Meta(clean=False)).close(7, clean)
     disk.fail_all = set()
     assert load_meta(disk, "data/meta") == Meta(clean=False)
+
+
+def test_a_stop_with_a_store_that_failed_notes_how_far_offsets_were_told() -> None:
+    disk = MemoryDisk()
+    disk.makedirs("data")
+    MetaFile(disk, "data/meta", Meta(clean=False, since=3, floor=100)).close(7, clean=False)
+    assert load_meta(disk, "data/meta") == Meta(clean=False, since=7, floor=100)
