@@ -228,8 +228,10 @@ def fetch(house: House, wanted: Wanted, offsets: Sequence[int], done: Callable[[
         if isinstance(piece, Exception):
             done(piece)
             return
-        if piece.next <= offsets[0] and not piece.records:
-            # A store that has nothing there was read to its end first, and that was all the budget.
+        holes.extend(record for record in piece.records if isinstance(record, Hole))
+        if piece.next <= offsets[0]:
+            # Of several stores one may have been read to its end first, or no farther than below it, and that was all
+            # the budget.
             house.runtime.step(read)
             return
         floors = house.log.floors
@@ -237,9 +239,9 @@ def fetch(house: House, wanted: Wanted, offsets: Sequence[int], done: Callable[[
         found = [one for batch in batches if (one := only(batch, offsets, floors, wanted)) is not None]
         here = {offset for one in found for offset in one.offsets()}
         missing = [offset for offset in offsets if offset < piece.next and offset not in here]
-        holes = [record for record in piece.records if isinstance(record, Hole)]
         done(Fetched(found, missing, holes, piece.next))
 
+    holes: list[Hole] = []
     # One message: the record that it is in is enough.
     budget_bytes = PIECE_BYTES if len(offsets) > 1 else 1
     cursor = house.log.cursor(offsets[0])

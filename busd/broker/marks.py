@@ -55,8 +55,8 @@ class Marks:
         if isinstance(item, Hole):
             first = max(item.first, group.next)
             # With several stores a hole may reach over messages of another, which stand behind it in the feed.
-            group.pass_over(min(item.last + 1, self._desk.feed.taken_to))
             self._told = {hole for hole in self._told if hole[0] >= group.next}
+            group.pass_over(min(item.last + 1, self._desk.feed.taken_to))
             name = (item.last, item.prev, item.reason)
             if first <= item.last and name not in self._told:
                 self._told.add(name)

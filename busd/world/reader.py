@@ -11,7 +11,7 @@ several stores that waits for its turn holds what it had of those that are in th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -155,7 +155,7 @@ class Reader:
                     batches.append(_part(record, 0, end))
                     rest.append(_part(record, end, record.last + 1))
             lane.records = rest
-        ordered: list[Batch | Hole] = [*holes, *interleave(batches)]
+        ordered: list[Batch | Hole] = [*holes, *interleave(_cut(batches, sorted({hole.first for hole in holes})))]
         ordered.sort(key=lambda record: record.first)
         return Piece(ordered, end)
 
@@ -163,6 +163,19 @@ class Reader:
 def _fill(lane: _Lane, chunk: Chunk, horizon: int) -> None:
     lane.records += chunk.records
     lane.end = horizon if chunk.done else chunk.next
+
+
+def _cut(batches: Iterable[Batch], at: Iterable[int]) -> list[Batch]:
+    """The batches, none of which reaches from below one of these rising offsets over it: who was told of what stands
+    behind a hole is not told of the hole."""
+    parts: list[Batch] = []
+    for batch in batches:
+        for offset in at:
+            if batch.first < offset <= batch.last:
+                parts.append(_part(batch, 0, offset))
+                batch = _part(batch, offset, batch.last + 1)
+        parts.append(batch)
+    return parts
 
 
 def _part(batch: Batch, lo: int, hi: int) -> Batch:

@@ -8,6 +8,7 @@ from typing import Literal, cast
 import pytest
 
 from busd.words.settings import Settings, StoreRule
+from busd.world import meta
 from busd.world.store import Cursor
 from tests.support.fake_log import FakeLog
 from tests.support.groups import S, say
@@ -148,3 +149,43 @@ def test_an_acknowledgement_right_behind_a_seek_settles_what_comes_again(togethe
     assert list(kit.crash().log.groups[b"g"].unsettled) == list(kit.log.groups[b"g"].unsettled) == [(4, 5, 1)]
     assert sorted(say(worker, "NACK 1 DELAY 0s", "ACK 4 5")) == ["-STALE n=0 first=1", ":2"]
     assert " lag=0 " in say(other, "GROUPS")[-1]
+
+
+def test_what_comes_back_is_found_though_another_store_ends_in_a_long_record() -> None:
+    kit = LogKit(Settings(stores=(StoreRule("jobs", (b"jobs",)),)))
+    kit.publish(b"a", b"." * 20_000)
+    kit.publish(b"jobs", b"2", b"3")
+    client = serve(kit).connect()
+    assert len(say(client, "SUB a,jobs GROUP g WINDOW 10")) == 4
+    assert say(client, "ACK 1 2") == [":2"]
+    assert say(client, "NACK 3 DELAY 0s") == ["+OK", "MSG jobs 3.2 3"]
+
+
+def test_a_loss_within_the_offsets_of_another_stores_batch_is_named() -> None:
+    """One commit makes 2 and 4 in one store and 3 in another, of which 3 then goes."""
+    kit = LogKit(Settings(stores=(StoreRule("jobs", (b"jobs",), segment_bytes=4096, retain="acked"),)))
+    server = serve(kit)
+    client = server.connect()
+    say(client, "PUB jobs 1")
+    say(client, "PUB a 2", "PUB jobs " + "x" * 3000, "PUB a 4")
+    say(client, *["PUB jobs y" + "." * 900] * 6)
+    member = server.connect()
+    say(member, "SUB jobs GROUP g WINDOW 100")
+    say(member, "ACK 3")
+    server.advance(5 * S)
+    loss = ["MSG jobs 1 1", "MSG a 2 2", "GAP a,jobs 3 3 1 trimmed", "MSG a 4 4"]
+    assert say(client, "READ a,jobs FROM 1")[:4] == loss
+    assert say(server.connect(), "SUB a,jobs GROUP h WINDOW 100 FROM 1")[1:5] == loss
+
+
+def test_a_loss_of_several_stores_is_told_to_a_group_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meta, "FLOOR_STEP", 24)
+    settings = Settings(sync="never", stores=(StoreRule("jobs", (b"jobs",)),))
+    kit = LogKit(settings)
+    assert say(serve(kit).connect(), "PUB a 1", "PUB jobs 2", "PUB a 3", "PUB jobs 4")[-1] == ":4"
+    kit = LogKit(settings, kit.disk.crash(99, "lost"), "boot-2")
+    server = serve(kit)
+    client = server.connect()
+    assert say(client, "PUB a 1", "PUB jobs 2") == [":25", ":26"]
+    told = ["GAP a,jobs 1 24 ? unsynced", "MSG a 25 1", "MSG jobs 26 2"]
+    assert say(server.connect(), "SUB a,jobs GROUP h WINDOW 100 FROM 1")[1:] == told
