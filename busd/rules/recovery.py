@@ -148,7 +148,7 @@ def _choose_index(
     if result.verdict is Verdict.CORRUPT:
         unknown = [span for span in result.lost if span[1] > known]
         hints.unknown = unknown
-        result.complete = not unknown and (result.complete or hinted >= end)
+        result.complete = not unknown and (result.complete or hinted == end)
         result.index = hints
         result.pages_fit = True
         if hints.end < result.keep_bytes:

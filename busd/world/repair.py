@@ -55,13 +55,17 @@ def repair(disk: Disk, data_dir: str, now_ns: int) -> Iterator[str]:
         return
     keeper = _Keeper(disk, data_dir)
     floor = meta.floor if meta is not None else 0
-    epoch, last = meta.epoch if meta is not None else 1, 0
+    epoch, last, doubtful = meta.epoch if meta is not None else 1, 0, False
     for name in stores(disk, data_dir):
         work = _StoreRepair(disk, data_dir, name, keeper, now_ns)
         yield from work.openings()
         epoch = max(epoch, work.epoch)
         yield from work.segments(epoch, floor)
         last = max(last, work.last)
+        doubtful = doubtful or work.doubtful
+    if meta is not None and doubtful and meta.since < floor:
+        # What was cut off may have been given out, and the next start finds nothing that says so.
+        save_meta(disk, meta_path, replace(meta, since=floor))
     if meta_why:
         keeper.keep(meta_path)
         # Whether a power cut lies behind, it alone could have told: readers hear of that, and offsets go on far above.
@@ -102,11 +106,13 @@ class _Keeper:
 
 
 class _StoreRepair:
-    """One store.  `epoch`: the highest of its segments; `last`: the highest offset that may have been given out."""
+    """One store.  `epoch`: the highest of its segments; `last`: the highest offset that may have been given out;
+    `doubtful`: so may others."""
 
     def __init__(self, disk: Disk, data_dir: str, name: str, keeper: _Keeper, now_ns: int) -> None:
         self.epoch = 1
         self.last = 0
+        self.doubtful = False
         self._disk = disk
         self._data_dir = data_dir
         self._name = name
@@ -177,6 +183,7 @@ class _StoreRepair:
         newest = int(posixpath.basename(self._logs()[-1])[:-4])
         found = recover(disk, path, self._name, epoch=epoch, next_offset=1, now_ns=self._now_ns, cache=Cache())
         yield from found.report
+        self.doubtful = found.doubtful
         last = found.shelf.last
         lost_tail = self._gone > newest and beyond > last + 1
         if lost_tail:

@@ -16,8 +16,11 @@ def readable(file: File, at: int, size_bytes: int) -> bytes:
     try:
         return file.read(at, size_bytes)
     except DiskFailed:
-        if size_bytes <= _SECTOR_BYTES:
-            return bytes(size_bytes)
-    # By halves: one bad sector in a large file costs some tens of reads, not thousands.
-    half = (size_bytes // 2 + _SECTOR_BYTES - 1) // _SECTOR_BYTES * _SECTOR_BYTES
-    return readable(file, at, half) + readable(file, at + half, size_bytes - half)
+        pass
+    # By halves, between sectors: one bad sector in a large file costs some tens of reads, not thousands.
+    middle = -(-(at + size_bytes // 2) // _SECTOR_BYTES) * _SECTOR_BYTES
+    if middle >= at + size_bytes:
+        middle -= _SECTOR_BYTES
+    if middle <= at:
+        return bytes(size_bytes)
+    return readable(file, at, middle - at) + readable(file, middle, at + size_bytes - middle)

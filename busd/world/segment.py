@@ -19,6 +19,7 @@ from busd.rules.scan import Flaw, Found, Read, walk
 from busd.rules.segment_index import SegmentIndex
 from busd.rules.segment_opening import Opening, TopicLine
 from busd.world.disk import Disk, DiskFailed, DiskFull, File
+from busd.world.salvage import readable
 
 # An opening is read in one piece of this size first; with more than a thousand topics a second read follows.
 _OPENING_BYTES = 64 << 10
@@ -120,12 +121,14 @@ def thin_path(path: str) -> str:
 
 
 def reader_of(file: File) -> Read:
-    """Reads for a walk: what the disk cannot read is empty."""
+    """Reads for a walk: sectors that the disk cannot read are zeros."""
 
     def read(at: int, length: int) -> bytes:
         try:
             return file.read(at, length)
-        except (DiskFailed, DiskFull):
+        except DiskFailed:
+            return readable(file, at, max(0, min(length, file.size() - at)))
+        except DiskFull:
             return b""
 
     return read

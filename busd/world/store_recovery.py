@@ -22,6 +22,7 @@ from busd.rules.topic_state import TopicTable
 from busd.words.patterns import any_topic
 from busd.world.disk import Disk, DiskFailed, DiskFull, File, try_remove
 from busd.world.punch import finish
+from busd.world.salvage import readable
 from busd.world.segment import Cache, Segment, Shelf, index_path, read_opening, reader_of, saved_index, thin_path
 
 # What may lie in a store's directory.
@@ -254,7 +255,7 @@ def _carry_out(store: Recovered, last: Segment, found: Plan, loaded: int, next_o
         store.report.append(_line(last.path, flaw, found, last.size))
     if found.keep_bytes < last.size:
         store.doubtful = True
-        _keep_cut(store, last.path, file.read(found.keep_bytes, last.size - found.keep_bytes))
+        _keep_cut(store, last.path, readable(file, found.keep_bytes, last.size - found.keep_bytes))
         if not found.pages_fit:
             disk.remove(last.index_path)
             disk.sync_dir(shelf.path)

@@ -9,6 +9,7 @@ import pytest
 from busd.rules.envelope import peek
 from busd.rules.record import parse
 from busd.rules.segment_opening import frame_opening
+from busd.words.settings import StoreRule
 from busd.world.disk import DiskFailed
 from busd.world.store import NewerFormat
 from tests.support.log_kit import LogKit
@@ -81,12 +82,50 @@ def test_a_zeroed_page_in_a_sealed_segment_is_one_hole(hints: bool, budget: int)
 def test_a_sector_that_cannot_be_read_is_a_hole() -> None:
     kit = many_segments()
     path = logs(kit.disk)[2]
-    start, end = spans(kit.disk.contents()[path])[3]
+    batches = spans(kit.disk.contents()[path])[1:]
+    sector = -(-batches[1][0] // 512) * 512
     store = open_store(kit.disk, next_offset=kit.next)
-    kit.disk.unreadable.append((path, start + 30, end - 30))
+    kit.disk.unreadable.append((path, sector, sector + 512))
     tale = read_all(store, budget_bytes=1 << 20, may_block=True)
-    assert tale.losses == [(37, 39, "corrupt", dict.fromkeys(TOPICS, 1))]
-    assert tale.messages == [message for message in kit.kept if not 37 <= message[0] <= 39]
+    hit = [number for number, (start, end) in enumerate(batches) if start < sector + 512 and end > sector]
+    first, last = 31 + 3 * hit[0], 31 + 3 * hit[-1] + 2
+    assert tale.losses == [(first, last, "corrupt", dict.fromkeys(TOPICS, len(hit)))]
+    assert tale.messages == [message for message in kit.kept if not first <= message[0] <= last]
+
+
+@pytest.mark.parametrize("sector", range(0, 8192, 512))
+@pytest.mark.parametrize("newest", [True, False])
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_sector_that_cannot_be_read_at_a_start_costs_no_more_than_what_is_in_it(
+    sector: int, newest: bool, indexed: bool
+) -> None:
+    kit = Kit(rule=StoreRule(segment_bytes=8192))
+    for number in range(40):
+        kit.commit((b"t", b"%d" % number + b"." * 500))
+    path = logs(kit.disk)[-1 if newest else 1]
+    data = kit.disk.contents()[path]
+    if sector >= len(data):
+        return
+    kit.disk.unreadable.append((path, sector, sector + 512))
+    if not indexed:
+        kit.disk.delete(index_of(path))
+    hit = [number for number, (start, end) in enumerate(spans(data)) if start < sector + 512 and end > sector]
+    if 0 in hit and (newest or not indexed):
+        # The opening, and no copy of it that what stands behind could be believed by.
+        return
+    store = open_store(kit.disk, next_offset=kit.next)
+    head = int(path[-24:-4])
+    gone = {head + number - 1 for number in hit if number}
+    told = read_all(store, may_block=True)
+    assert gone <= set(range(head, head + len(spans(data)) - 1))
+    kept = {message[0] for message in told.messages}
+    if newest or not indexed:
+        # Behind the damage a file that was not synced may end, and nothing leads on in one without an index.
+        assert set(range(1, min(gone))) <= kept
+        assert newest or set(range(head + len(spans(data)) - 1, 41)) <= kept
+        return
+    assert kept == set(range(1, 41)) - gone
+    assert sum(hole.last - hole.first + 1 for hole in told.holes) == len(gone)
 
 
 @pytest.mark.parametrize("last_segment", [False, True])
