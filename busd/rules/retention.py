@@ -90,7 +90,8 @@ def drop_count(
     for one in sealed:
         if not (
             (drop and rule.max_bytes and size_bytes > rule.max_bytes)
-            or (drop and rule.max_messages and messages > rule.max_messages)
+            # A commit is in one segment whole, and may be more than the cap: the newest stay all the same.
+            or (drop and rule.max_messages and messages - one.messages >= rule.max_messages)
             or (rule.max_age_ns and one.newest_ns + rule.max_age_ns <= now_ns)
         ):
             break

@@ -51,9 +51,11 @@ class Health:
         self.refused_ns = now_ns
 
     def over_cap(self, run: Publish, over_bytes: int) -> str:
-        """Why a run is refused that would get the data directory so far over its cap; empty for a dead letter."""
-        # Those have a reserve: what they stand for can only be settled, and go, behind them.
-        if over_bytes <= self.cap_bytes // 20 and all(topic.startswith(b"_dead.") for topic in topics_of(run)):
+        """Why a run is refused that would get the data directory so far over its cap; empty for a dead letter and for a
+        RESET."""
+        # A RESET makes room.  Dead letters have a reserve: what they stand for can only be settled behind them.
+        dead = over_bytes <= self.cap_bytes // 20 and all(topic.startswith(b"_dead.") for topic in topics_of(run))
+        if dead or run.kind == "reset":
             return ""
         return f"the data directory is at its cap of {self.cap_bytes} bytes; nothing was kept"
 
