@@ -207,9 +207,17 @@ class Opening:
         self._subscription = subscription
         request = self._request
         if request.within_ns is not None:
-            self._after(request.within_ns, lambda: self.end("time"))
+            self._after(request.within_ns, self._time_is_over)
         self._subscriber.opened(offset, self._house.log.epoch)
         subscription.start()
+
+    def _time_is_over(self) -> None:
+        subscription = self._subscription
+        if subscription is not None and isinstance(self._request, Read) and subscription.position < self._until:
+            # It waits for a first message only: what is there is told, however long that takes.
+            subscription.late = True
+        else:
+            self.end("time")
 
     def _make(self, offset: int) -> Subscription:
         request, house = self._request, self._house

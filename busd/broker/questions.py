@@ -92,7 +92,12 @@ def _info(request: rq.Info, engine: Engine, host: Host, replies: Replies) -> byt
         for name, pairs in source.items():
             sections.setdefault(name, []).extend(pairs)
     chosen = [request.section] if request.section else list(sections)
-    return replies.mapping(request.eol, [pair for name in chosen for pair in sections[name]])
+    told: dict[str, str | int] = {}
+    for section in chosen:
+        for name, value in sections[section]:
+            # A store may be called as something else is: its own section tells of it.
+            told.setdefault(name, value)
+    return replies.mapping(request.eol, [*told.items()])
 
 
 def _conns(request: rq.Conns, engine: Engine, host: Host, replies: Replies) -> Long:

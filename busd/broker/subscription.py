@@ -28,7 +28,7 @@ from busd.words.units import MAX_OFFSET
 
 
 class Subscription:
-    """See the module.  `live` and `not_live` tell the fan-out; `over` is called once, after the END was written."""
+    """See the module.  `live`, `not_live` tell the fan-out; `over` is called behind the END; `late`: WITHIN is over."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Subscription:
         self._gap = PendingGap(terms.marks_bytes)
         # Holes already named: with several stores one may reach beyond messages of another.
         self._named: set[tuple[int, int, str]] = set()
-        self._reading = self._scheduled = self._told = False
+        self._reading = self._scheduled = self._told = self.late = False
         self._ends = Ends(log.topic, terms.patterns, terms.floors)
         self._topic = terms.topic if encoder.timeless else b""
         self._seek()
@@ -370,14 +370,14 @@ class Subscription:
         if self._left == 0:
             self.end("limit")
         elif self.position >= self._until:
-            if self.terms.wait_first and not self._told:
+            if self.terms.wait_first and not (self._told or self.late):
                 # Nothing below it: on from there.  What was read beyond it was left out, so it is read again.
                 self.position, self._until = self._until, MAX_OFFSET
                 self._seek()
                 self._read_soon()
                 return True
             self.position = max(self.terms.position, self._until)
-            self.end("end")
+            self.end("time" if self.late and not self._told else "end")
         elif self.terms.wait_first and self._told and self._until == MAX_OFFSET:
             self.end("end")
         return self.state is State.ENDED  # type: ignore[comparison-overlap]

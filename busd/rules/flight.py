@@ -7,6 +7,7 @@ Pure.  Invariants:
 1. Each offset is out once.  `count` is how many are.
 2. Chunks of first deliveries have rising, disjoint offsets, in the order in which they were sent; single messages and
    further deliveries are kept apart, because theirs may be in any order.  Both lists rise by first offsets.
+3. `_further` has the offsets of the further deliveries that are no single messages.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Chunk:
 
     def part(self, start: int, stop: int) -> Chunk:
         """The same for some of them."""
-        return replace(self, offsets=self.offsets[start:stop])
+        # Not `replace`: an ACK of a hundred thousand tokens makes three hundred thousand.
+        return Chunk(self.offsets[start:stop], self.tries, self.seq, self.deadline_ns)
 
     def find(self, offset: int) -> int:
         """The place of an offset, -1 when it is not here."""
@@ -51,6 +53,8 @@ class Flight:
         self._runs: list[Chunk] = []
         self._again: list[Chunk] = []
         self._singles: dict[int, Chunk] = {}
+        # Offset -> tries of what is in `_again`: a token of something that is not is known at once.
+        self._further: dict[int, int] = {}
 
     def add(self, chunk: Chunk) -> None:
         """It was sent."""
@@ -62,6 +66,7 @@ class Flight:
             self._singles[chunk.offsets[0]] = chunk
         elif chunk.tries > 1:
             insort(self._again, chunk, key=_first)
+            self._further.update(dict.fromkeys(chunk.offsets, chunk.tries))
         else:
             self._runs.append(chunk)
 
@@ -83,11 +88,14 @@ class Flight:
         chunk = chunks[number]
         parts = [part for part in (chunk.part(0, at), chunk.part(at + 1, len(chunk.offsets))) if part.offsets]
         _replace(chunks, number, parts)
+        self._further.pop(offset, None)
         self.count -= 1
         return chunk.part(at, at + 1)
 
     def _find(self, chunks: list[Chunk], offset: int, tries: int) -> tuple[int, int] | None:
         """Which chunk, and where in it."""
+        if tries > 1 and self._further.get(offset) != tries:
+            return None
         number = bisect_right(chunks, offset, key=_first) - 1
         # Further deliveries may lie between each other's offsets, so it may be in an earlier one, too.
         last = number if tries == 1 else 0
@@ -122,10 +130,14 @@ class Flight:
         """Take out the chunks that are meant, in the order of sending."""
         taken = [chunk for chunk in self._all() if gone(chunk)]
         if len(taken) == len(self._runs) + len(self._again) + len(self._singles):
-            self._runs, self._again, self._singles = [], [], {}
+            self._runs, self._again, self._singles, self._further = [], [], {}, {}
         elif taken:
             names = set(map(id, taken))
             self._runs = [chunk for chunk in self._runs if id(chunk) not in names]
+            for chunk in self._again:
+                if id(chunk) in names:
+                    for offset in chunk.offsets:
+                        del self._further[offset]
             self._again = [chunk for chunk in self._again if id(chunk) not in names]
             self._singles = {offset: chunk for offset, chunk in self._singles.items() if id(chunk) not in names}
         self.count -= sum(len(chunk.offsets) for chunk in taken)

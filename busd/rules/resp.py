@@ -49,7 +49,7 @@ class RespDecoder:
     def __init__(self, limits: Limits) -> None:
         self.clean = True
         self._limits = limits
-        self._argument_limit = limits.payload_bytes + limits.line_bytes
+        self._argument_limit = max(limits.payload_bytes, limits.header_bytes) + limits.line_bytes
         # A payload that is allowed must fit into a command, whatever command_bytes says.
         self._command_limit = max(limits.command_bytes, self._argument_limit + limits.header_bytes)
         # Bytes not taken yet, and how many there must be before it is worth looking at them again.

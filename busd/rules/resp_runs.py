@@ -156,8 +156,11 @@ def _columns(fields: list[list[bytes]], limits: Limits) -> tuple[bytes | list[by
 
 
 def _first_doubt(fields: list[list[bytes]], limits: Limits) -> int:
-    """Index of the first part that is in doubt; `_columns` takes those before it.  The first has four fields."""
+    """Index of the first part that is in doubt; `_columns` takes those before it."""
     doubt = next((index for index, field in enumerate(fields) if len(field) != 4), len(fields))
+    if not doubt:
+        # Its payload begins as a command does.
+        return 0
     topic_sizes, topics, sizes, payloads = zip(*fields[:doubt], strict=True)
     bad = {topic for topic in set(topics) if allowed_topics((topic,), (b"",), limits) is None}
     columns = zip(

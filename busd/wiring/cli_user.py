@@ -82,7 +82,7 @@ def user() -> None:
 
     \b
     TOKEN=$(busd user add web --file users.toml --pub 'orders.>' --sub 'orders.*.eu')
-    BUSD_TOKEN=$TOKEN busd pub orders.1 hello
+    BUSD_TOKEN=$TOKEN busd pub orders.1 -m hello
     """
 
 

@@ -435,6 +435,32 @@ def test_a_reset_is_not_the_first_message_that_a_read_waits_for() -> None:
     assert parse(reader.received()) == [Seen("MSG", b"a", 3, b"p3"), End("end", 4)]
 
 
+@pytest.mark.parametrize("limit", [b"", b" LIMIT 3"])
+def test_within_is_for_a_first_message_and_cuts_off_nothing_that_is_there(limit: bytes) -> None:
+    bus = Bus(1)
+    for _ in range(4):
+        bus.commit([b"a"])
+    reader = bus.server.connect()
+    reader.send(b"READ a WITHIN 5s" + limit + b"\n")
+    bus.reads(1)
+    bus.server.advance(9_000_000_000)
+    bus.commit([b"a"])
+    bus.reads(-1)
+    count = 3 if limit else 4
+    told = [Seen("MSG", b"a", offset, b"p%d" % offset) for offset in range(1, count + 1)]
+    assert parse(reader.received()) == [*told, End("limit" if limit else "end", count + 1)]
+
+
+def test_within_that_is_over_before_it_is_known_that_there_is_nothing() -> None:
+    bus = Bus(1)
+    bus.commit([b"b"])
+    reader = bus.server.connect()
+    reader.send(b"READ a WITHIN 5s\n")
+    bus.server.advance(9_000_000_000)
+    bus.reads(-1)
+    assert parse(reader.received()) == [End("time", 2)]
+
+
 def test_within_ends_a_subscription() -> None:
     bus = Bus(1)
     reader = bus.subscribe(b"a WITHIN 5s")

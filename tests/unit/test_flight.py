@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -111,6 +112,22 @@ def test_it_does_what_a_list_of_messages_would_do(operations: list[tuple[str, in
         assert flight.count == len(model)
         assert flight.deadline_ns == min((one[3] for one in model), default=None)
     assert offsets_of(flight.drain()) == [one[0] for one in model]
+
+
+def test_tokens_of_further_deliveries_that_are_out_no_more_cost_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    flight = flight_of(Chunk(range(1, 2001), 2, seq=1))
+    for offset in range(1, 2001, 2):
+        assert flight.take((offset, 2)) is not None
+    looks: list[int] = []
+
+    def looked(chunk: Chunk, offset: int) -> int:
+        looks.append(offset)
+        return -1
+
+    monkeypatch.setattr(Chunk, "find", looked)
+    assert [flight.take((offset, 2)) for offset in range(1, 2001, 2)] == [None] * 1000
+    assert flight.take_through((1, 2)) is None
+    assert looks == []
 
 
 def test_further_deliveries_are_found_between_each_other() -> None:

@@ -128,3 +128,12 @@ def test_there_is_an_answer_to_every_question() -> None:
     for request in QUESTIONS:
         made = request((b"a",)) if request is rq.Topics else request()
         assert ask(made).endswith(b"\n")
+
+
+def test_of_names_that_sections_share_each_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    it = server()
+    sections = {"log": [("next", 4)], "stores": [("next", "first=1"), ("own", "first=1")]}
+    monkeypatch.setattr(it.log, "info", lambda: sections)
+    whole = answer(rq.Info(), it.broker, it, InlineReplies()).splitlines()
+    assert (whole.count(b"next=4"), whole.count(b"own=first=1"), b"next=first=1" in whole) == (1, 1, False)
+    assert b"next=first=1" in answer(rq.Info("stores"), it.broker, it, InlineReplies()).splitlines()

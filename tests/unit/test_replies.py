@@ -99,3 +99,11 @@ def test_an_answer_array_counts_and_measures() -> None:
     answer.write(b":3\r\n")
     assert answer.buffered() == 12
     assert parsed(answer.bytes()) == [1, 2, 3]
+
+
+def test_of_an_answer_that_was_told_nothing_is_kept() -> None:
+    array = AnswerArray()
+    array.write(b":1\r\n")
+    array.write(b":2\r\n:3\r\n", 2)
+    assert array.bytes() == b"*3\r\n:1\r\n:2\r\n:3\r\n"
+    assert array._pieces == []

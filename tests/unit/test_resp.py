@@ -331,3 +331,11 @@ def test_large_payloads_in_small_reads() -> None:
     decoder = RespDecoder(limits)
     requests = [request for at in range(0, len(data), 1000) for request in decoder.feed(data[at : at + 1000])]
     assert flat(requests) == flat([mpub(b"t", payload, b"", payload), pub(b"t", payload, payload)])
+
+
+def test_a_header_of_more_than_a_payload_may_have_fits_where_its_own_limits_hold() -> None:
+    limits = Limits(payload_bytes=1024, header_bytes=65_536)
+    data = b"*5\r\n$3\r\nPUB\r\n$1\r\nt\r\n$1\r\nx\r\n$1\r\nk\r\n$60000\r\n%b\r\n" % (b"v" * 60_000)
+    decoder = RespDecoder(limits)
+    (request,) = [*decoder.feed(data[:9000]), *decoder.feed(data[9000:])]
+    assert isinstance(request, Publish)

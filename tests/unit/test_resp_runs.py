@@ -37,6 +37,18 @@ def test_a_command_alone_is_what_the_parser_makes_of_it(data: bytes) -> None:
     assert RespDecoder(LIMITS).feed(data) == [request]
 
 
+@pytest.mark.parametrize("head", [b"*3\r\n$3\r\nPUB\r\n", T, T + T, b"*5\r\n$3\r\nPUB\r\n", T[:-5]])
+@pytest.mark.parametrize("place", [0, 1, 5])
+def test_a_payload_that_begins_as_a_command_does_is_one(head: bytes, place: int) -> None:
+    payloads = [b"x"] * 6
+    payloads[place] = head
+    data = b"".join([resp(b"PUB", b"t", payload) for payload in payloads])
+    for cut in (0, 1, len(data) // 2):
+        decoder = RespDecoder(LIMITS)
+        found = [*decoder.feed(data[:cut]), *decoder.feed(data[cut:])]
+        assert [item for one in found if isinstance(one, Publish) for item in one.items] == payloads
+
+
 @pytest.mark.parametrize(
     "data",
     [
