@@ -54,9 +54,7 @@ class Session:
         self._paused = False
         self._awaits_room = False
         self._closed = False
-        self._reading = False
-        self._bare = False
-        self._pumping = False
+        self._reading = self._bare = self._pumping = False
         # Waits at the turnstile to go on.
         self._in_line = False
         # Also without a subscription `drained` must come when more was written than may be.
@@ -102,8 +100,7 @@ class Session:
         if self._closed or self._input_ended:
             return
         self._input_ended = True
-        cut = self._intake.end()
-        if cut is not None:
+        if (cut := self._intake.end()) is not None:
             self._queue.append(cut)
         self._pump()
 
@@ -125,7 +122,7 @@ class Session:
 
     def expire(self, now_ns: int) -> None:
         """Close when a command was begun too long ago, or nobody has said who this is."""
-        if self._closed or self._input_ended:
+        if self._closed:
             return
         self._intake.expire(now_ns, self._paused)
         if (error := self.gate.overdue(now_ns)) is not None:
@@ -143,10 +140,16 @@ class Session:
             self._intake.give_up(BusError("AUTH", "this user, or its token, is no more; say AUTH with another"))
 
     def _last_words(self, bad: rq.Bad) -> None:
-        if not (self._closed or self._input_ended):
-            self._input_ended = True
-            self._queue.append(bad)
-            self._soon_pump()
+        if self._closed:
+            return
+        if self.gate.stranger and self._wire.buffered() > self._limits.outbox_bytes:
+            # Its other commands wait for room, and it may never read.
+            self._queue.clear()
+        elif self._input_ended:
+            return
+        self._input_ended = True
+        self._queue.append(bad)
+        self._soon_pump()
 
     def stop(self) -> None:
         """The server stops: what was accepted is answered, nothing more is read."""
@@ -213,11 +216,12 @@ class Session:
         queue, left = self._queue, TURN
         try:
             while queue and not (self._closed or self._opening or self._reading or self._turns.held):
-                if self._wire.buffered() > self._limits.outbox_bytes:
-                    # Short commands can have long answers; `drained` goes on.
-                    break
                 request = queue[0]
                 kind = type(request)
+                full = self._wire.buffered() > self._limits.outbox_bytes
+                if full and not (isinstance(request, rq.Bad) and request.closes):
+                    # Short commands can have long answers; `drained` goes on.  Last words need no room.
+                    break
                 if self._outstanding and kind is not self._pipelined:
                     break
                 if left <= 0:
@@ -311,11 +315,9 @@ class Session:
         self._opening, self._patterns = request, request.patterns
         self._reading = True
         self._bare = request.format in rq.BARE_FORMATS
-        if self.voice.version:
-            self._answer = AnswerArray()
-            self._attach(self.engine.read(request, Collector(self, self._answer), self.voice.version))
-        else:
-            self._attach(self.engine.read(request, self, 0))
+        self._answer = AnswerArray() if self.voice.version else None
+        reader = self if self._answer is None else Collector(self, self._answer)
+        self._attach(self.engine.read(request, reader, self.voice.version))
 
     def _attach(self, handle: Handle) -> None:
         """Keep the handle, unless it was all over within the call."""
@@ -328,9 +330,8 @@ class Session:
             self.voice.ok(request.eol)
             member.drain()
             return
-        if self.handle is not None:
-            handle, self.handle = self.handle, None
-            self.subscription = ""
+        handle, self.handle, self.subscription = self.handle, None, ""
+        if handle is not None:
             handle.leave()
         self.voice.ok(request.eol)
 
@@ -379,10 +380,9 @@ class Session:
             self._close()
 
     def _close(self) -> None:
-        if self._closed:
-            return
-        self.lost()
-        self._wire.close()
+        if not self._closed:
+            self.lost()
+            self._wire.close()
 
 
 _HANDLERS: dict[type[rq.Request], Callable[..., None]] = {

@@ -11,6 +11,7 @@ from busd.broker.intake import STRANGER_BYTES
 from busd.rules.access import ANYBODY, NEEDS
 from busd.rules.users import Peer
 from busd.words.requests import Auth, Bad, Item, Publish
+from busd.words.settings import Limits
 from busd.words.units import NS_PER_S
 from tests.support.memory_server import MemoryConnection, MemoryServer
 from tests.support.users import peer, secret_of, token_of, user
@@ -323,6 +324,67 @@ def test_a_stranger_has_so_long(server: MemoryServer) -> None:
     assert one.received() == b"-TIMEOUT no authentication within 10s\n"
     assert one.closed
     assert not web.closed
+
+
+def stuck_server(*users: str) -> MemoryServer:
+    """With so small an outbox that two answers of HELP fill it."""
+    return MemoryServer(Limits(outbox_bytes=4096), users="".join(users), hold=True)
+
+
+@pytest.mark.parametrize("half_closed", [False, True])
+def test_a_stranger_that_does_not_read_has_no_longer(half_closed: bool) -> None:
+    server = stuck_server(ROOT)
+    one = server.connect()
+    one.stuck = True
+    one.send(b"HELP\n" * 100)
+    assert one.buffered() > 4096
+    if half_closed:
+        one.end_of_input()
+    server.advance(0)
+    server.advance(10 * NS_PER_S)
+    assert not one.closed
+    server.advance(1)
+    assert one.closed
+    one.take(one.buffered())
+    assert one.received().endswith(b"\n-TIMEOUT no authentication within 10s\n")
+
+
+def test_a_stranger_that_reads_no_answers_gives_way() -> None:
+    one = stuck_server(ROOT).connect()
+    one.stuck = True
+    one.send(b"HELP\n" * 100)
+    one.session.gate.give_way()
+    one.session.expire(0)
+    assert one.closed
+
+
+def test_a_user_that_is_gone_and_does_not_read_is_closed() -> None:
+    server = stuck_server(ROOT, WATCH)
+    one = as_user(server, "watch")
+    one.stuck = True
+    one.send(b"HELP\n" * 100)
+    server.read_users(ROOT)
+    assert one.closed
+    one.take(one.buffered())
+    assert one.received().endswith(b"\n-AUTH this user, or its token, is no more; say AUTH with another\n")
+
+
+def test_a_user_that_is_gone_and_does_not_read_is_told_behind_what_it_published() -> None:
+    server = stuck_server(ROOT)
+    one = as_user(server, "root")
+    one.stuck = True
+    one.send(b"PUB a 1\nHELP\n")
+    one.write(b"MSG b 1 %b\n" % (b"x" * 5000))
+    server.read_users(WEB)
+    for _ in range(3):
+        server.advance(60 * NS_PER_S)
+    assert not one.closed
+    server.log.commit()
+    server.runtime.run()
+    assert one.closed
+    one.take(one.buffered())
+    _, answer, last = one.received().splitlines()
+    assert (answer, last[:9]) == (b":1", b"-TIMEOUT ")
 
 
 @pytest.mark.parametrize(
