@@ -63,8 +63,7 @@ class Connection(asyncio.Protocol):
         self._keep_alive_ns = keep_alive_ns
         self._silent = False
         self._peer_ended = False
-        # When it is cut off, once it is closing.
-        self._cut_at_s: float | None = None
+        # Once it is closing: cuts it off, at the latest, whatever the peer does meanwhile.
         self._cut: asyncio.TimerHandle | None = None
 
     # What asyncio tells.
@@ -100,7 +99,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
         session = self.session
-        if session is None or self._cut_at_s is not None:
+        if session is None or self._cut is not None:
             return
         if self._rest or (len(data) > _LINES and _dense(data)):
             self._rest = self._rest[self._at :] + data
@@ -154,7 +153,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The peer sends no more; the transport stays open for what is owed."""
         self._peer_ended = True
-        if self._cut_at_s is not None:
+        if self._cut is not None:
             return False
         if self.session is not None:
             self.session.end_of_input()
@@ -183,14 +182,14 @@ class Connection(asyncio.Protocol):
     @property
     def _open(self) -> asyncio.Transport | None:
         """The transport, until nothing is said any more."""
-        open_still = self._transport is not None and self._cut_at_s is None and not self._transport.is_closing()
+        open_still = self._transport is not None and self._cut is None and not self._transport.is_closing()
         return self._transport if open_still else None
 
     def write(self, data: bytes | Parts, events: int = 1) -> None:
         """See Outbox."""
         # As `_open`; one call less for each answer.
         transport = self._transport
-        if transport is not None and self._cut_at_s is None and not transport.is_closing():
+        if transport is not None and self._cut is None and not transport.is_closing():
             if isinstance(data, bytes):
                 transport.write(data)
             else:
@@ -223,13 +222,11 @@ class Connection(asyncio.Protocol):
         answers to what was kept.  So the peer's bytes are read and dropped until it has acknowledged all of ours (on a
         Unix socket nothing is on its way).
         """
-        if self._transport is None or self._cut_at_s is not None or self._transport.is_closing():
+        if self._transport is None or self._cut is not None or self._transport.is_closing():
             return
-        loop = asyncio.get_running_loop()
-        self._cut_at_s = loop.time() + _LINGER_S
+        self._cut = asyncio.get_running_loop().call_later(_LINGER_S, self.abort)
         if self._peer_ended or not self._transport.can_write_eof():
             self._transport.close()
-            self._cut = loop.call_later(_LINGER_S, self.abort)
             return
         try:
             self._transport.write_eof()
@@ -241,15 +238,10 @@ class Connection(asyncio.Protocol):
         self._linger()
 
     def _linger(self) -> None:
-        if self._transport is None or self._cut_at_s is None or self._transport.is_closing():
+        if self._transport is None or self._transport.is_closing():
             return
-        loop = asyncio.get_running_loop()
-        if loop.time() > self._cut_at_s:
-            self.abort()
-        elif self.buffered() or (
-            self.peer != "unix" and unacknowledged_bytes(self._transport.get_extra_info("socket"))
-        ):
-            self._cut = loop.call_later(_LINGER_LOOK_S, self._linger)
+        if self.buffered() or (self.peer != "unix" and unacknowledged_bytes(self._transport.get_extra_info("socket"))):
+            asyncio.get_running_loop().call_later(_LINGER_LOOK_S, self._linger)
         else:
             self._transport.close()
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
+import select
 import socket
 import stat
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import uvloop
 
+from busd.words.settings import Settings
 from busd.words.units import NS_PER_S
+from busd.world import connection
 from busd.world.peers import keep_alive
 from busd.world.sockets import BadAddress, identity, listen_tcp, listen_unix, split_address, unlink_own
 from tests.conftest import MakeServer
+from tests.support.in_loop import serving
 from tests.support.proc import arenas, cpu_s
 from tests.support.server import ServerProcess, read_all, read_lines
 from tests.support.tools import until
@@ -133,6 +140,32 @@ def test_a_reader_that_takes_its_time_gets_everything_when_the_server_stops(serv
             time.sleep(0.5)
             assert read_all(reader).splitlines()[-1].startswith(b"END closed next=")
             assert stopped.result() == 0
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("ends", [False, True])
+def test_who_does_not_take_its_last_bytes_is_cut_off_also_when_it_ends_its_side(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], ends: bool, short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_LINGER_S", 0.5)
+    path = str(short_dir / "s")
+
+    async def story() -> None:
+        settings = Settings(data=str(short_dir / "data"), tcp="", unix=path, sync="never")
+        async with serving(settings):
+            with socket.socket(socket.AF_UNIX) as peer:
+                peer.connect(path)
+                # More than the socket takes, less than the outbox.
+                peer.sendall(b"HELP\n" * 400 + b"QUIT\n")
+                await asyncio.sleep(0.2)
+                if ends:
+                    peer.shutdown(socket.SHUT_WR)
+                hung_up = select.poll()
+                hung_up.register(peer, 0)
+                assert await asyncio.to_thread(hung_up.poll, 5000), "it hung up"
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(story())
 
 
 @pytest.mark.parametrize("sync", ["always", "interval"])
