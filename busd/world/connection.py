@@ -252,7 +252,11 @@ class Connection(asyncio.Protocol):
         """
         if self._transport is None or self.peer == "unix":
             return
-        silent = silent_ns(self._transport.get_extra_info("socket")) > self._keep_alive_ns
+        sock = self._transport.get_extra_info("socket")
+        if sock is None:
+            # TLS that was lost: connection_lost comes in the next turn.
+            return
+        silent = silent_ns(sock) > self._keep_alive_ns
         if silent and self._silent:
             self.abort()
         self._silent = silent
@@ -266,8 +270,8 @@ class Connection(asyncio.Protocol):
         """The socket's descriptor, -1 when it is gone."""
         if self._transport is None:
             return -1
-        sock: socket.socket = self._transport.get_extra_info("socket")
-        return sock.fileno()
+        sock: socket.socket | None = self._transport.get_extra_info("socket")
+        return -1 if sock is None else sock.fileno()
 
 
 def _nothing() -> int:

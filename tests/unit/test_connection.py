@@ -18,10 +18,11 @@ class Transport:
 
     def __init__(self) -> None:
         self.paused = False
+        self.sock: SimpleNamespace | None = SimpleNamespace(family=socket.AF_UNIX)
 
     def get_extra_info(self, name: str) -> Any:
         """Of a Unix socket."""
-        return SimpleNamespace(family=socket.AF_UNIX) if name == "socket" else ""
+        return self.sock if name == "socket" else ""
 
     def get_write_buffer_size(self) -> int:
         """Nothing was written."""
@@ -100,3 +101,13 @@ def test_each_request_is_told_with_the_time_at_which_it_came() -> None:
     one.data_received(b"PUB a b\n")
     one.data_received(b"PUB a c\n")
     assert told == [(5, 1), (7, 2)], "behind its answer"
+
+
+def test_one_whose_socket_is_gone_can_be_looked_at() -> None:
+    transport = Transport()
+    one = Connection(1, lambda: 0, lambda _: cast(Any, Session()), lambda _: None, 0, lambda _: None)
+    one.connection_made(cast(Any, transport))
+    # As uvloop's TLS is for a turn, before it tells of the loss.
+    transport.sock, one.peer = None, "192.0.2.1:7"
+    one.look()
+    assert one.fileno() == -1
