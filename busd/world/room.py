@@ -6,6 +6,7 @@ those on their way.  It must not know who publishes or waits.  Invariants:
 1. Servers without such a rule pay one comparison a run.
 2. Between two exact counts there is an upper bound; the exact count is made when the bound leaves no room.
 3. Nothing here waits for the disk, except `load`, and what is read again goes through a thread.
+4. What is remembered is of stores that are open, or that something is on its way to; names that were asked for are not.
 """
 
 from __future__ import annotations
@@ -167,6 +168,8 @@ class Room:
         """It is on its way."""
         if self.on:
             for account, cost in self._costs(run):
+                # Whose store is to be made is remembered until that is decided.
+                self._accounts[account.name] = account
                 account.waiting += cost.messages
                 account.waiting_bytes += cost.bytes
 
@@ -184,6 +187,8 @@ class Room:
             for account, cost in self._costs(run):
                 account.waiting -= cost.messages
                 account.waiting_bytes -= cost.bytes
+                if not account.waiting_bytes and account.name not in self._stores.open:
+                    self._accounts.pop(account.name, None)
         for work in works:
             landed = self._account(work.store.name)
             if landed is None or work.failure is not None:
@@ -205,7 +210,8 @@ class Room:
             account = _Account(name, rule) if _capped(rule) else None
             if account is not None and rule.max_messages and rule.retain == "acked":
                 account.ledger = Ledger()
-            self._accounts[name] = account
+            if name in self._stores.open:
+                self._accounts[name] = account
             return account
 
     def _costs(self, run: Publish) -> list[tuple[_Account, _Cost]]:

@@ -301,6 +301,52 @@ def test_a_log_for_each_topic_has_a_cap_for_each() -> None:
     assert kit.log.admits(run, 0) == 3
 
 
+@pytest.mark.parametrize("full", ["reject", "drop"])
+def test_stores_that_are_not_made_are_not_remembered(full: str) -> None:
+    # Another rule has a cap.
+    capped = StoreRule(name="jobs", match=(b"jobs",), full="reject", max_messages=1)
+    each = StoreRule(name="each-{topic}", match=(b"each.>",), full=full, max_messages=2)  # type: ignore[arg-type]
+    kit = LogKit(Settings(stores=(capped, each)))
+    kit.publish(b"each.kept", b"1")
+    accounts = kit.log.room._accounts
+    known = set(accounts)
+    kit.disk.fail_all = {"create"}
+    for number in range(10):
+        topic = b"each.%d" % number
+        run = run_of(*[b"p"] * 3, topic=topic)
+        assert kit.log.admits(run, 0) == (2 if full == "reject" else 3)
+        assert left(kit, b"each.more.%d" % number) == (2 if full == "reject" else 1000)
+        kit.publish(topic, b"1")
+    assert kit.answers == [1, *["FULL"] * 10]
+    assert set(accounts) == known <= {"main", "each-each.kept"}
+    if full == "reject":
+        assert kit.log.fullness(run, 2).store == "each-each.9"
+        assert set(accounts) == known
+        assert left(kit, b"each.kept") == 1
+
+
+def test_what_is_on_its_way_to_a_store_that_is_not_made_counts_until_it_is_decided() -> None:
+    kit = kit_of(name="jobs-{topic}", max_messages=5)
+    kit.committer.hold = True
+    kit.publish(b"jobs.a", b"1", b"2")
+    kit.publish(b"jobs.a", b"3")
+    kit.publish_all(b"jobs.a", b"jobs.b")
+    assert (left(kit), left(kit, b"jobs.b")) == (1, 4)
+    kit.disk.fail_all = {"create"}
+    kit.committer.release(1)
+    assert kit.answers == ["FULL", "FULL"]
+    assert (left(kit), left(kit, b"jobs.b")) == (3, 4)
+    kit.settle()
+    assert kit.answers == ["FULL"] * 5
+    assert (left(kit), left(kit, b"jobs.b")) == (5, 5)
+    kit.disk.fail_all = set()
+    kit.publish(b"jobs.a", b"4", b"5")
+    assert left(kit) == 3
+    kit.settle()
+    assert left(kit) == 3
+    assert kit.crash().log.admits(run_of(*[b"p"] * 5), 0) == 3
+
+
 def test_bytes_count_with_what_is_on_its_way() -> None:
     # Of 22k, 6k are kept free for rewriting.
     kit = kit_of(max_bytes=22 * KIB, segment_bytes=4 * KIB)
