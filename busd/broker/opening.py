@@ -68,6 +68,10 @@ def beyond(offset: int, horizon: int) -> BusError:
     return BusError("POS", f"{offset} is beyond the end; the next offset is {horizon}")
 
 
+def _nothing() -> None:
+    pass
+
+
 class Opening:
     """A subscription on its way: positions that need the disk are resolved one after the other, then it starts.
 
@@ -282,6 +286,9 @@ class Opening:
         if self._audience is not None:
             self._house.fanout.leave(self._audience)
             self._audience = None
+        if self._subscription is not None:
+            # No circle: what was gathered for it goes now, and not when what collects circles comes by.
+            self._subscription.over, self._subscription.failed = _nothing, self._house.runtime.fault
         self._house.opened.pop(self, None)
 
 

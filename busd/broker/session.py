@@ -106,7 +106,7 @@ class Session:
 
     def lost(self) -> None:
         """The connection is gone."""
-        self._closed = self.voice.hung_up = True
+        self._answer, self._closed, self.voice.hung_up = None, True, True
         self._queue.clear()
         self._intake.forget()
         self._turns.drop()
