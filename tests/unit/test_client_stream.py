@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 from busd_client import wire
@@ -13,16 +13,14 @@ from busd_client.events import (
     EndOfStream,
     Gap,
     Message,
-    ReadResult,
     Reset,
 )
-from busd_client.pages import Pages, last_of_each
 from busd_client.stream import Part, Run, Stream, Wish, events_of
 
 from busd.rules import record
 from busd.rules.items import Item
 from busd.words.commands import build_request
-from busd.words.requests import Read, Subscribe
+from busd.words.requests import Subscribe
 from busd.words.settings import Limits
 from busd.words.units import Base, Position
 
@@ -301,95 +299,3 @@ def test_more_topics_than_are_remembered() -> None:
     assert len(stream._wanted._known) < 16_385
     assert stream._wanted(b"t1")
     assert not stream._wanted(b"_t1")
-
-
-# READ
-
-
-def answer(offsets: Sequence[int], reason: str, following: int, topic: bytes = b"t") -> list[list[object]]:
-    messages: list[list[object]] = [[b"MSG", topic, offset, 7, b"%d" % offset] for offset in offsets]
-    return [*messages, [b"END", reason.encode(), following]]
-
-
-def next_read(pages: Pages) -> Read:
-    assert pages.command is not None
-    (words,) = wire.Replies().feed(pages.command)
-    made = build_request(words[0], words[1:], Limits())
-    assert isinstance(made, Read)
-    return made
-
-
-def offsets(result: ReadResult) -> list[int]:
-    return [message.offset for message in result]
-
-
-def test_a_read_of_one_answer() -> None:
-    pages = Pages("t", 1)
-    page = pages.page(answer([1, 2], "end", 3))
-    assert (offsets(page), page.next, page.reason, pages.command) == ([1, 2], 3, "end", None)
-
-
-def test_a_read_goes_on_where_an_answer_was_full_but_no_further_than_its_end() -> None:
-    pages = Pages("t", 1)
-    whole = [pages.page(answer([1, 2], "limit", 3))]
-    assert pages.needs_end
-    pages.end_at({b"server": b"busd", b"next": 5})
-    assert not pages.needs_end
-    assert next_read(pages).start == Position(Base.OFFSET, 3)
-    whole.append(pages.page(answer([3], "limit", 4)))
-    assert not pages.needs_end
-    whole.append(pages.page(answer([4, 5, 6], "limit", 7)))
-    assert pages.command is None
-    joined = pages.join(iter(whole))
-    assert (offsets(joined), joined.next, joined.reason) == ([1, 2, 3, 4], 5, "end")
-
-
-def test_a_limit_is_the_callers() -> None:
-    pages = Pages("t", limit=3)
-    first = pages.page(answer([1, 2], "limit", 3))
-    pages.end_at({b"server": b"busd", b"next": 9})
-    assert next_read(pages).limit == 1
-    second = pages.page(answer([3], "limit", 4))
-    assert pages.command is None
-    joined = pages.join(iter([first, second]))
-    assert (offsets(joined), joined.reason) == ([1, 2, 3], "limit")
-
-
-def test_last_of_each_topic_also_over_pages() -> None:
-    pages = Pages("a,b", last=1)
-    first = pages.page(answer([4], "limit", 5, b"a"))
-    pages.end_at({b"server": b"busd", b"next": 9})
-    second = pages.page([*answer([5, 6], "end", 9, b"b")])
-    assert offsets(pages.join(iter([first, second]))) == [4, 6]
-
-
-def test_last_of_each_keeps_the_order() -> None:
-    messages = [Message(topic, offset, 0, b"") for offset, topic in enumerate("abab", 1)]
-    assert [message.offset for message in last_of_each(messages, 1)] == [3, 4]
-    assert last_of_each(messages, 2) == messages
-
-
-def test_what_is_no_message_stands_apart() -> None:
-    pages = Pages("t")
-    reply = [[b"GAP", b"t", 1, 2, 2, b"trimmed"], [b"RESET", b"t", 3, 1], [b"EOF", b"t", 4], *answer([], "end", 5)]
-    page = pages.page(reply)
-    assert (list(page), page.gaps, page.resets, page.ends) == (
-        [],
-        [Gap("t", 1, 2, 2, "trimmed")],
-        [Reset("t", 3, 1)],
-        [EndOfStream("t", 4)],
-    )
-    joined = pages.join(iter([page]))
-    assert (joined.gaps, joined.resets, joined.ends) == (page.gaps, page.resets, page.ends)
-
-
-def test_a_refused_read_raises() -> None:
-    with pytest.raises(BusdError, match="PATTERN"):
-        Pages("!").page(BusdError("PATTERN", "'!' is not a pattern"))
-
-
-def test_joining_takes_any_iterator() -> None:
-    def none() -> Iterator[ReadResult]:
-        return iter(())
-
-    assert Pages("t").join(none()) == []

@@ -18,20 +18,19 @@ import os
 import random
 import ssl
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Self, overload
 
 from busd_client import wire
 from busd_client.address import Address, choose_address
 from busd_client.aio_group import GroupSubscription
 from busd_client.aio_link import Link, open_link
-from busd_client.aio_manage import Managing
+from busd_client.aio_reading import Reading
 from busd_client.aio_subscription import Subscription
 from busd_client.aio_worker import Handler, Worker
 from busd_client.backoff import Backoff
-from busd_client.events import BusdError, ConnectionLost, ReadResult
+from busd_client.events import BusdError, ConnectionLost
 from busd_client.group_stream import GroupWish, group_wish
-from busd_client.pages import Pages
 from busd_client.stream import Wish
 
 # Unanswered publishes at which drain() begins to wait: a few commits' worth (256 KiB each), so the server never idles.
@@ -68,7 +67,7 @@ async def connect(
     return client
 
 
-class Client(Managing):
+class Client(Reading):
     """A connection for commands; made by `connect`.  Subscriptions have connections of their own."""
 
     def __init__(self, address: Address, patience_s: float = 30.0) -> None:
@@ -277,46 +276,7 @@ class Client(Managing):
         wish = group_wish(patterns, group, None, None, None, window or concurrency, wait, tries, until_eof)
         await Worker(self.join(wish), handler, concurrency, wish.wait_ns, touch).run()
 
-    async def read(
-        self,
-        patterns: str | Sequence[str],
-        start: wire.Position | None = None,
-        last: int | None = None,
-        limit: int | None = None,
-        within: wire.Duration | None = None,
-        group: str | None = None,
-    ) -> ReadResult:
-        """What is there now, from `first` unless told; waits up to `within` for a first message when there is none.
-
-        With `group`, what that group has not settled; nothing is taken by it.
-
-        Raises:
-            BusdError: it was refused.
-            ConnectionLost: no connection could be had for `patience_s`.
-        """
-        pages = Pages(wire.patterns_text(patterns), start, last, limit, within, group)
-        found = [page async for page in self._pages(pages)]
-        return pages.join(iter(found))
-
-    async def read_pages(
-        self,
-        patterns: str | Sequence[str],
-        start: wire.Position | None = None,
-        limit: int | None = None,
-        within: wire.Duration | None = None,
-        group: str | None = None,
-    ) -> AsyncIterator[ReadResult]:
-        """The same in parts of about 1 MiB, for what does not fit into memory."""
-        async for page in self._pages(Pages(wire.patterns_text(patterns), start, None, limit, within, group)):
-            yield page
-
-    async def _pages(self, pages: Pages) -> AsyncIterator[ReadResult]:
-        while pages.command is not None:
-            if pages.needs_end:
-                pages.end_at(await self._ask(wire.HELLO))
-            yield pages.page(await self._ask(pages.command))
-
-    # Managing: see Managing
+    # Reading what is there, managing: see Reading, Managing
 
     async def command(self, *words: bytes | str | int) -> wire.Reply:
         """Any other command; its reply as hiredis decodes it.  Raises as `publish`."""

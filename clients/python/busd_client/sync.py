@@ -233,7 +233,7 @@ class Client:
             BusdError: it was refused.
             ConnectionLost: no connection could be had for `patience_s`.
         """
-        pages = Pages(wire.patterns_text(patterns), start, last, limit, within, group)
+        pages = Pages(wire.patterns_text(patterns), start, last, limit, within, group, time.monotonic_ns())
         return pages.join(self._pages(pages))
 
     def read_pages(
@@ -245,13 +245,14 @@ class Client:
         group: str | None = None,
     ) -> Iterator[ReadResult]:
         """The same in parts of about 1 MiB, for what does not fit into memory."""
-        return self._pages(Pages(wire.patterns_text(patterns), start, None, limit, within, group))
+        now_ns = time.monotonic_ns()
+        return self._pages(Pages(wire.patterns_text(patterns), start, None, limit, within, group, now_ns))
 
     def _pages(self, pages: Pages) -> Iterator[ReadResult]:
         while pages.command is not None:
             if pages.needs_end:
                 pages.end_at(self._ask(wire.HELLO))
-            yield pages.page(self._ask(pages.command))
+            yield pages.page(self._ask(pages.command), time.monotonic_ns())
 
     # Managing
 
