@@ -134,6 +134,7 @@ class GroupSubscription:
                 if link is None:
                     raise ConnectionLost("there is no connection")
                 link.check()
+                self._stream.check()
                 self._send()
                 await link.progress()
             except OSError as error:
@@ -208,6 +209,7 @@ class GroupSubscription:
         self._send()
         while link is not None and ledger.unanswered:
             link.check()
+            self._stream.check()
             await link.progress(ahead=True)
         ledger.check(strict)
 

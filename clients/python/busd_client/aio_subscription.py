@@ -147,6 +147,7 @@ class Subscription:
     async def _receive(self) -> list[Part]:
         if self._reader is None:
             raise ConnectionLost("there is no connection")
+        self._stream.check()
         try:
             data = await self._reader.read(_READ_BYTES)
         except OSError as error:

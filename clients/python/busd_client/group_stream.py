@@ -151,6 +151,14 @@ class GroupStream:
             elif self._wish.limit is not None and self._received >= self._wish.limit:
                 self.ended = End("limit", 0)
 
+    def check(self) -> None:
+        """Raise what `feed` met behind what it gave last: no further bytes need come, so ask before waiting for them.
+
+        Raises as `feed`.
+        """
+        if self._failure is not None:
+            raise self._failure
+
     def feed(self, data: bytes) -> list[GroupPart]:
         """What the bytes bring.
 
@@ -158,8 +166,7 @@ class GroupStream:
             BusdError: SUB was refused, or what came is not the protocol; the subscription is over.
             ConnectionLost: the server is stopping, or what came is damaged; a new connection may go on.
         """
-        if self._failure is not None:
-            raise self._failure
+        self.check()
         parts: list[GroupPart] = []
         try:
             for reply in self._replies.feed(data):
@@ -171,7 +178,7 @@ class GroupStream:
         except (BusdError, ConnectionLost) as error:
             if not parts:
                 raise
-            # What came before it was entered into the ledger, so it must be given out; the next call raises.
+            # What came before it was entered into the ledger, so it must be given out; `check` raises.
             self._failure = error
         return parts
 

@@ -90,6 +90,14 @@ class Stream:
             elif self._deadline_ns is not None and now_ns >= self._deadline_ns:
                 self.ended = End("time", self.next or 1)
 
+    def check(self) -> None:
+        """Raise what `feed` met behind what it gave last: no further bytes need come, so ask before waiting for them.
+
+        Raises as `feed`.
+        """
+        if self._failure is not None:
+            raise self._failure
+
     def feed(self, data: bytes) -> list[Part]:
         """What the bytes bring, in order of offsets.
 
@@ -97,8 +105,7 @@ class Stream:
             BusdError: SUB was refused, or what came is not the protocol; the subscription is over.
             ConnectionLost: the server is stopping, or what came is damaged; a new connection may go on.
         """
-        if self._failure is not None:
-            raise self._failure
+        self.check()
         parts: list[Part] = []
         try:
             for reply in self._replies.feed(data):
@@ -107,7 +114,7 @@ class Stream:
         except (BusdError, ConnectionLost) as error:
             if not parts:
                 raise
-            # What came before it counts as given out, so it must be given out; the next call raises.
+            # What came before it counts as given out, so it must be given out; `check` raises.
             self._failure = error
         return parts
 

@@ -161,6 +161,7 @@ class GroupSubscription:
                     break
                 continue
             try:
+                self._stream.check()
                 self._send()
                 received = self._received(give_up_s)
             except OSError as error:
@@ -317,6 +318,7 @@ class GroupSubscription:
             raise self._broken
         if self._sock is None:
             raise ConnectionLost("there is no connection")
+        self._stream.check()
         try:
             data = self._sock.recv(_READ_BYTES)
             parts = self._stream.feed(data)

@@ -124,6 +124,7 @@ class Subscription:
     def _receive(self) -> list[Part]:
         if self._sock is None:
             raise ConnectionLost("there is no connection")
+        self._stream.check()
         try:
             data = self._sock.recv(_READ_BYTES)
         except OSError as error:
