@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 
 import pytest
@@ -106,3 +107,71 @@ async def test_closing_ends_an_iteration_that_has_not_begun(group: str | None, a
             await subscription.start()
         assert scripted.connections == 2, "it does not connect again"
         await client.close()
+
+
+async def test_who_goes_on_publishing_is_not_waited_for() -> None:
+    asked = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.hello()
+        with contextlib.suppress(ConnectionError):
+            for offset in itertools.count(1):
+                await peer.command()
+                if offset == 3:
+                    asked.set()
+                    await asyncio.sleep(0.02)
+                peer.send(b":%d\r\n" % offset)
+
+    async with Scripted(serve)() as address, asyncio.timeout(LIMIT_S):
+        client = await aio.connect(address)
+        kept: list[int] = []
+
+        async def publish() -> None:
+            while True:
+                kept.append(await client.publish("t", b"1"))
+
+        publishing = asyncio.ensure_future(publish())
+        await asked.wait()
+        async with asyncio.timeout(aio._CLOSE_S / 2):
+            await client.close()
+        with pytest.raises(ConnectionLost, match="closed") as refused:
+            await publishing
+        assert not refused.value.sent
+        assert kept == [1, 2, 3], "what was under way was answered, and nothing else"
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+async def test_a_cancelled_close_leaves_nothing_open(group: str | None) -> None:
+    asked = asyncio.Event()
+    left = asyncio.Event()
+
+    async def subscribed(peer: Peer) -> None:
+        await peer.subscribed()
+        await say_nothing(peer)
+        left.set()
+
+    async def mute(peer: Peer) -> None:
+        await peer.hello()
+        await peer.command()
+        asked.set()
+        await say_nothing(peer)
+
+    async with Scripted(mute, subscribed)() as address, asyncio.timeout(LIMIT_S):
+        client = await aio.connect(address)
+        subscription: Subscription | GroupSubscription = (
+            client.subscribe("t") if group is None else client.subscribe("t", group=group)
+        )
+        await subscription.start()
+        owed = client.publish_soon("t", b"1")
+        await asked.wait()
+        closing = asyncio.ensure_future(client.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled()
+        async with asyncio.timeout(aio._CLOSE_S / 2):
+            with pytest.raises(ConnectionLost, match="closed here"):
+                await owed
+            await left.wait()
+        with pytest.raises(ConnectionLost, match="closed"):
+            await client.publish("t", b"2")

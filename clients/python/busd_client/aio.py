@@ -99,20 +99,27 @@ class Client(Reading):
     async def close(self) -> None:
         """Wait for the answers still owed, but 5 s at most for the next one; then hang up, also the subscriptions.
 
-        What was cancelled is not waited for.  What is not answered raises ConnectionLost.
+        What was cancelled is not waited for.  What is not answered, or asked from now on, raises ConnectionLost.
+        Cancelled, it hangs up at once.
         """
-        if not self._closed:
+        # First, or who goes on publishing is waited for without end.
+        self._closed = True
+        try:
             with contextlib.suppress(TimeoutError):
                 while self._link is not None and self._link.awaited:
                     await asyncio.wait_for(self._progressed(), _CLOSE_S)
-            self._closed = True
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.gather(self._connecting, return_exceptions=True)
-        for subscription in list(self._subscriptions):
-            await subscription.close()
-        if self._link is not None:
-            self._link.close()
+            if self._connecting is not None:
+                self._connecting.cancel()
+                await asyncio.gather(self._connecting, return_exceptions=True)
+            for subscription in list(self._subscriptions):
+                await subscription.close()
+        finally:
+            if self._connecting is not None:
+                self._connecting.cancel()
+            for subscription in list(self._subscriptions):
+                subscription.hang_up()
+            if self._link is not None:
+                self._link.close()
 
     # Publishing
 
@@ -294,7 +301,7 @@ class Client(Reading):
 
     def submit(self, data: bytes) -> asyncio.Future[wire.Reply]:
         """Send one encoded command, or keep it until there is a connection again; the future is its reply."""
-        if self._link is not None and self._link.lost is None:
+        if self._link is not None and self._link.lost is None and not self._closed:
             return self._link.submit(data)
         future: asyncio.Future[wire.Reply] = asyncio.get_running_loop().create_future()
         if self._closed:

@@ -233,6 +233,11 @@ class GroupSubscription:
         finally:
             self._hang_up()
 
+    def hang_up(self) -> None:
+        """Close, but tell nothing and wait for nothing: what is not settled comes again."""
+        self._closed = True
+        self._hang_up()
+
     def _note(self, event: Gap | EndOfStream | Reset) -> None:
         if isinstance(event, Gap):
             self.gaps.append(event)

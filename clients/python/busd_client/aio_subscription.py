@@ -128,6 +128,10 @@ class Subscription:
 
     async def close(self) -> None:
         """Hang up; an iteration that waits ends."""
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """The same for who cannot wait."""
         self._closed = True
         self._hang_up()
 
