@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from busd_client import wire
 from busd_client.deliveries import Batch, Delivery, Ledger, delivery_of
-from busd_client.events import BusdError, Message, Stale
+from busd_client.events import BusdError, ConnectionLost, Message, Stale
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -195,6 +195,63 @@ def test_of_a_lost_connection_nothing_is_said() -> None:
     b.touch()
     assert b.lost
     assert (one.commands(), told) == (b"", [False])
+
+
+def test_answers_that_are_owed_when_it_is_closed_are_told_of_once() -> None:
+    one, _ = ledger()
+    a, b = given_out(one, 1, 2)
+    a.ack()
+    one.commands()
+    one.close()
+    one.close()
+    b.ack()
+    following, _ = ledger()
+    following.take_over(one)
+    one.check(True)
+    with pytest.raises(ConnectionLost):
+        following.check(False)
+    following.check(True)
+
+
+@pytest.mark.parametrize("what", ["gathered", "given back", "touched"])
+def test_what_never_left_is_owed_as_well(what: str) -> None:
+    one, _ = ledger()
+    (a,) = given_out(one, 1)
+    {"gathered": a.ack, "given back": a.nack, "touched": a.touch}[what]()
+    one.close()
+    with pytest.raises(ConnectionLost):
+        one.check(False)
+
+
+def test_nothing_is_owed_to_who_asked_for_nothing_or_was_told() -> None:
+    answered, _ = ledger()
+    given_out(answered, 1, 2)[0].ack()
+    answered.commands()
+    answered.answered(1)
+    answered.drain()
+    answered.close()
+    answered.check(True)
+    told, _ = ledger()
+    given_out(told, 1)[0].ack()
+    told.close(told=True)
+    told.close()
+    told.check(True)
+
+
+def test_what_was_refused_or_stale_is_taken_over() -> None:
+    one, _ = ledger()
+    for delivery in given_out(one, 1, 2):
+        delivery.nack()
+    one.commands()
+    one.answered(BusdError("FULL", "no room"))
+    one.answered(BusdError("STALE", "n=0 first=2"))
+    one.close()
+    following, _ = ledger()
+    following.take_over(one)
+    with pytest.raises(BusdError, match="FULL"):
+        following.check(True)
+    with pytest.raises(Stale):
+        following.check(True)
 
 
 class Server:

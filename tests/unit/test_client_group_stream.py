@@ -97,6 +97,24 @@ def test_counts_survive_a_connection_and_tokens_do_not() -> None:
     assert (c.lost, stream.settled, stream.stale) == (True, 1, 1)
 
 
+def test_who_hangs_up_before_it_is_lost_keeps_the_counts() -> None:
+    stream = live(GroupWish("t", "g"))
+    a, b, c = deliveries_of(stream.feed(batch(1, [b"a", b"b", b"c"])))
+    a.ack()
+    stream.ledger.commands()
+    stream.feed(b":1\r\n")
+    b.touch()
+    stream.ledger.commands()
+    stream.feed(b"-STALE n=0 first=2\r\n")
+    c.ack()
+    stream.ledger.close()
+    stream.lost(0)
+    stream.opening(0)
+    assert (stream.settled, stream.stale) == (1, 1)
+    with pytest.raises(ConnectionLost):
+        stream.ledger.check(False)
+
+
 def test_limit_and_time_count_over_connections() -> None:
     stream = live(GroupWish("t", "g", limit=3, within_ns=5 * SECOND))
     stream.feed(batch(1, [b"a"]) + push(b"MSG", b"t", b"9.2", 9, b"c"))

@@ -203,15 +203,20 @@ class GroupSubscription:
 
         Raises:
             BusdError: it could not be kept; what is not settled comes again.
-            ConnectionLost: the connection ended before the answers; what was not settled comes again.
+            ConnectionLost: the connection ended before the answers, now or since the last `flush`; what was not settled
+                comes again.
         """
         link, ledger = self._link, self._stream.ledger
         self._send()
-        while link is not None and ledger.unanswered:
-            link.check()
-            self._stream.check()
-            await link.progress(ahead=True)
-        ledger.check(strict)
+        try:
+            while link is not None and ledger.unanswered:
+                link.check()
+                self._stream.check()
+                await link.progress(ahead=True)
+        except ConnectionLost:
+            ledger.close(told=True)
+            raise
+        self._stream.ledger.check(strict)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -5,6 +5,7 @@ Pure.  A ledger belongs to one connection, since tokens do.  Invariants:
 2. What a ledger gathers is told once, in the order NACK, TOUCH, ACK: what was given back is no longer out when
    `..token` sweeps by.
 3. Once `closed`, a ledger says nothing any more: what came by a lost connection is stale, whatever is done with it.
+4. What `check` has not raised yet is not lost with its connection: the ledger of the next one takes it over.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from itertools import count, repeat
 from typing import NamedTuple
 
 from busd_client import wire
-from busd_client.events import NO_HEADERS, BusdError, EndOfStream, Gap, Message, Reset, Stale
+from busd_client.events import NO_HEADERS, BusdError, ConnectionLost, EndOfStream, Gap, Message, Reset, Stale
 from busd_client.runs import Run
 
 # Tokens in one ACK: 20 KB, below any limit for a command.
@@ -56,6 +57,7 @@ class Ledger:
         self.settled = 0
         self.stale = 0
         self._late: Stale | None = None
+        self._loss: ConnectionLost | None = None
         self.failure: BusdError | None = None
 
     @property
@@ -187,10 +189,27 @@ class Ledger:
             self._stale(count - acted_on, first)
         return True
 
-    def close(self) -> None:
-        """The connection is gone: nothing of it can be settled any more."""
+    def close(self, told: bool = False) -> None:
+        """The connection is gone: nothing of it can be settled any more.
+
+        Answers that are owed are then for `check` to tell of, unless who waits for them is `told` already.
+        """
+        if told:
+            self._loss = None
+        elif not self.closed and self._owed():
+            self._loss = ConnectionLost("the connection ended before what was told to the server was answered")
         self.closed = True
         self._open.clear()
+
+    def take_over(self, earlier: Ledger) -> None:
+        """What the ledger of the connection before has not raised yet."""
+        self.failure, self._loss, self._late = earlier.failure, earlier._loss, earlier._late
+        earlier.failure = earlier._loss = earlier._late = None
+
+    def _owed(self) -> bool:
+        # Not for the UNSUB of a drain: the end of the connection is as good an answer.
+        told = any(verb != "UNSUB" for verb, _ in self._unanswered)
+        return told or self._gathered > 0 or bool(self._given_back or self._touched)
 
     def _advance(self) -> None:
         """Past everything that is no longer open; each number is passed once."""
@@ -211,10 +230,13 @@ class Ledger:
             self._gather(now)
 
     def check(self, strict: bool) -> None:
-        """Raise what went wrong since the last time: a refusal, or with `strict` also what was stale."""
+        """Raise what went wrong since the last time: a refusal, a loss, or with `strict` also what was stale."""
         failure, self.failure = self.failure, None
         if failure is not None:
             raise failure
+        loss, self._loss = self._loss, None
+        if loss is not None:
+            raise loss
         late, self._late = self._late, None
         if strict and late is not None:
             raise late

@@ -122,7 +122,9 @@ class GroupStream:
         self._leave()
         self._replies = wire.Replies()
         self._failure = None
+        earlier = self.ledger
         self.ledger = Ledger(self._gather, max(_MIN_TOGETHER, wish.window // _PARTS_OF_WINDOW))
+        self.ledger.take_over(earlier)
         if self._deadline_ns is None and wish.within_ns is not None:
             self._deadline_ns = now_ns + wish.within_ns
         within = None if self._deadline_ns is None else wire.milliseconds(max(0, self._deadline_ns - now_ns))
@@ -184,12 +186,11 @@ class GroupStream:
 
     def _leave(self) -> None:
         self._handshake = 0
-        if not self.ledger.closed:
-            # A delivery that was not settled comes again, so it does not count as stale here.
-            self._settled += self.ledger.settled
-            self._stale += self.ledger.stale
-            self.ledger.settled = self.ledger.stale = 0
-            self.ledger.close()
+        # Also of a closed one: who hangs up does that first.  What was not settled comes again, so is not stale here.
+        self._settled += self.ledger.settled
+        self._stale += self.ledger.stale
+        self.ledger.settled = self.ledger.stale = 0
+        self.ledger.close()
 
     def _answer(self, reply: wire.Reply) -> None:
         if isinstance(reply, BusdError) and reply.code in COMING_BACK:

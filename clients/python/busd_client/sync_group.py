@@ -233,12 +233,19 @@ class GroupSubscription:
 
         Raises:
             BusdError: it could not be kept; what is not settled comes again.
-            ConnectionLost: the connection ended before the answers; what was not settled comes again.
+            ConnectionLost: the connection ended before the answers, now or since the last `flush`; what was not settled
+                comes again.
         """
         ledger = self._stream.ledger
         self._send()
-        while not ledger.closed and ledger.unanswered:
-            self._early += self._receive()
+        try:
+            while not ledger.closed and ledger.unanswered:
+                self._early += self._receive()
+        except ConnectionLost as error:
+            # Nothing more is read of it: the ledger would not know what came.
+            self._broken = error
+            ledger.close(told=True)
+            raise
         ledger.check(strict)
 
     def __enter__(self) -> Self:
