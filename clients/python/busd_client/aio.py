@@ -6,7 +6,7 @@
             ...
 
 A shell around the pure core: it owns sockets, futures and waiting.  Invariants:
-1. A command that may have reached the server is never sent again, unless the caller said `retry`.
+1. A command that may have reached the server is never sent again, unless it only asks; once if the caller said `retry`.
 2. A command that did not leave yet waits for a new connection, up to `patience_s`.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import random
 import ssl
@@ -31,6 +32,7 @@ from busd_client.aio_worker import Handler, Worker
 from busd_client.backoff import Backoff
 from busd_client.events import BusdError, ConnectionLost
 from busd_client.group_stream import GroupWish, group_wish
+from busd_client.resending import Resending
 from busd_client.stream import Wish
 
 # Unanswered publishes at which drain() begins to wait: a few commits' worth (256 KiB each), so the server never idles.
@@ -129,7 +131,7 @@ class Client(Reading):
         """Append a message; returns its offset once it is kept as the server's policy says.
 
         Args:
-            retry: after a lost connection send it again; then it may be kept twice.
+            retry: send it once more when the connection was lost before the answer; then it may be kept twice.
 
         Raises:
             BusdError: it was refused; nothing was kept.
@@ -287,17 +289,22 @@ class Client(Reading):
 
     async def command(self, *words: bytes | str | int) -> wire.Reply:
         """Any other command; its reply as hiredis decodes it.  Raises as `publish`."""
-        return await self._ask(wire.command(*words), False)
+        return await self._ask(wire.command(*words), 0)
 
     # Inside
 
-    async def _ask(self, data: bytes, retry: bool = True) -> wire.Reply:
+    async def _ask(self, data: bytes, again: float = math.inf) -> wire.Reply:
+        # Made when it is needed: few commands need it.
+        resending: Resending | None = None
         while True:
             try:
                 return await self.submit(data)
-            except ConnectionLost as error:
-                if not (retry and error.sent) or self._closed:
+            except (BusdError, ConnectionLost) as error:
+                if self._closed:
                     raise
+                resending = resending or Resending(again, self._patience_s, random.random)
+                pause_s = resending.after(error, asyncio.get_running_loop().time())
+            await asyncio.sleep(pause_s)
 
     def submit(self, data: bytes) -> asyncio.Future[wire.Reply]:
         """Send one encoded command, or keep it until there is a connection again; the future is its reply."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from busd_client import wire
@@ -10,13 +11,13 @@ from busd_client import wire
 class Managing:
     """The questions; how they reach the server is up to the Client that inherits them."""
 
-    async def _ask(self, data: bytes, retry: bool = True) -> wire.Reply:
-        """The reply to one command.  `retry`: send it again after a lost connection."""
+    async def _ask(self, data: bytes, again: float = math.inf) -> wire.Reply:
+        """The reply to one command.  `again`: how often to send it again after a lost connection; True is once."""
         raise AssertionError("a Client has its own")
 
     async def reset(self, patterns: str | Sequence[str]) -> int:
         """Remove all messages so far of these topics; returns how many.  Raises as `publish`."""
-        return wire.check_integer(await self._ask(wire.command("RESET", wire.patterns_text(patterns)), False))
+        return wire.check_integer(await self._ask(wire.command("RESET", wire.patterns_text(patterns)), 0))
 
     async def topics(self, patterns: str | Sequence[str] = ">") -> list[dict[str, str | int]]:
         """Topics with `topic`, `messages`, `last` and `state`, sorted."""
@@ -28,11 +29,11 @@ class Managing:
 
     async def seek(self, group: str, position: wire.Position) -> int:
         """Have a group go on at a position; returns its offset.  What members hold is stale.  Raises as `publish`."""
-        return wire.sought(await self._ask(wire.command("SEEK", group, position), False))
+        return wire.sought(await self._ask(wire.command("SEEK", group, position), 0))
 
     async def forget(self, group: str) -> None:
         """Delete a group's place.  Raises BusdError GROUP while it has members."""
-        await self._ask(wire.command("FORGET", group), False)
+        await self._ask(wire.command("FORGET", group), 0)
 
     async def info(self, section: str = "") -> dict[str, str | int]:
         """How the server is: `server`, `log`, `stores` or `clients`, or all of it."""

@@ -29,7 +29,7 @@ class Reading(Managing):
 
         Raises:
             BusdError: it was refused.
-            ConnectionLost: no connection could be had for `patience_s`.
+            ConnectionLost: the connection was lost, and no answer could be had within `patience_s` of that.
         """
         pages = Pages(wire.patterns_text(patterns), start, last, limit, within, group, time.monotonic_ns())
         found = [page async for page in self._pages(pages)]

@@ -6,13 +6,14 @@
             ...
 
 Plain sockets, no thread, no event loop; one thread at a time.  The same pure core as `aio`.  Invariants:
-1. A command that may have reached the server is never sent again, unless the caller said `retry`.
+1. A command that may have reached the server is never sent again, unless it only asks; once if the caller said `retry`.
 2. A lost connection is made anew by the next command.
 3. Whatever interrupts a command, be it Ctrl-C, ends the connection: its answer is not taken for that of the next one.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import ssl
@@ -28,6 +29,7 @@ from busd_client.deliveries import Delivery
 from busd_client.events import BusdError, ConnectionLost, ReadResult
 from busd_client.group_stream import GroupWish, group_wish
 from busd_client.pages import Pages
+from busd_client.resending import Resending
 from busd_client.stream import Wish
 from busd_client.sync_group import GroupSubscription
 from busd_client.sync_socket import Connection, greeted
@@ -102,7 +104,7 @@ class Client:
         """Append a message; returns its offset once it is kept as the server's policy says.
 
         Args:
-            retry: after a lost connection send it again; then it may be kept twice.
+            retry: send it once more when the connection was lost before the answer; then it may be kept twice.
 
         Raises:
             BusdError: it was refused; nothing was kept.
@@ -231,7 +233,7 @@ class Client:
 
         Raises:
             BusdError: it was refused.
-            ConnectionLost: no connection could be had for `patience_s`.
+            ConnectionLost: the connection was lost, and no answer could be had within `patience_s` of that.
         """
         pages = Pages(wire.patterns_text(patterns), start, last, limit, within, group, time.monotonic_ns())
         return pages.join(self._pages(pages))
@@ -258,7 +260,7 @@ class Client:
 
     def reset(self, patterns: str | Sequence[str]) -> int:
         """Remove all messages so far of these topics; returns how many.  Raises as `publish`."""
-        return wire.check_integer(self._ask(wire.command("RESET", wire.patterns_text(patterns)), False))
+        return wire.check_integer(self._ask(wire.command("RESET", wire.patterns_text(patterns)), 0))
 
     def topics(self, patterns: str | Sequence[str] = ">") -> list[dict[str, str | int]]:
         """Topics with `topic`, `messages`, `last` and `state`, sorted."""
@@ -270,11 +272,11 @@ class Client:
 
     def seek(self, group: str, position: wire.Position) -> int:
         """Have a group go on at a position; returns its offset.  What members hold is stale.  Raises as `publish`."""
-        return wire.sought(self._ask(wire.command("SEEK", group, position), False))
+        return wire.sought(self._ask(wire.command("SEEK", group, position), 0))
 
     def forget(self, group: str) -> None:
         """Delete a group's place.  Raises BusdError GROUP while it has members."""
-        self._ask(wire.command("FORGET", group), False)
+        self._ask(wire.command("FORGET", group), 0)
 
     def info(self, section: str = "") -> dict[str, str | int]:
         """How the server is: `server`, `log`, `stores` or `clients`, or all of it."""
@@ -286,21 +288,31 @@ class Client:
 
     def command(self, *words: bytes | str | int) -> wire.Reply:
         """Any other command; its reply as hiredis decodes it.  Raises as `publish`."""
-        return self._ask(wire.command(*words), False)
+        return self._ask(wire.command(*words), 0)
 
     # Inside
 
-    def _ask(self, data: bytes, retry: bool = True) -> wire.Reply:
+    def _ask(self, data: bytes, again: float = math.inf) -> wire.Reply:
+        """The reply to one command.  `again`: how often to send it again after a lost connection; True is once."""
+        # Made when it is needed: few commands need it.
+        resending: Resending | None = None
         while True:
+            failure: BusdError | ConnectionLost
             try:
-                reply = self._connected().ask(data)
-            except BaseException as error:
-                # Not only when it is lost: after an interrupt an answer may be owed.
+                reply = self._connected(None if resending is None else resending.until_s).ask(data)
+            except ConnectionLost as error:
                 self.close()
-                if not (retry and isinstance(error, ConnectionLost) and error.sent):
-                    raise
+                failure = error
+            except BaseException:
+                # After an interrupt an answer may be owed.
+                self.close()
+                raise
             else:
-                return wire.check_done(reply)
+                if not isinstance(reply, BusdError):
+                    return reply
+                failure = reply
+            resending = resending or Resending(again, self._patience_s, random.random)
+            time.sleep(resending.after(failure, time.monotonic()))
 
     def _burst(self, burst: list[bytes]) -> Iterator[int | BusdError]:
         connection = self._connected()
@@ -319,11 +331,12 @@ class Client:
             raise
         yield from (reply if isinstance(reply, BusdError) else wire.check_integer(reply) for reply in replies)
 
-    def _connected(self) -> Connection:
+    def _connected(self, give_up_s: float | None = None) -> Connection:
         if self._connection is not None:
             return self._connection
         backoff = Backoff(random.random)
-        give_up_s = time.monotonic() + self._patience_s
+        if give_up_s is None:
+            give_up_s = time.monotonic() + self._patience_s
         while self._connection is None:
             try:
                 self.open()
