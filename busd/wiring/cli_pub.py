@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -63,38 +64,57 @@ class Sender:
         self._topic = topic
         self._headers = headers
         self._tally = tally
+        # The most that one MPUB kept, messages and bytes: what is no larger is sent without waiting for the answer.
+        self._kept = (0, 0)
+        self._singly = bool(headers)
 
     async def send(self, messages: list[bytes]) -> None:
         """Send them; waits while the window is full.  Nothing more is sent once something failed: no holes."""
         for group in groups(messages):
             if self._tally.error is not None:
                 return
-            if self._headers:
+            if not self._singly:
+                await self._send_at_once(group)
+            if self._singly:
                 for payload in group:
                     self._submit(wire.publish(self._topic, payload, self._headers), 1)
-            else:
-                self._submit(wire.publish_many(self._topic, group), len(group))
             await self._client.drain()
+
+    async def _send_at_once(self, group: list[bytes]) -> None:
+        """As one MPUB, unless there is no room for so much at once: then nothing was kept, and all go singly."""
+        size = (len(group), sum(map(len, group)))
+        if size[0] <= self._kept[0] and size[1] <= self._kept[1]:
+            self._submit(wire.publish_many(self._topic, group), size[0])
+            return
+        answer = self._client.submit(wire.publish_many(self._topic, group))
+        self._tally.waiting += size[0]
+        await asyncio.wait([answer])
+        error = answer.exception()
+        if isinstance(error, BusdError) and error.code == "FULL":
+            self._tally.waiting -= size[0]
+            self._singly = True
+            return
+        self._answered(size[0], answer)
+        self._kept = max(size[0], self._kept[0]), max(size[1], self._kept[1])
 
     def _submit(self, data: bytes, count: int) -> None:
         self._tally.waiting += count
+        self._client.submit(data).add_done_callback(partial(self._answered, count))
 
-        def answered(future: asyncio.Future[int]) -> None:
-            tally = self._tally
-            error = future.exception()
-            if error is None:
-                tally.waiting -= count
-                tally.kept += count
-                tally.last = future.result() + count - 1
-                return
-            if isinstance(error, BusdError):
-                tally.waiting -= count
-                tally.refused += count
-            if tally.error is None and isinstance(error, BusdError | ConnectionLost):
-                tally.error = error
-            tally.failed.set()
-
-        self._client.submit(data).add_done_callback(answered)
+    def _answered(self, count: int, future: asyncio.Future[int]) -> None:
+        tally = self._tally
+        error = future.exception()
+        if error is None:
+            tally.waiting -= count
+            tally.kept += count
+            tally.last = future.result() + count - 1
+            return
+        if isinstance(error, BusdError):
+            tally.waiting -= count
+            tally.refused += count
+        if tally.error is None and isinstance(error, BusdError | ConnectionLost):
+            tally.error = error
+        tally.failed.set()
 
 
 @click.command()

@@ -227,6 +227,14 @@ def _group_names(value: object) -> tuple[bytes, ...]:
     return groups
 
 
+def _keep_alive(value: object) -> int:
+    within_ns = _duration(value)
+    # Linux takes no longer one, and asks no sooner.
+    if not 3 * units.NS_PER_S <= within_ns <= 45_000 * units.NS_PER_S:
+        raise ValueError(f"{value} is not from 3s to 45000s")
+    return within_ns
+
+
 # key in the file: (field, reader)
 _Reader = Callable[[object], Any]
 _CAPS: dict[str, tuple[str, _Reader]] = {
@@ -250,7 +258,7 @@ _LIMITS: dict[str, tuple[str, _Reader]] = {
     },
     "unfinished": ("unfinished_ns", _duration),
     "unauthenticated": ("unauthenticated_ns", _duration),
-    "keep_alive": ("keep_alive_ns", _duration),
+    "keep_alive": ("keep_alive_ns", _keep_alive),
     "dedup": ("dedup_ns", _duration),
     "line_bytes": ("line_bytes", _line_size),
     "total_percent": ("total_percent", _percent),

@@ -220,6 +220,9 @@ def test_what_cannot_be_used(short_dir: Path) -> None:
         channel("jobs", short_dir / ("x" * 100))
     with pytest.raises(ValueError, match="none of"):
         channel("jobs", short_dir, sync="sometimes")
+    for most in (-1, 0, 16_383):
+        with pytest.raises(ValueError, match="below 16k"):
+            channel("jobs", short_dir, max_bytes=most)
     (short_dir / "jobs").mkdir()
     (short_dir / "jobs" / "data").write_text("in the way")
     place = Place(short_dir, "jobs")

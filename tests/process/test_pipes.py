@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import MakeServer
+from tests.process.conftest import client_of
+from tests.support.commands import Spawned
 from tests.support.pipe_ends import Consumer, Gauge, Producer, on_disk_bytes
 from tests.support.server import read_lines
-from tests.support.tools import until
+from tests.support.tools import ending, until
 
 TOTAL_MIB = int(os.environ.get("BUSD_PIPE_MEBIBYTES", "64"))
 CAP_BYTES = max(TOTAL_MIB // 16, 4) << 20
@@ -87,3 +90,18 @@ def test_persistent_pipes_carry_more_than_the_disk_holds(make_configured: MakeSe
     until(lambda: b" lag=0 " in server.ask(b"GROUPS g\n"), "nothing is left")
     assert server.ask(b"READ pipe GROUP g\n").startswith(b"END end ")
     until(lambda: on_disk_bytes(store) <= SEGMENT_BYTES, "its file is freed, too")
+
+
+@pytest.mark.parametrize("cap", ["max_messages = 100", 'max_bytes = "256k"'])
+def test_a_file_goes_through_a_store_that_takes_less_than_a_part_of_it_at_once(
+    make_configured: MakeServer, tmp_path: Path, cap: str
+) -> None:
+    server = make_configured(
+        f'[[store]]\nname = "pipe"\nmatch = "pipe"\nretain = "acked"\nfull = "block"\ngroups = ["g"]\n{cap}\n'
+    )
+    lines = b"".join([b"%04d%b\n" % (number, b"x" * 200) for number in range(3000)])
+    (tmp_path / "lines").write_bytes(lines)
+    with ending(Spawned(server, "sub", "pipe", "--group", "g", "--format", "raw").process) as consumer:
+        told = client_of(server)("pub", "pipe", "--eof", str(tmp_path / "lines"))
+        assert told.stderr == b""
+        assert consumer.communicate(timeout=60)[0] == lines

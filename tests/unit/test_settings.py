@@ -143,6 +143,8 @@ STORE_NAME = "is not a store's name: A-Z a-z 0-9 _ - . and {topic} once, 40 char
         ({"limits": {"total_percent": 0}}, "[limits] total_percent: 0 is not a percentage from 1 to 100"),
         ({"limits": {"total_percent": 101}}, "[limits] total_percent: 101 is not a percentage from 1 to 100"),
         ({"limits": {"line_bytes": 511}}, "[limits] line_bytes: 511 is below 512: a command with a topic must fit"),
+        ({"limits": {"keep_alive": "2s"}}, "[limits] keep_alive: 2s is not from 3s to 45000s"),
+        ({"limits": {"keep_alive": "13h"}}, "[limits] keep_alive: 13h is not from 3s to 45000s"),
         ({"store": {"match": "a"}}, "store is written [[store]], once for each rule"),
         ({"store": ["a"]}, "[[store]] is a table"),
         ({"store": [{"name": "x"}]}, "[[store]] 1: match is missing"),

@@ -35,6 +35,8 @@ from busd_client.channel_core import GROUP, Busy
 # Settled messages leave the disk by whole files, so a channel keeps up to this more than it holds.
 _SEGMENTS = 8
 _MIN_SEGMENT_BYTES, _MAX_SEGMENT_BYTES = 1 << 20, 1 << 24
+# As the settings of the server have it: told at once, where a server that does not start would be tried for 30 s.
+_LEAST_BYTES = 16 << 10
 # A start is some 300 ms; recovery of a long log on a slow disk is longer.
 _START_S = 30.0
 _LOOK_S = 0.02
@@ -116,6 +118,8 @@ class Place:
             raise ValueError(f"{self.name!r} is not a channel's name: A-Z a-z 0-9 _ - and ., not _ at the beginning")
         if self.sync not in ("always", "interval", "never"):
             raise ValueError(f"{self.sync!r} is none of always, interval, never")
+        if self.max_bytes is not None and self.max_bytes < _LEAST_BYTES:
+            raise ValueError(f"max_bytes {self.max_bytes} is below 16k, the least a server takes")
         self.directory = Path(self.directory).absolute() / self.name
         self.address = parse_address(f"unix:{self.directory / 'busd.sock'}")
 
