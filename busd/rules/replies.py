@@ -141,6 +141,6 @@ class AnswerArray:
         """See Outbox: a full answer ends, it does not wait."""
 
     def bytes(self) -> bytes:
-        """The array, of which nothing is kept: a READ stays until what collects circles comes by."""
+        """The array; nothing of it is kept, for the session has this until its next READ."""
         pieces, self._pieces = self._pieces, []
         return b"*%d\r\n" % self._events + b"".join(pieces)

@@ -1,8 +1,8 @@
 """When a segment is closed, and which segments have to go: decisions over plain facts.
 
 Caps act by whole segments, oldest first, and never on the active one; so segments are closed early enough that a cap
-is exceeded by a quarter at most.  Where `full` is not drop, caps of bytes and messages refuse what is new, and drop
-nothing.  Pure: no files, no clock.  Invariants:
+is exceeded by a quarter and a commit at most.  Where `full` is not drop, caps of bytes and messages refuse what is
+new, and drop nothing.  Pure: no files, no clock.  Invariants:
 1. What is dropped is a prefix of the sealed segments.
 2. Time only drops what is old by the server's own receive times; 0 means no cap.
 """

@@ -88,13 +88,17 @@ class Sender:
             return
         answer = self._client.submit(wire.publish_many(self._topic, group))
         self._tally.waiting += size[0]
+        # Not behind the wait: that is called off when a group before this one is refused.
+        answer.add_done_callback(partial(self._tried, size))
         await asyncio.wait([answer])
-        error = answer.exception()
+
+    def _tried(self, size: tuple[int, int], future: asyncio.Future[int]) -> None:
+        error = future.exception()
         if isinstance(error, BusdError) and error.code == "FULL":
             self._tally.waiting -= size[0]
             self._singly = True
             return
-        self._answered(size[0], answer)
+        self._answered(size[0], future)
         self._kept = max(size[0], self._kept[0]), max(size[1], self._kept[1])
 
     def _submit(self, data: bytes, count: int) -> None:

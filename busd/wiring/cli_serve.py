@@ -26,7 +26,7 @@ from busd.words.settings import BadSetting
 @click.option("--segment-bytes", metavar="SIZE", help="Begin a new file of the log at this size (64M).")
 @click.option("--max-bytes", metavar="SIZE", help="Keep at most this much, oldest go first (no limit).")
 @click.option("--max-age", metavar="DUR", help="Keep messages at most this long: 12h, 7d (no limit).")
-@click.option("--max-messages", metavar="N", help="Keep at most so many messages (no limit).")
+@click.option("--max-messages", metavar="N", help="Keep the newest N messages, and some before them (no limit).")
 def serve(
     tcp: str | None,
     no_tcp: bool,

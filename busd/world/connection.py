@@ -240,7 +240,9 @@ class Connection(asyncio.Protocol):
     def _linger(self) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        if self.buffered() or (self.peer != "unix" and unacknowledged_bytes(self._transport.get_extra_info("socket"))):
+        sock = self._transport.get_extra_info("socket")
+        # None: as in `look`.
+        if self.buffered() or (self.peer != "unix" and sock is not None and unacknowledged_bytes(sock)):
             asyncio.get_running_loop().call_later(_LINGER_LOOK_S, self._linger)
         else:
             self._transport.close()

@@ -13,19 +13,18 @@ import socket
 import struct
 import termios
 
+from busd.words.settings import MAX_KEEP_ALIVE_S, MIN_KEEP_ALIVE_S
 from busd.words.units import NS_PER_S
 
 # struct tcp_info: tcpi_retransmits and tcpi_probes, unanswered by now; tcpi_last_ack_recv, ms.
 _RETRANSMITS_AT, _PROBES_AT, _LAST_ACK_AT, _INFO_BYTES = 2, 3, 56, 60
 _PROBES = 3
-# Linux takes no time above 32,767 s for the first question: nine hours, of which that is two thirds.
-_MOST_S = 45_000
 
 
 def keep_alive(sock: socket.socket, within_ns: int) -> None:
     """Have the kernel find a TCP peer that is gone within this time, in seconds, from 3 to 45,000: asked after about
     two thirds of it, then three times (twice, when three do not fit)."""
-    within_s = min(max(3, within_ns // NS_PER_S), _MOST_S)
+    within_s = min(max(MIN_KEEP_ALIVE_S, within_ns // NS_PER_S), MAX_KEEP_ALIVE_S)
     pause_s = max(1, within_s // 9)
     probes = min(_PROBES, within_s - 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -81,7 +81,8 @@ def test_answers_come_between_deliveries() -> None:
     assert stream.settled == 1
 
 
-def test_counts_survive_a_connection_and_tokens_do_not() -> None:
+def one_settled_one_stale() -> tuple[GroupStream, Delivery]:
+    """Of three messages one is acknowledged, one came too late, and the third is still out."""
     stream = live(GroupWish("t", "g"))
     a, b, c = deliveries_of(stream.feed(batch(1, [b"a", b"b", b"c"])))
     a.ack()
@@ -90,6 +91,11 @@ def test_counts_survive_a_connection_and_tokens_do_not() -> None:
     b.touch()
     stream.ledger.commands()
     stream.feed(b"-STALE n=0 first=2\r\n")
+    return stream, c
+
+
+def test_counts_survive_a_connection_and_tokens_do_not() -> None:
+    stream, c = one_settled_one_stale()
     stream.lost(0)
     c.ack()
     stream.opening(0)
@@ -98,14 +104,7 @@ def test_counts_survive_a_connection_and_tokens_do_not() -> None:
 
 
 def test_who_hangs_up_before_it_is_lost_keeps_the_counts() -> None:
-    stream = live(GroupWish("t", "g"))
-    a, b, c = deliveries_of(stream.feed(batch(1, [b"a", b"b", b"c"])))
-    a.ack()
-    stream.ledger.commands()
-    stream.feed(b":1\r\n")
-    b.touch()
-    stream.ledger.commands()
-    stream.feed(b"-STALE n=0 first=2\r\n")
+    stream, c = one_settled_one_stale()
     c.ack()
     stream.ledger.close()
     stream.lost(0)
